@@ -1,0 +1,151 @@
+//! The one dictionary of names on the wire: API group, finalizer, labels, annotations, podAffinity
+//! keys, environment.
+//!
+//! Owns: every string that a foreign program reads or writes. Never does: anything; there is no
+//! code here. Invariant: a name is spelled once in the whole project, so a search for its constant
+//! finds every reader and writer. `ipam.spidernet.io/…` and `spiderpool.spidernet.io` are the
+//! original's names and can't be changed; `orbweaver.io/…` are ours.
+
+/// API group of the four kinds; also the text of [`FINALIZER`].
+pub const GROUP: &str = "spiderpool.spidernet.io";
+
+/// The only version served and stored.
+pub const VERSION: &str = "v2beta1";
+
+/// `apiVersion` of the four kinds: [`GROUP`]`/`[`VERSION`].
+pub const API_VERSION: &str = "spiderpool.spidernet.io/v2beta1";
+
+/// Finalizer on pools, subnets, and the endpoints that must outlive their Pod.
+pub const FINALIZER: &str = "spiderpool.spidernet.io";
+
+/// Kind of a pool.
+pub const KIND_POOL: &str = "SpiderIPPool";
+
+/// Kind of a subnet.
+pub const KIND_SUBNET: &str = "SpiderSubnet";
+
+/// Kind of an endpoint.
+pub const KIND_ENDPOINT: &str = "SpiderEndpoint";
+
+/// Kind of a reservation.
+pub const KIND_RESERVED_IP: &str = "SpiderReservedIP";
+
+/// Labels of pools and subnets: what one selects by.
+pub mod label {
+    /// On a subnet: its CIDR as a label value (`172-18-41-0-24`).
+    pub const SUBNET_CIDR: &str = "ipam.spidernet.io/subnet-cidr";
+    /// On a pool: its CIDR as a label value.
+    pub const POOL_CIDR: &str = "ipam.spidernet.io/ippool-cidr";
+    /// On a pool: name of the subnet with the same CIDR.
+    pub const OWNER_SUBNET: &str = "ipam.spidernet.io/owner-spider-subnet";
+    /// On an auto pool: the workload's apiVersion with `/` written `_` (`apps_v1`, `v1`).
+    pub const OWNER_GV: &str = "ipam.spidernet.io/owner-application-gv";
+    /// On an auto pool: the workload's kind.
+    pub const OWNER_KIND: &str = "ipam.spidernet.io/owner-application-kind";
+    /// On an auto pool: the workload's namespace.
+    pub const OWNER_NAMESPACE: &str = "ipam.spidernet.io/owner-application-namespace";
+    /// On an auto pool: the workload's name. A pool with this key is an auto pool.
+    pub const OWNER_NAME: &str = "ipam.spidernet.io/owner-application-name";
+    /// On an auto pool: the workload's uid.
+    pub const OWNER_UID: &str = "ipam.spidernet.io/owner-application-uid";
+    /// On an auto pool: the NIC it serves (`eth0`).
+    pub const INTERFACE: &str = "ipam.spidernet.io/interface";
+    /// On an auto pool: [`FAMILY_V4`] or [`FAMILY_V6`].
+    pub const IP_VERSION: &str = "ipam.spidernet.io/ip-version";
+    /// On an auto pool: `true` if it goes with its workload, else `false`.
+    pub const RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
+
+    /// Value of [`IP_VERSION`] for IPv4.
+    pub const FAMILY_V4: &str = "IPv4";
+    /// Value of [`IP_VERSION`] for IPv6.
+    pub const FAMILY_V6: &str = "IPv6";
+}
+
+/// Annotations: what one tells; on Pods, workloads, Namespaces and pools.
+pub mod annotation {
+    /// On a Pod template or workload: auto pools for several NICs, a JSON array.
+    pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
+    /// On a Pod template or workload: an auto pool for one NIC, a JSON object.
+    pub const SUBNET: &str = "ipam.spidernet.io/subnet";
+    /// On a Pod template or workload: size of the auto pool, `N` (fixed) or `+N` (flexible); on an
+    /// auto pool: the value in force, for people to read.
+    pub const POOL_IP_NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
+    /// On a Pod template or workload: whether the auto pool goes with its workload (default true).
+    pub const POOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
+    /// On a Pod: explicit pools for several NICs, a JSON array.
+    pub const POOLS: &str = "ipam.spidernet.io/ippools";
+    /// On a Pod: explicit pools for the NIC being added, a JSON object.
+    pub const POOL: &str = "ipam.spidernet.io/ippool";
+    /// On a Pod: further routes, a JSON array of `{"dst", "gw"}`.
+    pub const ROUTES: &str = "ipam.spidernet.io/routes";
+    /// On a Namespace: its default IPv4 pools, a JSON array of names.
+    pub const NAMESPACE_V4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
+    /// On a Namespace: its default IPv6 pools, a JSON array of names.
+    pub const NAMESPACE_V6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
+    /// On a Pod: which `NetworkAttachmentDefinition` serves its first NIC.
+    pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
+    /// On a Pod: which `NetworkAttachmentDefinition`s serve its other NICs.
+    pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+
+    /// On a pool, set by the controller alone: hash of the `ips` and `excludeIPs` it admitted. An
+    /// agent allocates only where it equals the hash of the spec it reads.
+    pub const ADMITTED: &str = "orbweaver.io/admitted";
+    /// On a pool: decimal counter, raised by every write that takes addresses away, so that a
+    /// delayed write of an abandoned pass fails.
+    pub const EPOCH: &str = "orbweaver.io/epoch";
+}
+
+/// Keys in an auto pool's `podAffinity.matchLabels` that name the workload it serves. They match
+/// no label of the Pod: they are compared with the Pod's top controller.
+pub mod affinity {
+    /// API group of the workload; empty for the core group.
+    pub const APP_API_GROUP: &str = "ipam.spidernet.io/app-api-group";
+    /// API version of the workload, without the group.
+    pub const APP_API_VERSION: &str = "ipam.spidernet.io/app-api-version";
+    /// Kind of the workload.
+    pub const APP_KIND: &str = "ipam.spidernet.io/app-kind";
+    /// Namespace of the workload.
+    pub const APP_NAMESPACE: &str = "ipam.spidernet.io/app-namespace";
+    /// Name of the workload.
+    pub const APP_NAME: &str = "ipam.spidernet.io/app-name";
+}
+
+/// Environment of the controller and the agent.
+pub mod env {
+    /// Path of the configuration file (also `--config-path`).
+    pub const CONFIG: &str = "ORBWEAVER_CONFIG";
+    /// Name of the node this process runs on, by the downward API.
+    pub const NODE_NAME: &str = "SPIDERPOOL_NODE_NAME";
+    /// Namespace of this process's Pod, by the downward API.
+    pub const POD_NAMESPACE: &str = "SPIDERPOOL_POD_NAMESPACE";
+    /// Name of this process's Pod, by the downward API.
+    pub const POD_NAME: &str = "SPIDERPOOL_POD_NAME";
+    /// TCP port of the probes.
+    pub const HEALTH_PORT: &str = "SPIDERPOOL_HEALTH_PORT";
+    /// Level of the log, or a filter of `target=level` pairs.
+    pub const LOG_LEVEL: &str = "SPIDERPOOL_LOG_LEVEL";
+    /// `text` (default) or `json`.
+    pub const LOG_FORMAT: &str = "ORBWEAVER_LOG_FORMAT";
+    /// Most records a pool may hold.
+    pub const POOL_MAX_ALLOCATED_IPS: &str = "SPIDERPOOL_IPPOOL_MAX_ALLOCATED_IPS";
+    /// Seconds a lease lasts without renewal.
+    pub const LEADER_DURATION: &str = "SPIDERPOOL_LEADER_DURATION";
+    /// Seconds after which a leader that could not renew steps down.
+    pub const LEADER_RENEW_DEADLINE: &str = "SPIDERPOOL_LEADER_RENEW_DEADLINE";
+    /// Seconds between two tries to take or renew the lease.
+    pub const LEADER_RETRY_PERIOD: &str = "SPIDERPOOL_LEADER_RETRY_PERIOD";
+}
+
+/// Name of the Lease in the controller's namespace; the original's, so that a leader of either
+/// kind keeps the other out.
+pub const CONTROLLER_LEASE: &str = "spiderpool-controller-leases";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_version_is_group_and_version() {
+        assert_eq!(API_VERSION, format!("{GROUP}/{VERSION}"));
+    }
+}

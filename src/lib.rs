@@ -1,0 +1,8 @@
+//! Orbweaver: Kubernetes IP address management, an IP pool of its own for every workload.
+//!
+//! This crate is the daemon: one binary, a role a sub-command. Its modules depend one way only:
+//! [`api`] (objects on the wire) ← `kube_io` (caches, writes, leader election) ← `controller` and
+//! `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
+//! which does no IO.
+
+pub mod api;
