@@ -1,0 +1,239 @@
+//! Label selectors, and the podAffinity that ties a pool to its workload.
+//!
+//! A workload's pool carries the workload's own selector and five further keys that name the
+//! workload itself: `app-api-group`, `app-api-version`, `app-kind`, `app-namespace`, `app-name`.
+//! The five are judged against a Pod's top controller, the rest against the Pod's labels, so two
+//! workloads with one selector never share a pool.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::name::WorkloadId;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// podAffinity key: API group of the workload.
+pub const APP_GROUP: &str = "ipam.spidernet.io/app-api-group";
+/// podAffinity key: API version of the workload.
+pub const APP_VERSION: &str = "ipam.spidernet.io/app-api-version";
+/// podAffinity key: kind of the workload.
+pub const APP_KIND: &str = "ipam.spidernet.io/app-kind";
+/// podAffinity key: namespace of the workload.
+pub const APP_NAMESPACE: &str = "ipam.spidernet.io/app-namespace";
+/// podAffinity key: name of the workload.
+pub const APP_NAME: &str = "ipam.spidernet.io/app-name";
+
+/// The five keys, in the order in which the original writes them.
+pub const APP_KEYS: [&str; 5] = [APP_GROUP, APP_VERSION, APP_KIND, APP_NAMESPACE, APP_NAME];
+
+/// How a requirement compares the value of its label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Operator {
+    /// The label is there and its value is one of the requirement's.
+    In,
+    /// The label is absent, or its value is none of the requirement's.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+/// One expression of a selector.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Requirement {
+    /// Label key.
+    pub key: String,
+    /// Comparison.
+    pub operator: Operator,
+    /// Values of `In` and `NotIn`; empty for the others.
+    pub values: BTreeSet<String>,
+}
+
+impl Requirement {
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.get(&self.key);
+        match self.operator {
+            Operator::In => value.is_some_and(|v| self.values.contains(v)),
+            Operator::NotIn => value.is_none_or(|v| !self.values.contains(v)),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+/// A label selector that has been checked (`metav1.LabelSelector`). An empty one matches everything.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Selector {
+    /// Labels that must be there with just this value.
+    pub match_labels: Labels,
+    /// Expressions that must all hold.
+    pub match_expressions: Vec<Requirement>,
+}
+
+/// Why a selector of the API cannot be used. The text is what Kubernetes itself says of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The operator is none of the four.
+    #[error("\"{0}\" is not a valid label selector operator")]
+    Operator(String),
+    /// `In` and `NotIn` need values.
+    #[error("for 'in', 'notin' operators, values set can't be empty: key {0}")]
+    NoValues(String),
+    /// `Exists` and `DoesNotExist` take none.
+    #[error("values set must be empty for exists and does not exist: key {0}")]
+    Values(String),
+}
+
+impl Selector {
+    /// Builds a requirement from its wire parts.
+    ///
+    /// Errors: [`SelectorError`], each naming operator or key.
+    pub fn requirement(
+        key: &str,
+        operator: &str,
+        values: &[String],
+    ) -> Result<Requirement, SelectorError> {
+        let operator = match operator {
+            "In" => Operator::In,
+            "NotIn" => Operator::NotIn,
+            "Exists" => Operator::Exists,
+            "DoesNotExist" => Operator::DoesNotExist,
+            other => return Err(SelectorError::Operator(other.to_owned())),
+        };
+        match operator {
+            Operator::In | Operator::NotIn if values.is_empty() => {
+                Err(SelectorError::NoValues(key.to_owned()))
+            }
+            Operator::Exists | Operator::DoesNotExist if !values.is_empty() => {
+                Err(SelectorError::Values(key.to_owned()))
+            }
+            Operator::In | Operator::NotIn | Operator::Exists | Operator::DoesNotExist => {
+                Ok(Requirement {
+                    key: key.to_owned(),
+                    operator,
+                    values: values.iter().cloned().collect(),
+                })
+            }
+        }
+    }
+
+    /// True where every label and expression holds for `labels`.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.match_labels
+            .iter()
+            .all(|(k, v)| labels.get(k) == Some(v))
+            && self.match_expressions.iter().all(|r| r.matches(labels))
+    }
+
+    /// True where nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.match_labels.is_empty() && self.match_expressions.is_empty()
+    }
+
+    /// This selector narrowed to `workload` by the five keys: the podAffinity of its pool.
+    #[must_use]
+    pub fn for_workload(&self, workload: &WorkloadId) -> Self {
+        let mut own = self.clone();
+        own.match_labels.extend(app_labels(workload));
+        own
+    }
+
+    /// True where the five keys are those of `workload`; absent keys are not.
+    pub fn names_workload(&self, workload: &WorkloadId) -> bool {
+        app_labels(workload)
+            .iter()
+            .all(|(k, v)| self.match_labels.get(k) == Some(v))
+    }
+
+    /// The selector without the five keys: what a Pod's own labels must answer.
+    #[must_use]
+    pub fn without_workload(&self) -> Self {
+        let mut rest = self.clone();
+        rest.match_labels
+            .retain(|key, _| !APP_KEYS.contains(&key.as_str()));
+        rest
+    }
+}
+
+/// The five keys of `workload` with their values.
+fn app_labels(workload: &WorkloadId) -> Labels {
+    APP_KEYS
+        .into_iter()
+        .zip([
+            &workload.group,
+            &workload.version,
+            &workload.kind,
+            &workload.namespace,
+            &workload.name,
+        ])
+        .map(|(key, value)| (key.to_owned(), value.clone()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::name::Uid;
+
+    fn labels(pairs: &[(&str, &str)]) -> Labels {
+        pairs
+            .iter()
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect()
+    }
+
+    fn workload(name: &str) -> WorkloadId {
+        WorkloadId {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: Uid::from("u"),
+        }
+    }
+
+    #[test]
+    fn the_four_operators_follow_kubernetes() {
+        let red = labels(&[("colour", "red")]);
+        let table = [
+            ("colour", "In", vec!["red".to_owned()], true),
+            ("colour", "In", vec!["blue".to_owned()], false),
+            ("colour", "NotIn", vec!["blue".to_owned()], true),
+            ("shape", "NotIn", vec!["round".to_owned()], true),
+            ("colour", "Exists", vec![], true),
+            ("shape", "Exists", vec![], false),
+            ("shape", "DoesNotExist", vec![], true),
+        ];
+        for (key, operator, values, expected) in table {
+            let requirement = Selector::requirement(key, operator, &values).unwrap();
+            assert_eq!(
+                requirement.matches(&red),
+                expected,
+                "{key} {operator} {values:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_bad_operator_is_named() {
+        let error = Selector::requirement("k", "Like", &[]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "\"Like\" is not a valid label selector operator"
+        );
+    }
+
+    #[test]
+    fn two_workloads_with_one_selector_get_different_affinities() {
+        let selector = Selector {
+            match_labels: labels(&[("app", "web")]),
+            ..Selector::default()
+        };
+        let a = selector.for_workload(&workload("a"));
+        assert!(a.names_workload(&workload("a")));
+        assert!(!a.names_workload(&workload("b")));
+        assert_eq!(a.without_workload(), selector);
+    }
+}

@@ -1,0 +1,141 @@
+//! How many addresses a workload needs.
+//!
+//! ```text
+//! flexible +N:  max( replicas + N,  Pods that live or hold an address,
+//!                    while a roll-out runs: replicas + surge + holders that no longer live )
+//! fixed N:      N
+//! ```
+//!
+//! The middle term lets a Pod start while its predecessor is still stopping; the last one is the
+//! headroom without which a rolling update with `maxSurge` on an exactly sized pool never ends.
+//! Both fall back by themselves once the Pods are gone.
+
+use std::collections::BTreeSet;
+
+use crate::addr::AddrCount;
+use crate::annotation::SizeRule;
+use crate::name::Uid;
+
+/// What is known of a workload's Pods.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PodCount {
+    /// Pods the workload asks for when nothing changes (spec/autopool §4).
+    pub replicas: u32,
+    /// Pods beyond that which a running roll-out may start; 0 where none runs.
+    pub surge: u32,
+    /// Uids of Pods that want an address: neither finished nor being deleted.
+    pub living: BTreeSet<Uid>,
+}
+
+/// How many addresses the pool of such a workload should have, given who holds one now.
+///
+/// Pure and total; never less than the rule's own number. Cost: O(living + holders).
+pub fn wanted(rule: SizeRule, pods: &PodCount, holders: &BTreeSet<Uid>) -> AddrCount {
+    let spare = match rule {
+        SizeRule::Fixed(number) => return AddrCount::from(number),
+        SizeRule::Flexible(spare) => spare,
+    };
+    let replicas = AddrCount::from(pods.replicas);
+    let leaving = count(holders.difference(&pods.living).count());
+    let present = count(pods.living.len()).saturating_add(leaving);
+    let rolling = if pods.surge == 0 {
+        AddrCount::ZERO
+    } else {
+        replicas
+            .saturating_add(AddrCount::from(pods.surge))
+            .saturating_add(leaving)
+    };
+    replicas
+        .saturating_add(AddrCount::from(spare))
+        .max(present)
+        .max(rolling)
+}
+
+fn count(n: usize) -> AddrCount {
+    AddrCount::new(u128::try_from(n).unwrap_or(u128::MAX))
+}
+
+/// `maxSurge` as a count: `percent` of `replicas`, rounded up, as Kubernetes does (KEP-free rule of
+/// apps/v1 `RollingUpdateDeployment`).
+pub fn surge_of_percent(replicas: u32, percent: u32) -> u32 {
+    let product = u64::from(replicas).saturating_mul(u64::from(percent));
+    u32::try_from(product.div_ceil(100)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn uids(names: &[&str]) -> BTreeSet<Uid> {
+        names.iter().map(|n| Uid::from(*n)).collect()
+    }
+
+    fn size(rule: SizeRule, replicas: u32, surge: u32, living: &[&str], holders: &[&str]) -> u128 {
+        let pods = PodCount {
+            replicas,
+            surge,
+            living: uids(living),
+        };
+        wanted(rule, &pods, &uids(holders)).get()
+    }
+
+    #[test]
+    fn a_fixed_number_stays_whatever_the_pods_do() {
+        assert_eq!(
+            size(SizeRule::Fixed(4), 2, 1, &["a", "b", "c", "d", "e"], &[]),
+            4
+        );
+    }
+
+    #[test]
+    fn a_flexible_number_is_added_to_the_replicas() {
+        assert_eq!(size(SizeRule::Flexible(1), 2, 0, &[], &[]), 3);
+        assert_eq!(size(SizeRule::Flexible(1), 10, 0, &["a"], &["a"]), 11);
+    }
+
+    #[test]
+    fn a_roll_out_gets_its_surge_and_what_stopping_pods_still_hold() {
+        assert_eq!(
+            size(
+                SizeRule::Flexible(0),
+                3,
+                1,
+                &["a", "b", "c"],
+                &["a", "b", "c"]
+            ),
+            4
+        );
+        assert_eq!(
+            size(
+                SizeRule::Flexible(0),
+                3,
+                1,
+                &["b", "c", "d"],
+                &["a", "b", "c", "d"]
+            ),
+            5
+        );
+        assert_eq!(
+            size(
+                SizeRule::Flexible(0),
+                3,
+                0,
+                &["d", "e", "f"],
+                &["d", "e", "f"]
+            ),
+            3
+        );
+    }
+
+    #[test]
+    fn a_pod_that_waits_behind_one_that_stops_is_counted() {
+        assert_eq!(size(SizeRule::Flexible(0), 1, 0, &["new"], &["old"]), 2);
+    }
+
+    #[test]
+    fn surge_is_rounded_up() {
+        assert_eq!(surge_of_percent(3, 25), 1);
+        assert_eq!(surge_of_percent(10, 25), 3);
+        assert_eq!(surge_of_percent(0, 25), 0);
+    }
+}

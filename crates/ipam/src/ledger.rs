@@ -1,0 +1,337 @@
+//! A pool's batch: claims and releases go in, one write comes out, replies only once it is durable.
+//!
+//! The host (an agent, or later the allocator) owns time and IO and does no more than this:
+//!
+//! ```text
+//! queue(ask)…  →  batch() : what to PUT  →  host writes it at the pool's version
+//!     stored?        committed(batch, version)  →  replies may leave
+//!     conflict?      refresh(pool read live), then batch() again: nothing was promised
+//!     unknown?       the same: the live pool shows whether it was stored
+//! ```
+//!
+//! Invariants: a grant is durable before it is replied ([`Grant`] only leaves through
+//! [`PoolLedger::committed`]); K asks cost one write; a batch that changes nothing costs none; a
+//! Pod's interface has at most one address of a pool, so a repeated claim gets the same one.
+//!
+//! Choice of address: addresses that this ledger has not seen in use, lowest first, so that a fresh
+//! pool is used in order; after them the ones released longest ago.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use crate::addr::AddrSet;
+use crate::name::{Nic, NodeName, Sandbox, Uid, Version};
+use crate::pool::Pool;
+use crate::record::{Record, Records};
+use crate::select::{self, Exhausted, PodFacts, Refusal};
+
+/// Most bytes of a pool's records: etcd refuses objects of 1.5 MiB, the rest is the pool's spec.
+pub const RECORD_BYTES_MAX: usize = 1_000_000;
+
+/// Names an ask until it is answered; chosen by the host, unique among those queued.
+pub type AskId = u64;
+
+/// A Pod's interface wants an address.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The Pod and what is known of it: the pool's rules are asked again on the very object that is
+    /// written.
+    pub pod: PodFacts,
+    /// Uid of the Pod.
+    pub uid: Uid,
+    /// Interface.
+    pub nic: Nic,
+    /// Sandbox of the call.
+    pub sandbox: Sandbox,
+}
+
+/// An address may go: the caller has the proof that its owner has let go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// Address.
+    pub address: IpAddr,
+    /// The owner that the proof is about; a record of another is not touched.
+    pub uid: Uid,
+    /// The sandbox that was torn down; a record of a later one is not touched.
+    pub sandbox: Option<Sandbox>,
+}
+
+/// What a host asks of a pool.
+#[derive(Debug, Clone)]
+pub enum Ask {
+    /// Give an address.
+    Claim(Box<Claim>),
+    /// Take one back.
+    Release(Release),
+}
+
+/// A durable answer to a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The address.
+    pub address: IpAddr,
+    /// The node recorded, which must acknowledge the release.
+    pub node: NodeName,
+}
+
+/// Why a claim gets no address of this pool.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ClaimError {
+    /// The pool may not serve this Pod, judged on the object just read.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It may, but has nothing to give.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+}
+
+/// The answer to an ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// To a claim.
+    Claim(Result<Grant, ClaimError>),
+    /// To a release: whether a record went.
+    Release(bool),
+}
+
+/// One write for everything queued when it was made.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    records: Records,
+    answers: Vec<(AskId, Answer)>,
+    freed: Vec<IpAddr>,
+    changed: bool,
+}
+
+impl Batch {
+    /// The records to write, at the version of the ledger's pool.
+    pub fn records(&self) -> &Records {
+        &self.records
+    }
+
+    /// False where the pool already is as the batch wants it: no write is due.
+    pub fn changed(&self) -> bool {
+        self.changed
+    }
+}
+
+/// One pool as last committed, and what waits for the next write.
+#[derive(Debug, Clone)]
+pub struct PoolLedger {
+    pool: Pool,
+    queued: VecDeque<(AskId, Ask)>,
+    released: VecDeque<IpAddr>,
+}
+
+impl PoolLedger {
+    /// A ledger on `pool` as read.
+    pub fn new(pool: Pool) -> Self {
+        Self {
+            pool,
+            queued: VecDeque::new(),
+            released: VecDeque::new(),
+        }
+    }
+
+    /// The pool as last committed or read.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Takes `ask` into the next batch.
+    pub fn queue(&mut self, id: AskId, ask: Ask) {
+        self.queued.push_back((id, ask));
+    }
+
+    /// How many asks wait.
+    pub fn waiting(&self) -> usize {
+        self.queued.len()
+    }
+
+    /// Replaces the pool by a later reading; what others released meanwhile cools down too.
+    pub fn refresh(&mut self, pool: Pool) {
+        let gone: Vec<IpAddr> = self
+            .pool
+            .records
+            .iter()
+            .map(|(address, _)| address)
+            .filter(|address| pool.records.get(*address).is_none())
+            .collect();
+        self.pool = pool;
+        self.cool(&gone);
+    }
+
+    /// What to write for everything queued; `None` where nothing is. The queue keeps its asks until
+    /// [`Self::committed`], so a batch that was not stored is simply made anew.
+    ///
+    /// Releases come first, so that their addresses serve this batch's claims only if nothing else
+    /// is free. Cost: O(records + ranges) once, O(log n) an ask after that.
+    pub fn batch(&self, reserved: &AddrSet) -> Option<Batch> {
+        if self.queued.is_empty() {
+            return None;
+        }
+        let mut draft = Draft::new(self, reserved);
+        let mut answers = vec![];
+        for (id, ask) in &self.queued {
+            if let Ask::Release(release) = ask {
+                answers.push((*id, Answer::Release(draft.release(release))));
+            }
+        }
+        for (id, ask) in &self.queued {
+            if let Ask::Claim(claim) = ask {
+                answers.push((*id, Answer::Claim(draft.claim(claim))));
+            }
+        }
+        Some(Batch {
+            records: draft.records,
+            answers,
+            freed: draft.freed,
+            changed: draft.changed,
+        })
+    }
+
+    /// The batch is stored as `version` (or needed no write): its answers may leave.
+    pub fn committed(&mut self, batch: Batch, version: Version) -> Vec<(AskId, Answer)> {
+        self.pool.version = version;
+        self.pool.records = batch.records;
+        self.cool(&batch.freed);
+        let answered: std::collections::BTreeSet<AskId> =
+            batch.answers.iter().map(|(id, _)| *id).collect();
+        self.queued.retain(|(id, _)| !answered.contains(id));
+        batch.answers
+    }
+
+    /// Takes an ask out that nobody waits for any more.
+    pub fn forget(&mut self, id: AskId) {
+        self.queued.retain(|(queued, _)| *queued != id);
+    }
+
+    fn cool(&mut self, freed: &[IpAddr]) {
+        for address in freed {
+            self.released.retain(|cooling| cooling != address);
+            self.released.push_back(*address);
+        }
+        let pool = &self.pool;
+        self.released
+            .retain(|address| pool.records.get(*address).is_none());
+    }
+}
+
+/// A batch in the making.
+struct Draft<'l> {
+    pool: &'l Pool,
+    records: Records,
+    /// Free and not seen in use by this ledger.
+    fresh: AddrSet,
+    /// Free, oldest release first.
+    cooling: VecDeque<IpAddr>,
+    freed: Vec<IpAddr>,
+    changed: bool,
+    bytes: usize,
+}
+
+impl<'l> Draft<'l> {
+    fn new(ledger: &'l PoolLedger, reserved: &AddrSet) -> Self {
+        let free = ledger.pool.free(reserved);
+        let cooling: VecDeque<IpAddr> = ledger
+            .released
+            .iter()
+            .copied()
+            .filter(|a| free.contains(*a))
+            .collect();
+        let fresh = free.difference(&cooling.iter().copied().collect());
+        let records = ledger.pool.records.clone();
+        let bytes = records.to_text().map_or(0, |text| text.len());
+        Self {
+            pool: &ledger.pool,
+            records,
+            fresh,
+            cooling,
+            freed: vec![],
+            changed: false,
+            bytes,
+        }
+    }
+
+    fn release(&mut self, release: &Release) -> bool {
+        let Some(record) = self.records.get(release.address) else {
+            return false;
+        };
+        let later_sandbox = match (&record.sandbox, &release.sandbox) {
+            (Some(recorded), Some(torn_down)) => recorded != torn_down,
+            (None, _) | (_, None) => false,
+        };
+        if record.uid != release.uid || later_sandbox {
+            return false;
+        }
+        self.records.remove(release.address);
+        self.freed.push(release.address);
+        if self.pool.total().contains(release.address) {
+            self.cooling.push_back(release.address);
+        }
+        self.changed = true;
+        true
+    }
+
+    fn claim(&mut self, claim: &Claim) -> Result<Grant, ClaimError> {
+        if let Some(address) = self.records.find(&claim.uid, &claim.nic).map(|(a, _)| a) {
+            return Ok(self.record(address, claim));
+        }
+        select::admit(self.pool, self.pool.family(), &claim.pod)?;
+        let room = claim
+            .pod
+            .pod
+            .as_str()
+            .len()
+            .saturating_add(RECORD_BYTES_EACH);
+        if self.bytes.saturating_add(room) > RECORD_BYTES_MAX {
+            return Err(ClaimError::Exhausted(Exhausted::TooLarge {
+                pool: self.pool.name.clone(),
+                limit: RECORD_BYTES_MAX,
+            }));
+        }
+        let address = self
+            .take()
+            .ok_or(ClaimError::Exhausted(Exhausted::UsedOut))?;
+        self.bytes = self.bytes.saturating_add(room);
+        Ok(self.record(address, claim))
+    }
+
+    fn take(&mut self) -> Option<IpAddr> {
+        if let Some(address) = self.fresh.first() {
+            self.fresh.remove(address);
+            return Some(address);
+        }
+        self.cooling.pop_front()
+    }
+
+    fn record(&mut self, address: IpAddr, claim: &Claim) -> Grant {
+        let other = self
+            .records
+            .get(address)
+            .map(|r| r.other.clone())
+            .unwrap_or_default();
+        let record = Record {
+            pod: claim.pod.pod.clone(),
+            uid: claim.uid.clone(),
+            nic: Some(claim.nic.clone()),
+            node: Some(claim.pod.node.clone()),
+            sandbox: Some(claim.sandbox.clone()),
+            other,
+        };
+        if self.records.get(address) != Some(&record) {
+            self.changed = true;
+            self.records.insert(address, record);
+        }
+        Grant {
+            address,
+            node: claim.pod.node.clone(),
+        }
+    }
+}
+
+/// What a record costs beside its Pod's name: keys, quotes, uid, nic, node, sandbox and address.
+const RECORD_BYTES_EACH: usize = 512;
+
+#[cfg(test)]
+mod tests;

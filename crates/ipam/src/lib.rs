@@ -1,0 +1,38 @@
+//! Orbweaver's functional core: what an address is, who may have it, and what to do next.
+//!
+//! Every decision of the controller and the agent is a function here; nothing here reads a clock,
+//! an environment, a file or a socket, and every collection iterates in a fixed order, so equal
+//! inputs give equal outputs.
+//!
+//! | module | answers |
+//! |---|---|
+//! | [`addr`] | which addresses: sets of intervals of both families, and their texts |
+//! | [`name`] | names, uids and versions, each a type |
+//! | [`record`] | who holds which address of a pool (`status.allocatedIPs`) |
+//! | [`pool`], [`subnet`] | what a pool and a subnet own, and what is free |
+//! | [`affinity`] | label selectors, and the tie between a pool and its workload |
+//! | [`annotation`] | what a user asked for on a Pod, a workload or a Namespace |
+//! | [`demand`] | how many addresses a workload needs |
+//! | [`select`] | which pools may serve this Pod, in order, and why no other may |
+//! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
+//! | [`plan`] | what the controller does next for one CIDR |
+//! | [`audit`] | what is inconsistent in a world of pools and subnets |
+//!
+//! Invariants that all modules keep:
+//! 1. An address belongs to the Pod that its pool's records name, and to one pool only.
+//! 2. An address leaves a subnet's ledger only after it has left its pool; it enters a pool only
+//!    after the ledger has it.
+//! 3. A failed call changes nothing.
+
+pub mod addr;
+pub mod affinity;
+pub mod annotation;
+pub mod audit;
+pub mod demand;
+pub mod ledger;
+pub mod name;
+pub mod plan;
+pub mod pool;
+pub mod record;
+pub mod select;
+pub mod subnet;

@@ -1,0 +1,374 @@
+//! What the controller does next for one CIDR: its subnet, if there is one, and all its pools.
+//!
+//! [`plan`] is a total function of what was seen. It never fails: what cannot be done is a
+//! condition with a reason. Planning again after everything was applied yields nothing, and after
+//! any prefix was applied every address still has one owner, because the steps come in three
+//! stages, each a set of fenced writes:
+//!
+//! ```text
+//!  1 Before   pools are made (empty), and give up free addresses      pool's version read
+//!  2 Ledger   the subnet's record of who has what, one write           subnet's version read
+//!  3 After    pools receive what the ledger now says is theirs         pool's version read
+//! ```
+//!
+//! An address thus leaves the ledger after it left its pool and enters a pool after the ledger has
+//! it; a crash in between wastes an address until the next pass and never shares one. A ledger edit
+//! that takes addresses back names the pool write that must have landed first ([`Needs`]), and such
+//! a pool write raises the pool's epoch, so that a delayed write of an abandoned pass fails.
+//!
+//! Where to read next: `plan/resize.rs` for sizes, `plan/admit.rs` for pools made by hand,
+//! `plan/retire.rs` for pools that go.
+
+mod admit;
+mod pass;
+mod resize;
+mod retire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use ipnet::IpNet;
+
+use crate::addr::{AddrCount, AddrSet};
+use crate::affinity::Selector;
+use crate::annotation::SizeRule;
+use crate::demand::PodCount;
+use crate::name::{Nic, PoolName, SubnetName, Uid, Version, WorkloadId};
+use crate::pool::{Owner, Pool, Route};
+use crate::subnet::{Entry, Subnet};
+
+/// How long a pool must have had more than it needs before it shrinks: an autoscaler that goes down
+/// and up again then costs no write.
+pub const SHRINK_AFTER: TimeDelta = TimeDelta::seconds(5);
+
+/// One interface of a workload that wants addresses of this CIDR's subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Demand {
+    /// Who.
+    pub workload: WorkloadId,
+    /// On which interface.
+    pub nic: Nic,
+    /// The workload's own selector; for a kind without one, its template's labels.
+    pub selector: Selector,
+    /// How the pool's size follows the workload's.
+    pub rule: SizeRule,
+    /// The workload's Pods.
+    pub pods: PodCount,
+    /// Whether the pool goes with the workload.
+    pub reclaim: bool,
+}
+
+/// The subnet of the CIDR.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub enum SubnetSeen {
+    /// There is none, or subnets are switched off: pools stand alone.
+    #[default]
+    None,
+    /// It parsed.
+    Readable(Box<Subnet>),
+    /// It did not: nothing is changed until a person mends it.
+    Unreadable {
+        /// Name.
+        name: SubnetName,
+        /// Field, value and what is wrong.
+        reason: String,
+    },
+}
+
+/// Everything one pass looks at.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Snapshot {
+    /// The subnet.
+    pub subnet: SubnetSeen,
+    /// All pools with the CIDR that parsed.
+    pub pools: BTreeMap<PoolName, Pool>,
+    /// Pools with the CIDR that did not parse, with the reason: they keep what the ledger gives
+    /// them and are otherwise left alone.
+    pub unreadable: BTreeMap<PoolName, String>,
+    /// True where the pools are a live, consistent list and not a cache.
+    pub live: bool,
+    /// Reserved addresses.
+    pub reserved: AddrSet,
+    /// Addresses of pools and subnets with another, overlapping CIDR.
+    pub elsewhere: AddrSet,
+    /// Addresses that Pods of the cluster have, as their status says, whoever gave them.
+    pub on_pods: AddrSet,
+    /// Names of pools with another CIDR.
+    pub names_elsewhere: BTreeSet<PoolName>,
+    /// Who wants addresses, in the order in which they are served.
+    pub demands: Vec<Demand>,
+    /// Since when a pool has had more than it needs, as far as the host remembers.
+    pub surplus_since: BTreeMap<PoolName, DateTime<Utc>>,
+}
+
+/// What a write must find: an object that changed since makes the write fail, not the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    /// Uid of the object.
+    pub uid: Uid,
+    /// Version it was read at.
+    pub version: Version,
+}
+
+/// Why a step is taken: log line, Event and condition all render this.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A workload has no pool yet.
+    WorkloadWantsPool {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// The pool is smaller than its workload needs.
+    Grow {
+        /// Addresses added.
+        added: AddrCount,
+        /// Size afterwards.
+        size: AddrCount,
+    },
+    /// The pool is larger than its workload needs.
+    Shrink {
+        /// Addresses taken back.
+        removed: AddrCount,
+        /// Size afterwards.
+        size: AddrCount,
+    },
+    /// The workload is gone or no longer asks for this pool.
+    Retire,
+    /// A pool made by hand, or edited, gets its entry in the ledger.
+    Admit,
+    /// Addresses that no pool has any more return to the subnet.
+    TakeBack,
+    /// A new workload of the same name continues with a kept pool.
+    Continue {
+        /// Who.
+        workload: WorkloadId,
+    },
+    /// An object is being deleted and nothing holds it any more.
+    LastHolderGone,
+    /// A new subnet or pool is put under our finalizer and label.
+    Protect,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WorkloadWantsPool { workload } => write!(f, "{workload} wants a pool"),
+            Self::Grow { added, size } => write!(f, "grown by {added} to {size} addresses"),
+            Self::Shrink { removed, size } => write!(f, "shrunk by {removed} to {size} addresses"),
+            Self::Retire => f.write_str("its workload is gone or asks for another pool"),
+            Self::Admit => f.write_str("admitted as it stands"),
+            Self::TakeBack => f.write_str("addresses no pool has any more return to the subnet"),
+            Self::Continue { workload } => write!(f, "{workload} continues with this pool"),
+            Self::LastHolderGone => f.write_str("deleted, and nothing holds it any more"),
+            Self::Protect => f.write_str("put under the finalizer"),
+        }
+    }
+}
+
+/// A pool to make, without addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewPool {
+    /// Name.
+    pub name: PoolName,
+    /// CIDR.
+    pub cidr: IpNet,
+    /// For whom.
+    pub owner: Owner,
+    /// The workload it serves.
+    pub workload: WorkloadId,
+    /// podAffinity: the workload's selector and the five keys.
+    pub pod_affinity: Selector,
+    /// Gateway of the subnet.
+    pub gateway: Option<IpAddr>,
+    /// Routes of the subnet.
+    pub routes: Vec<Route>,
+    /// The subnet, which becomes its owner.
+    pub subnet: (SubnetName, Uid),
+    /// Size rule, told in annotation `ippool-ip-number`.
+    pub rule: SizeRule,
+}
+
+/// What changes in a pool; everything else stays as it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PoolEdit {
+    /// `spec.ips`.
+    pub ips: Option<AddrSet>,
+    /// Set annotation `admitted` to the hash of the result.
+    pub admit: bool,
+    /// Raise the epoch: the write takes addresses away.
+    pub raise_epoch: bool,
+    /// Label and owner reference of the subnet; gateway and routes where the pool has none.
+    pub adopt: Option<(SubnetName, Uid)>,
+    /// Another workload continues with the pool.
+    pub owner: Option<(Owner, Selector)>,
+    /// Size rule, told in annotation `ippool-ip-number`.
+    pub rule: Option<SizeRule>,
+    /// Set (`true`) or remove (`false`) our finalizer.
+    pub finalizer: Option<bool>,
+}
+
+impl PoolEdit {
+    /// True where nothing changes.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// A fenced write of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolWrite {
+    /// Name.
+    pub pool: PoolName,
+    /// As read; `None` for a pool that this plan makes: then what its creation returned.
+    pub fence: Option<Fence>,
+    /// The change.
+    pub edit: PoolEdit,
+    /// Why.
+    pub because: Reason,
+}
+
+/// What must hold before a ledger edit may be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing: the edit only adds.
+    Nothing,
+    /// The pool's write of the first stage has landed in this pass.
+    Written,
+    /// A live read says that the pool does not exist.
+    Absent,
+}
+
+/// A pool's new entry in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEdit {
+    /// Name.
+    pub pool: PoolName,
+    /// The whole entry; an empty one removes it.
+    pub entry: Entry,
+    /// On what condition.
+    pub needs: Needs,
+}
+
+/// One step; steps are executed in the order of the plan, those of one stage in any order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Set or remove the subnet's finalizer and label.
+    ProtectSubnet {
+        /// As read.
+        fence: Fence,
+        /// Finalizer there or not.
+        finalizer: bool,
+    },
+    /// Make an empty pool.
+    Create(Box<NewPool>),
+    /// Write a pool before the ledger.
+    Before(Box<PoolWrite>),
+    /// Write the ledger, leaving out edits whose need is not met.
+    Ledger {
+        /// As read.
+        fence: Fence,
+        /// Edits by pool.
+        edits: Vec<LedgerEdit>,
+    },
+    /// Write a pool after the ledger; skipped where a ledger edit of this pool was left out.
+    After(Box<PoolWrite>),
+    /// Delete a pool without records at the version read.
+    Delete {
+        /// Name.
+        pool: PoolName,
+        /// As read.
+        fence: Fence,
+        /// Why.
+        because: Reason,
+    },
+}
+
+/// The condition types of subnets and pools.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ConditionKind {
+    /// The object does what it is for.
+    Ready,
+    /// Somebody wants more addresses than there are.
+    Exhausted,
+    /// The object overlaps another one.
+    Conflicting,
+}
+
+impl ConditionKind {
+    /// The `type` of the condition.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Exhausted => "Exhausted",
+            Self::Conflicting => "Conflicting",
+        }
+    }
+}
+
+/// One condition as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    /// Type.
+    pub kind: ConditionKind,
+    /// Status.
+    pub holds: bool,
+    /// CamelCase reason.
+    pub reason: &'static str,
+    /// What, how much, and what would mend it. It names no number that changes with each Pod.
+    pub message: String,
+}
+
+/// A workload that did not get all it wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Who.
+    pub workload: WorkloadId,
+    /// Its pool.
+    pub pool: PoolName,
+    /// What is missing, in words.
+    pub message: String,
+}
+
+/// What to do, what to say, and when to look again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Plan {
+    /// Steps in order.
+    pub steps: Vec<Step>,
+    /// Conditions of pools.
+    pub pools: BTreeMap<PoolName, Vec<Condition>>,
+    /// Conditions of the subnet.
+    pub subnet: Vec<Condition>,
+    /// Workloads to tell.
+    pub shortfalls: Vec<Shortfall>,
+    /// Pools that have more than they need and will shrink once they had it long enough.
+    pub surplus: BTreeSet<PoolName>,
+    /// When to plan again if nothing happens before.
+    pub wake_at: Option<DateTime<Utc>>,
+    /// Nothing was decided: the pass must be repeated with a live list of pools.
+    pub needs_live: bool,
+}
+
+/// Plans one pass.
+///
+/// Pure, total and deterministic. Cost: O(pools of the CIDR · their ranges), never the number of
+/// addresses.
+pub fn plan(snapshot: &Snapshot, now: DateTime<Utc>) -> Plan {
+    match &snapshot.subnet {
+        SubnetSeen::None => admit::without_subnet(snapshot),
+        SubnetSeen::Unreadable { name, reason } => Plan {
+            subnet: vec![Condition {
+                kind: ConditionKind::Ready,
+                holds: false,
+                reason: "Unreadable",
+                message: format!("SpiderSubnet {name} is left alone until it is mended: {reason}"),
+            }],
+            ..Plan::default()
+        },
+        SubnetSeen::Readable(subnet) => pass::run(snapshot, subnet, now),
+    }
+}
+
+#[cfg(test)]
+mod tests;

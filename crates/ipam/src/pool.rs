@@ -1,0 +1,197 @@
+//! A pool: which addresses it owns, whom it serves, and who holds which of them.
+//!
+//! Invariants, whoever wrote the object: an address is given out only if it is in `ips`, in no
+//! exclusion, not reserved, not the gateway and not recorded; a failed call changes nothing.
+
+use std::net::IpAddr;
+
+use chrono::{DateTime, Utc};
+use ipnet::IpNet;
+
+use crate::addr::{AddrCount, AddrSet, Family};
+use crate::affinity::{Selector, SelectorError};
+use crate::annotation::SizeRule;
+use crate::name::{Nic, PoolName, SubnetName, Uid, Version, WorkloadId, label_value, stable_hash};
+use crate::record::Records;
+
+/// A static route handed to Pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Destination, as the user wrote it.
+    pub dst: String,
+    /// Next hop.
+    pub gw: String,
+}
+
+/// A selector of the pool's spec: usable, or the reason why not, said to each Pod that asks.
+pub type Affinity = Option<Result<Selector, SelectorError>>;
+
+/// Which Pods a pool may serve; an empty field restricts nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Restrictions {
+    /// Nodes by name.
+    pub node_names: Vec<String>,
+    /// Nodes by label; looked at only where `node_names` is empty.
+    pub node_affinity: Affinity,
+    /// Namespaces by name.
+    pub namespace_names: Vec<String>,
+    /// Namespaces by label; looked at only where `namespace_names` is empty.
+    pub namespace_affinity: Affinity,
+    /// Pods by label, and for an auto pool the workload by the five keys.
+    pub pod_affinity: Affinity,
+}
+
+/// For whom an auto pool was made, as its labels say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Label `owner-application-gv`.
+    pub gv: String,
+    /// Label `owner-application-kind`.
+    pub kind: String,
+    /// Label `owner-application-namespace`.
+    pub namespace: String,
+    /// Label `owner-application-name`, cut as [`label_value`] does.
+    pub name: String,
+    /// Label `owner-application-uid`.
+    pub uid: Uid,
+    /// Label `interface`.
+    pub nic: Nic,
+    /// Label `owner-spider-subnet`.
+    pub subnet: SubnetName,
+    /// Label `ippool-reclaim`: the pool goes with its workload.
+    pub reclaim: bool,
+}
+
+impl Owner {
+    /// The labels' view of `workload` on `nic` in `subnet`.
+    pub fn of(workload: &WorkloadId, nic: &Nic, subnet: &SubnetName, reclaim: bool) -> Self {
+        Self {
+            gv: label_value(&workload.gv()),
+            kind: workload.kind.clone(),
+            namespace: label_value(&workload.namespace),
+            name: label_value(&workload.name),
+            uid: workload.uid.clone(),
+            nic: nic.clone(),
+            subnet: SubnetName::new(label_value(subnet.as_str())),
+            reclaim,
+        }
+    }
+
+    /// True where `other` is a workload of the same kind, namespace and name on the same nic and
+    /// subnet, whatever uid and reclaim say.
+    pub fn is_namesake(&self, other: &Self) -> bool {
+        let blind = |o: &Self| Self {
+            uid: Uid::default(),
+            reclaim: false,
+            ..o.clone()
+        };
+        blind(self) == blind(other)
+    }
+}
+
+/// A SpiderIPPool that parsed.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a field of the object, independent of the others"
+)]
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pool {
+    /// Name.
+    pub name: PoolName,
+    /// Uid of this very object.
+    pub uid: Uid,
+    /// Version that was read: the fence of the next write.
+    pub version: Version,
+    /// When it was made: of two pools that overlap, the older one is admitted.
+    pub created: Option<DateTime<Utc>>,
+    /// The pool's CIDR; its family is the pool's.
+    pub cidr: IpNet,
+    /// `spec.ips`.
+    pub ips: AddrSet,
+    /// `spec.excludeIPs`.
+    pub excluded: AddrSet,
+    /// `spec.gateway`.
+    pub gateway: Option<IpAddr>,
+    /// `spec.routes`.
+    pub routes: Vec<Route>,
+    /// Whom it may serve.
+    pub restrictions: Restrictions,
+    /// `spec.default`.
+    pub default: bool,
+    /// `spec.disable`.
+    pub disabled: bool,
+    /// A deletion timestamp is set.
+    pub terminating: bool,
+    /// Our finalizer is set.
+    pub finalizer: bool,
+    /// Made for a workload; `None` for a pool made by hand.
+    pub owner: Option<Owner>,
+    /// The subnet that adopted it: label `owner-spider-subnet` and owner reference agree.
+    pub adopted_by: Option<SubnetName>,
+    /// Annotation `admitted`: the hash the controller last admitted.
+    pub admitted: Option<String>,
+    /// Annotation `ippool-ip-number`: the size rule last told.
+    pub rule: Option<SizeRule>,
+    /// Annotation `epoch`: raised by each write that takes addresses away.
+    pub epoch: u64,
+    /// `status.allocatedIPs`.
+    pub records: Records,
+}
+
+impl Pool {
+    /// The pool's family.
+    pub fn family(&self) -> Family {
+        Family::of(self.cidr.addr())
+    }
+
+    /// `ips` − `excludeIPs`: what the pool owns.
+    pub fn total(&self) -> AddrSet {
+        self.ips.difference(&self.excluded)
+    }
+
+    /// What the subnet's ledger must show for this pool: what it owns and what is in use.
+    ///
+    /// An address that a person took out of the pool while a Pod holds it thus stays taken.
+    pub fn claimed(&self) -> AddrSet {
+        self.total().union(&self.records.addresses())
+    }
+
+    /// What could be given to some Pod if nobody held anything: neither reserved nor the gateway.
+    pub fn usable(&self, reserved: &AddrSet) -> AddrSet {
+        let mut usable = self.total().difference(reserved);
+        if let Some(gateway) = self.gateway {
+            usable.remove(gateway);
+        }
+        usable
+    }
+
+    /// What can be given out now.
+    pub fn free(&self, reserved: &AddrSet) -> AddrSet {
+        self.usable(reserved).difference(&self.records.addresses())
+    }
+
+    /// How many of the pool's addresses are in use.
+    pub fn used(&self) -> AddrCount {
+        self.records.count()
+    }
+
+    /// The hash of `ips` and `excludeIPs` that annotation `admitted` must carry before an agent
+    /// allocates: a pool edited since it was admitted is not.
+    pub fn admission_hash(&self) -> String {
+        admission_hash(&self.ips, &self.excluded)
+    }
+
+    /// True where the controller admitted the pool as it stands.
+    pub fn is_admitted(&self) -> bool {
+        self.admitted.as_deref() == Some(self.admission_hash().as_str())
+    }
+}
+
+/// See [`Pool::admission_hash`].
+pub fn admission_hash(ips: &AddrSet, excluded: &AddrSet) -> String {
+    stable_hash(&format!(
+        "{}|{}",
+        ips.to_texts().join(","),
+        excluded.to_texts().join(",")
+    ))
+}

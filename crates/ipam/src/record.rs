@@ -1,0 +1,199 @@
+//! Who holds which address of a pool: the text of `status.allocatedIPs`, read and written.
+//!
+//! The text is JSON: an object keyed by the bare address, each value with the keys `pod` and
+//! `podUid` of the original and our optional `nic`, `node` and `sandbox` (spec/crds §2.3). Keys we
+//! do not know are carried along. A text that does not parse is never overwritten: the pool is
+//! left alone until a person mends it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::{AddrCount, AddrSet};
+use crate::name::{Nic, NodeName, PodName, Sandbox, Uid};
+
+/// One address's owner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// `namespace/name` of the Pod.
+    pub pod: PodName,
+    /// Uid of the Pod: the owner's identity.
+    #[serde(rename = "podUid")]
+    pub uid: Uid,
+    /// The Pod's interface; absent in records of the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nic: Option<Nic>,
+    /// The node whose agent must acknowledge the release; absent in records of the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<NodeName>,
+    /// The sandbox that last asked for this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Sandbox>,
+    /// Keys of others, kept as they are.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    /// True where this record is of `uid` and may be of `nic`: a record without a nic may be of any.
+    pub fn is_of(&self, uid: &Uid, nic: &Nic) -> bool {
+        self.uid == *uid && self.nic.as_ref().is_none_or(|n| n == nic)
+    }
+}
+
+/// Why the text of `allocatedIPs` cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordsError {
+    /// The text is not the JSON object it should be.
+    #[error("allocatedIPs is not a JSON object of records")]
+    Json(#[source] serde_json::Error),
+    /// A key is no address.
+    #[error("allocatedIPs has the key '{0}', which is no IP address")]
+    Address(String),
+    /// Two keys are two spellings of one address.
+    #[error("allocatedIPs has address {0} twice")]
+    Twice(IpAddr),
+}
+
+/// The records of one pool, by address.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Records(BTreeMap<IpAddr, Record>);
+
+impl Records {
+    /// Reads the text of `status.allocatedIPs`; an absent or empty one holds no record.
+    ///
+    /// Errors: [`RecordsError`]. Cost: O(n log n).
+    pub fn parse(text: Option<&str>) -> Result<Self, RecordsError> {
+        let Some(text) = text.filter(|t| !t.trim().is_empty()) else {
+            return Ok(Self::default());
+        };
+        let raw: Option<BTreeMap<String, Record>> =
+            serde_json::from_str(text).map_err(RecordsError::Json)?;
+        let mut records = BTreeMap::new();
+        for (key, record) in raw.unwrap_or_default() {
+            let Ok(address) = key.parse::<IpAddr>() else {
+                return Err(RecordsError::Address(key));
+            };
+            if records.insert(address, record).is_some() {
+                return Err(RecordsError::Twice(address));
+            }
+        }
+        Ok(Self(records))
+    }
+
+    /// The text to write: no white space, keys sorted as text; `None` where there is no record.
+    ///
+    /// Cost: O(n log n).
+    pub fn to_text(&self) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let by_text: BTreeMap<String, &Record> = self
+            .0
+            .iter()
+            .map(|(address, record)| (address.to_string(), record))
+            .collect();
+        // Records are plain data: writing them as JSON cannot fail.
+        serde_json::to_string(&by_text).ok()
+    }
+
+    /// True where no address is recorded.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many addresses are recorded.
+    pub fn count(&self) -> AddrCount {
+        AddrCount::new(u128::try_from(self.0.len()).unwrap_or(u128::MAX))
+    }
+
+    /// The record of `address`.
+    pub fn get(&self, address: IpAddr) -> Option<&Record> {
+        self.0.get(&address)
+    }
+
+    /// All records in ascending order of address.
+    pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &Record)> {
+        self.0.iter().map(|(address, record)| (*address, record))
+    }
+
+    /// The recorded addresses. Cost: O(n).
+    pub fn addresses(&self) -> AddrSet {
+        self.0.keys().copied().collect()
+    }
+
+    /// The address that `uid` holds on `nic`: one recorded for just this nic before one that names
+    /// none. Cost: O(n).
+    pub fn find(&self, uid: &Uid, nic: &Nic) -> Option<(IpAddr, &Record)> {
+        let mut unnamed = None;
+        for (address, record) in self.iter().filter(|(_, r)| r.is_of(uid, nic)) {
+            if record.nic.is_some() {
+                return Some((address, record));
+            }
+            unnamed = unnamed.or(Some((address, record)));
+        }
+        unnamed
+    }
+
+    /// Records `record` as the owner of `address`; the former one, if any, is given back.
+    pub fn insert(&mut self, address: IpAddr, record: Record) -> Option<Record> {
+        self.0.insert(address, record)
+    }
+
+    /// Drops the record of `address`.
+    pub fn remove(&mut self, address: IpAddr) -> Option<Record> {
+        self.0.remove(&address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDED: &str = r#"{"10.0.0.10":{"pod":"shop/b","podUid":"2"},"10.0.0.2":{"pod":"shop/a","podUid":"1","nic":"eth0","node":"n1","sandbox":"s","later":{"x":1}}}"#;
+
+    #[test]
+    fn what_is_read_is_written_back_byte_for_byte() {
+        let records = Records::parse(Some(RECORDED)).unwrap();
+        assert_eq!(records.to_text().unwrap(), RECORDED);
+        assert_eq!(records.count(), AddrCount::new(2));
+    }
+
+    #[test]
+    fn no_text_no_record_and_back() {
+        for text in [None, Some(""), Some("null"), Some("{}")] {
+            let records = Records::parse(text).unwrap();
+            assert!(records.is_empty());
+            assert_eq!(records.to_text(), None);
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_records_are_refused() {
+        for text in ["[]", "{\"x\":{}}", "{\"10.0.0.1\":{\"pod\":1}}", "{"] {
+            Records::parse(Some(text)).unwrap_err();
+        }
+        let twice =
+            r#"{"fd00::1":{"pod":"a/b","podUid":"1"},"fd00:0::1":{"pod":"a/b","podUid":"1"}}"#;
+        assert!(matches!(
+            Records::parse(Some(twice)),
+            Err(RecordsError::Twice(_))
+        ));
+    }
+
+    #[test]
+    fn a_record_of_just_this_nic_is_found_before_one_that_names_none() {
+        let text = r#"{"10.0.0.1":{"pod":"a/b","podUid":"1"},"10.0.0.2":{"pod":"a/b","podUid":"1","nic":"net1"}}"#;
+        let records = Records::parse(Some(text)).unwrap();
+        let at = |nic: &str| {
+            records
+                .find(&Uid::from("1"), &Nic::from(nic))
+                .unwrap()
+                .0
+                .to_string()
+        };
+        assert_eq!(at("net1"), "10.0.0.2");
+        assert_eq!(at("eth0"), "10.0.0.1");
+    }
+}
