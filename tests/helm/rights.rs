@@ -1,0 +1,146 @@
+//! What each role may do in the cluster, and its containers on a node.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::chart::{at, render};
+
+#[test]
+fn no_right_is_a_wildcard() {
+    let Some(chart) = render(&[]) else { return };
+    for role in [chart.kind("ClusterRole"), chart.kind("Role")].concat() {
+        for right in rights(role) {
+            assert!(!right.contains('*'), "{right}");
+        }
+    }
+}
+
+#[test]
+fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
+    let Some(chart) = render(&[]) else { return };
+    let expected = [
+        "create events",
+        "create events.events.k8s.io",
+        "create spiderendpoints.spiderpool.spidernet.io",
+        "delete spiderendpoints.spiderpool.spidernet.io",
+        "patch events",
+        "patch events.events.k8s.io",
+        "update spiderendpoints.spiderpool.spidernet.io",
+        "update spiderippools.spiderpool.spidernet.io/status",
+    ];
+    assert_eq!(
+        writes(chart.named("ClusterRole", "orbweaver-agent")),
+        set(&expected)
+    );
+}
+
+#[test]
+fn the_controller_writes_pools_subnets_events_and_its_lease_and_nothing_else() {
+    let Some(chart) = render(&[]) else { return };
+    let expected = [
+        "create events",
+        "create events.events.k8s.io",
+        "create spiderippools.spiderpool.spidernet.io",
+        "delete spiderippools.spiderpool.spidernet.io",
+        "patch events",
+        "patch events.events.k8s.io",
+        "update spiderippools.spiderpool.spidernet.io",
+        "update spiderippools.spiderpool.spidernet.io/status",
+        "update spidersubnets.spiderpool.spidernet.io",
+        "update spidersubnets.spiderpool.spidernet.io/finalizers",
+        "update spidersubnets.spiderpool.spidernet.io/status",
+    ];
+    assert_eq!(
+        writes(chart.named("ClusterRole", "orbweaver-controller")),
+        set(&expected)
+    );
+    let lease = [
+        "create leases.coordination.k8s.io",
+        "update leases.coordination.k8s.io",
+    ];
+    assert_eq!(
+        writes(chart.named("Role", "orbweaver-controller")),
+        set(&lease)
+    );
+}
+
+#[test]
+fn each_role_has_an_account_of_its_own_and_the_rights_are_bound_to_it() {
+    let Some(chart) = render(&[]) else { return };
+    for (role, name) in [
+        ("DaemonSet", "orbweaver-agent"),
+        ("Deployment", "orbweaver-controller"),
+    ] {
+        chart.named("ServiceAccount", name);
+        assert_eq!(chart.pod(role)["serviceAccountName"], name);
+        let binding = chart.named("ClusterRoleBinding", name);
+        assert_eq!(at(binding, "/roleRef/name"), name);
+        let account = json!([{"kind": "ServiceAccount", "name": name, "namespace": "net-system"}]);
+        assert_eq!(binding["subjects"], account);
+    }
+}
+
+#[test]
+fn no_container_is_privileged_or_may_write_to_its_own_file_system() {
+    let Some(chart) = render(&["conflist.install=true"]) else {
+        return;
+    };
+    assert!(!chart.text.contains("mountPropagation"));
+    let least = json!({
+        "allowPrivilegeEscalation": false,
+        "readOnlyRootFilesystem": true,
+        "capabilities": {"drop": ["ALL"]},
+    });
+    for container in chart.containers() {
+        assert_eq!(container["securityContext"], least, "{}", container["name"]);
+    }
+    for role in ["DaemonSet", "Deployment"] {
+        let profile = at(chart.pod(role), "/securityContext/seccompProfile/type");
+        assert_eq!(profile, "RuntimeDefault");
+    }
+    assert_eq!(
+        at(chart.pod("Deployment"), "/securityContext/runAsNonRoot"),
+        true
+    );
+}
+
+fn set(of: &[&str]) -> BTreeSet<String> {
+    of.iter().map(ToString::to_string).collect()
+}
+
+/// A role's rights as `verb resource.group/subresource`.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let strings = |list: &Value| -> Vec<String> {
+        list.as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item.as_str().unwrap().to_owned())
+            .collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in role["rules"].as_array().unwrap() {
+        for group in strings(&rule["apiGroups"]) {
+            for resource in strings(&rule["resources"]) {
+                let full = match (group.as_str(), resource.split_once('/')) {
+                    ("", _) => resource,
+                    (group, None) => format!("{resource}.{group}"),
+                    (group, Some((main, sub))) => format!("{main}.{group}/{sub}"),
+                };
+                rights.extend(
+                    strings(&rule["verbs"])
+                        .iter()
+                        .map(|verb| format!("{verb} {full}")),
+                );
+            }
+        }
+    }
+    rights
+}
+
+fn writes(role: &Value) -> BTreeSet<String> {
+    let reads = ["get ", "list ", "watch "];
+    let mut rights = rights(role);
+    rights.retain(|right| !reads.iter().any(|read| right.starts_with(read)));
+    rights
+}
