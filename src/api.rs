@@ -20,6 +20,7 @@
 use std::collections::BTreeMap;
 
 pub mod conditions;
+pub mod convert;
 pub mod crd;
 pub mod endpoint;
 pub mod ippool;
@@ -29,6 +30,7 @@ pub mod route;
 mod rules;
 pub mod selector;
 pub mod subnet;
+pub mod time;
 
 pub use conditions::{Condition, ConditionStatus, ConditionType};
 pub use endpoint::{EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus};

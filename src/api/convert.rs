@@ -1,0 +1,357 @@
+//! Wire to core: every text of an object is parsed here, once, and nowhere else.
+//!
+//! Owns: the reading of pools, subnets, reservations and selectors, and the writing back of what
+//! the core decides about them. Never does: decide. Invariant: a value that leaves this module as a
+//! core type can't be wrong; one that can't be parsed leaves as a reason that names field, value
+//! and what is wrong with it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipam::addr::{AddrSet, Family, parse_list};
+use ipam::affinity::{Requirement, Selector, SelectorError};
+use ipam::annotation::{self, SizeRule};
+use ipam::name::{Nic, PoolName, SubnetName, Uid, Version};
+use ipam::pool::{Affinity, Owner, Pool, Restrictions};
+use ipam::record::Records;
+use ipam::select::PoolFault;
+use ipam::subnet::{Subnet, SubnetLedger};
+use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
+use kube::{Resource, ResourceExt};
+
+use super::names::{self, label};
+use super::{
+    LabelSelector, LabelSelectorRequirement, Route, SpiderIPPool, SpiderReservedIP, SpiderSubnet,
+};
+
+/// A field that can't be read. The text names field, value and reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field} '{value}': {reason}")]
+pub struct FieldError {
+    /// Path of the field.
+    pub field: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl FieldError {
+    fn new(field: &'static str, value: &str, reason: impl std::fmt::Display) -> Self {
+        let value: String = value.chars().take(200).collect();
+        Self {
+            field,
+            value,
+            reason: reason.to_string(),
+        }
+    }
+}
+
+/// Reads a pool.
+///
+/// Errors: [`PoolFault::NoFamily`] where neither `ipVersion` nor `subnet` says the family, else
+/// [`PoolFault::Unreadable`] with field and value. Cost: O(object).
+pub fn pool(object: &SpiderIPPool) -> Result<Pool, PoolFault> {
+    let name = PoolName::new(object.name_any());
+    let unreadable = |e: FieldError| PoolFault::Unreadable {
+        pool: name.clone(),
+        reason: e.to_string(),
+    };
+    if object.spec.ip_version.is_none() && object.spec.subnet.parse::<IpNet>().is_err() {
+        return Err(PoolFault::NoFamily);
+    }
+    let cidr = cidr(&object.spec.subnet, object.spec.ip_version).map_err(unreadable)?;
+    read_pool(object, name.clone(), cidr).map_err(unreadable)
+}
+
+fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool, FieldError> {
+    let spec = &object.spec;
+    let family = Family::of(cidr.addr());
+    let allocated = object
+        .status
+        .as_ref()
+        .and_then(|s| s.allocated_ips.as_deref());
+    let records = Records::parse(allocated)
+        .map_err(|e| FieldError::new("status.allocatedIPs", allocated.unwrap_or_default(), e))?;
+    Ok(Pool {
+        name,
+        uid: Uid::new(object.uid().unwrap_or_default()),
+        version: Version::new(object.resource_version().unwrap_or_default()),
+        created: object
+            .meta()
+            .creation_timestamp
+            .as_ref()
+            .and_then(super::time::to_chrono),
+        cidr,
+        ips: ranges("spec.ips", spec.ips.as_deref(), family)?,
+        excluded: ranges("spec.excludeIPs", spec.exclude_ips.as_deref(), family)?,
+        gateway: address("spec.gateway", spec.gateway.as_deref(), family)?,
+        routes: core_routes(spec.routes.as_deref()),
+        restrictions: Restrictions {
+            node_names: spec.node_name.clone().unwrap_or_default(),
+            node_affinity: affinity(spec.node_affinity.as_ref()),
+            namespace_names: spec.namespace_name.clone().unwrap_or_default(),
+            namespace_affinity: affinity(spec.namespace_affinity.as_ref()),
+            pod_affinity: affinity(spec.pod_affinity.as_ref()),
+        },
+        default: spec.default.unwrap_or_default(),
+        disabled: spec.disable.unwrap_or_default(),
+        terminating: object.meta().deletion_timestamp.is_some(),
+        finalizer: has_finalizer(object.meta()),
+        owner: owner(object),
+        adopted_by: adopted_by(object),
+        admitted: object
+            .annotations()
+            .get(names::annotation::ADMITTED)
+            .cloned(),
+        rule: told_rule(object.annotations()),
+        epoch: object
+            .annotations()
+            .get(names::annotation::EPOCH)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or_default(),
+        records,
+    })
+}
+
+/// Reads a subnet.
+///
+/// Errors: field and value. Cost: O(object).
+pub fn subnet(object: &SpiderSubnet) -> Result<Subnet, FieldError> {
+    let spec = &object.spec;
+    let cidr = cidr(&spec.subnet, spec.ip_version)?;
+    let family = Family::of(cidr.addr());
+    let status = object.status.as_ref();
+    let epoch = status.and_then(|s| s.ledger_epoch).unwrap_or_default();
+    let ledger = status
+        .and_then(|s| s.controlled_ip_pools.as_deref())
+        .map(|text| {
+            SubnetLedger::parse(text, family, u64::try_from(epoch).unwrap_or_default())
+                .map_err(|e| FieldError::new("status.controlledIPPools", text, e))
+        })
+        .transpose()?;
+    Ok(Subnet {
+        name: SubnetName::new(object.name_any()),
+        uid: Uid::new(object.uid().unwrap_or_default()),
+        version: Version::new(object.resource_version().unwrap_or_default()),
+        cidr,
+        ips: ranges("spec.ips", spec.ips.as_deref(), family)?,
+        excluded: ranges("spec.excludeIPs", spec.exclude_ips.as_deref(), family)?,
+        gateway: address("spec.gateway", spec.gateway.as_deref(), family)?,
+        routes: core_routes(spec.routes.as_deref()),
+        terminating: object.meta().deletion_timestamp.is_some(),
+        finalizer: has_finalizer(object.meta()),
+        ledger,
+    })
+}
+
+/// The addresses of a reservation; one that is being deleted reserves nothing.
+///
+/// A range that can't be read is reported and reserves nothing; the others hold.
+pub fn reserved(object: &SpiderReservedIP) -> (AddrSet, Vec<FieldError>) {
+    let mut set = AddrSet::new();
+    let mut errors = vec![];
+    if object.meta().deletion_timestamp.is_some() {
+        return (set, errors);
+    }
+    for text in object.spec.ips.iter().flatten() {
+        let family = if text.contains(':') {
+            Family::V6
+        } else {
+            Family::V4
+        };
+        match ipam::addr::parse_range(text, family) {
+            Ok(range) => set.extend_range(range),
+            Err(e) => errors.push(FieldError::new("spec.ips", text, e)),
+        }
+    }
+    (set, errors)
+}
+
+/// The CIDR of a pool or subnet, its host bits cut off.
+///
+/// Errors: no CIDR, or one of another family than `ipVersion` says.
+pub fn cidr(text: &str, ip_version: Option<i64>) -> Result<IpNet, FieldError> {
+    let net: IpNet = text
+        .parse()
+        .map_err(|_| FieldError::new("spec.subnet", text, "no CIDR, such as 10.6.0.0/16"))?;
+    let family = Family::of(net.addr());
+    match ip_version {
+        Some(version) if Family::from_version(version) != Some(family) => Err(FieldError::new(
+            "spec.ipVersion",
+            &version.to_string(),
+            "not the family of spec.subnet",
+        )),
+        Some(_) | None => Ok(net.trunc()),
+    }
+}
+
+fn ranges(
+    field: &'static str,
+    texts: Option<&[String]>,
+    family: Family,
+) -> Result<AddrSet, FieldError> {
+    let texts = texts.unwrap_or_default();
+    parse_list(texts, family).map_err(|e| FieldError::new(field, &texts.join(","), e))
+}
+
+fn address(
+    field: &'static str,
+    text: Option<&str>,
+    family: Family,
+) -> Result<Option<IpAddr>, FieldError> {
+    let Some(text) = text.filter(|t| !t.is_empty()) else {
+        return Ok(None);
+    };
+    match text.parse::<IpAddr>() {
+        Ok(address) if Family::of(address) == family => Ok(Some(address)),
+        Ok(_) => Err(FieldError::new(field, text, format!("no {family} address"))),
+        Err(_) => Err(FieldError::new(field, text, "no IP address")),
+    }
+}
+
+/// A selector of a pool, or why it can't be used, which the core says to each Pod that asks.
+pub fn affinity(wire: Option<&LabelSelector>) -> Affinity {
+    wire.map(|selector| {
+        let requirements = selector.match_expressions.iter().flatten();
+        let match_expressions = requirements
+            .map(|r| {
+                let values = r.values.clone().unwrap_or_default();
+                Selector::requirement(&r.key, &r.operator, &values)
+            })
+            .collect::<Result<Vec<Requirement>, SelectorError>>()?;
+        let match_labels = selector.match_labels.clone().unwrap_or_default();
+        Ok(Selector {
+            match_labels,
+            match_expressions,
+        })
+    })
+}
+
+/// The selector of a workload.
+///
+/// Errors: an operator or value list that Kubernetes would not take either.
+pub fn workload_selector(wire: &meta::LabelSelector) -> Result<Selector, SelectorError> {
+    let requirements = wire.match_expressions.iter().flatten();
+    let match_expressions = requirements
+        .map(|r| {
+            let values = r.values.clone().unwrap_or_default();
+            Selector::requirement(&r.key, &r.operator, &values)
+        })
+        .collect::<Result<Vec<Requirement>, SelectorError>>()?;
+    let match_labels = wire.match_labels.clone().unwrap_or_default();
+    Ok(Selector {
+        match_labels,
+        match_expressions,
+    })
+}
+
+/// A core selector as a pool's spec has it.
+pub fn wire_selector(selector: &Selector) -> LabelSelector {
+    use ipam::affinity::Operator;
+    let expressions: Vec<LabelSelectorRequirement> = selector
+        .match_expressions
+        .iter()
+        .map(|r| LabelSelectorRequirement {
+            key: r.key.clone(),
+            operator: match r.operator {
+                Operator::In => "In",
+                Operator::NotIn => "NotIn",
+                Operator::Exists => "Exists",
+                Operator::DoesNotExist => "DoesNotExist",
+            }
+            .to_owned(),
+            values: (!r.values.is_empty()).then(|| r.values.iter().cloned().collect()),
+            ..LabelSelectorRequirement::default()
+        })
+        .collect();
+    LabelSelector {
+        match_labels: (!selector.match_labels.is_empty()).then(|| selector.match_labels.clone()),
+        match_expressions: (!expressions.is_empty()).then_some(expressions),
+        ..LabelSelector::default()
+    }
+}
+
+fn core_routes(wire: Option<&[Route]>) -> Vec<ipam::pool::Route> {
+    let routes = wire.unwrap_or_default().iter();
+    routes
+        .map(|r| ipam::pool::Route {
+            dst: r.dst.clone(),
+            gw: r.gw.clone(),
+        })
+        .collect()
+}
+
+/// Routes as a pool's spec has them; absent where there are none.
+pub fn wire_routes(routes: &[ipam::pool::Route]) -> Option<Vec<Route>> {
+    let wire = routes
+        .iter()
+        .map(|r| Route {
+            dst: r.dst.clone(),
+            gw: r.gw.clone(),
+            ..Route::default()
+        })
+        .collect::<Vec<_>>();
+    (!wire.is_empty()).then_some(wire)
+}
+
+fn has_finalizer(meta: &ObjectMeta) -> bool {
+    meta.finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == names::FINALIZER)
+}
+
+fn told_rule(annotations: &BTreeMap<String, String>) -> Option<SizeRule> {
+    let text = annotations.get(names::annotation::POOL_IP_NUMBER)?;
+    let get = |_: &str| Some(text.as_str());
+    annotation::size_rule(&get, SizeRule::Flexible(0)).ok()
+}
+
+fn owner(object: &SpiderIPPool) -> Option<Owner> {
+    let labels = object.labels();
+    let get = |key: &str| labels.get(key).cloned();
+    Some(Owner {
+        name: get(label::OWNER_NAME)?,
+        gv: get(label::OWNER_GV).unwrap_or_default(),
+        kind: get(label::OWNER_KIND).unwrap_or_default(),
+        namespace: get(label::OWNER_NAMESPACE).unwrap_or_default(),
+        uid: Uid::new(get(label::OWNER_UID).unwrap_or_default()),
+        nic: Nic::new(get(label::INTERFACE).unwrap_or_default()),
+        subnet: SubnetName::new(get(label::OWNER_SUBNET).unwrap_or_default()),
+        reclaim: get(label::RECLAIM).as_deref() != Some("false"),
+    })
+}
+
+/// The labels of an auto pool of `owner`; the CIDR's is not among them.
+pub fn owner_labels(owner: &Owner, family: Family) -> BTreeMap<String, String> {
+    let ip_version = match family {
+        Family::V4 => label::FAMILY_V4,
+        Family::V6 => label::FAMILY_V6,
+    };
+    [
+        (label::OWNER_SUBNET, owner.subnet.as_str()),
+        (label::OWNER_GV, &owner.gv),
+        (label::OWNER_KIND, &owner.kind),
+        (label::OWNER_NAMESPACE, &owner.namespace),
+        (label::OWNER_NAME, &owner.name),
+        (label::OWNER_UID, owner.uid.as_str()),
+        (label::INTERFACE, owner.nic.as_str()),
+        (label::RECLAIM, if owner.reclaim { "true" } else { "false" }),
+        (label::IP_VERSION, ip_version),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
+}
+
+/// The subnet that adopted the pool: its label and its controlling owner reference say the same.
+fn adopted_by(object: &SpiderIPPool) -> Option<SubnetName> {
+    let reference = object.owner_references().iter().find(|r| {
+        r.controller == Some(true)
+            && r.kind == names::KIND_SUBNET
+            && r.api_version == names::API_VERSION
+    })?;
+    let label = object.labels().get(label::OWNER_SUBNET)?;
+    (*label == ipam::name::label_value(&reference.name)).then(|| SubnetName::new(&reference.name))
+}
