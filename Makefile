@@ -1,0 +1,86 @@
+# Thin recipes: what a step does is in the program it calls. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# Tools and the cluster's binaries are built once and kept here.
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orbweaver
+export PATH := $(CACHE)/tools/bin:$(PATH)
+
+CARGO ?= cargo
+E2E := $(CARGO) run --package orbweaver-e2e --
+MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2e
+SCRIPTS := .ci/run $(wildcard hack/*.sh)
+
+# What gates a change, cheap steps first.
+STEPS := fmt tools lint unit test-alone doc deny generate-check e2e
+
+.PHONY: help
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## The product on a real Kubernetes on this machine: pools appear, follow, refuse
+	@$(E2E) demo
+
+.PHONY: test
+test: export ORBWEAVER_REQUIRE_TOOLS := 1
+test: ## Everything that gates a change, with the minutes of each step
+	@hack/steps.sh $(STEPS)
+
+.PHONY: ci
+ci: ## What CI runs: make test, with builds in the cache folder
+	@.ci/run
+
+.PHONY: fmt
+fmt: ## Is every file formatted? (cargo fmt mends it)
+	@$(CARGO) fmt --all --check
+
+.PHONY: tools
+tools: ## Build what the other steps call, once: the cluster's binaries, helm, cargo-deny
+	@hack/tools.sh
+	@$(E2E) tools
+
+.PHONY: lint
+lint: ## clippy on every target, shellcheck on every script; no warning passes
+	@$(CARGO) clippy --workspace --all-targets -- --deny warnings
+	@hack/shellcheck.sh $(SCRIPTS)
+
+.PHONY: unit
+unit: ## Every test that needs no cluster
+	@$(CARGO) test --workspace
+
+.PHONY: test-alone
+test-alone: ## Each member by itself: built together, one would lend another its features
+	@for member in $(MEMBERS); do echo "$$member alone"; $(CARGO) check --all-targets --package $$member; done
+
+.PHONY: doc
+doc: ## The documentation of every member, without a broken link
+	@RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --workspace --no-deps
+
+.PHONY: deny
+deny: ## Licences, sources and duplicates of what we depend on (deny.toml)
+	@echo "SKIPPED: advisories; their database is not on crates.io. Where it can be fetched: cargo deny check advisories"
+	@cargo-deny --workspace check bans licenses sources
+
+.PHONY: generate
+generate: ## Write the CRDs from the Rust types, for kubectl and for the chart
+	@$(CARGO) run --package orbweaver -- crds --dir crds
+	@$(CARGO) run --package orbweaver -- crds --dir helm/orbweaver/crds
+
+.PHONY: generate-check
+generate-check: ## Are the written CRDs those of the Rust types?
+	@hack/generate-check.sh
+
+.PHONY: e2e
+e2e: ## The scenarios on a real Kubernetes; a skipped one is a failure
+	@$(E2E) run --no-skip
+
+.PHONY: bench
+bench: ## Figures: adds/s, latencies, API calls, sizes, the plugin's start
+	@$(E2E) bench
+
+.PHONY: image
+image: ## The container image, made without a container builder and without a network
+	@$(E2E) image
