@@ -69,6 +69,7 @@ pub struct SpiderIPPoolSpec {
     /// Static routes of the Pods. Inherited from the SpiderSubnet with the same CIDR if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = rules::MAX_ROUTES))]
+    #[x_kube(validation = rules::routes())]
     pub routes: Option<Vec<Route>>,
     /// Which Pods the pool serves, by their labels; all of them if absent. On an auto pool the
     /// `ipam.spidernet.io/app-*` keys name the one workload it serves.

@@ -41,6 +41,14 @@ pub(super) fn ranges() -> Rule {
     )
 }
 
+/// Every route of the list goes from something like a network to something like an address.
+pub(super) fn routes() -> Rule {
+    Rule::new(
+        "self.all(r, r.dst.matches('^[0-9A-Fa-f:.]+/[0-9]{1,3}$') && r.gw.matches('^[0-9A-Fa-f:.]+$'))",
+    )
+    .message("each dst must be a CIDR, each gw an IP address without a prefix length")
+}
+
 /// The field keeps the value it got first. One that is absent may still be set.
 pub(super) fn immutable() -> Rule {
     Rule::new("self == oldSelf").message("can't be changed; make a new object instead")

@@ -64,6 +64,7 @@ pub struct SpiderSubnetSpec {
     /// Static routes of Pods in pools that don't set their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = rules::MAX_ROUTES))]
+    #[x_kube(validation = rules::routes())]
     pub routes: Option<Vec<Route>>,
     /// Keys this version doesn't know, kept as they are.
     #[serde(flatten)]
