@@ -6,3 +6,5 @@
 //! which does no IO.
 
 pub mod api;
+pub mod error;
+pub mod kube_io;
