@@ -20,7 +20,7 @@ use crate::contract::{
 };
 use crate::transport::{CallError, Reply, Request, Retry, Transport};
 
-/// Most characters of a reply that is not the JSON it should be shown to a person.
+/// Most characters shown to a person of a reply that is not the JSON it should be.
 const EXCERPT: usize = 500;
 
 /// Why an operation did not succeed.
@@ -225,9 +225,12 @@ fn escaped(text: &str, also: &[u8]) -> String {
     out
 }
 
+/// A request body, ending in a line feed as those of the original do.
 fn to_json<T: Serialize>(args: &T) -> Vec<u8> {
     // Plain structs with string keys: there is nothing that could fail.
-    serde_json::to_vec(args).unwrap_or_default()
+    let mut bytes = serde_json::to_vec(args).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
 }
 
 fn from_json<T: DeserializeOwned>(operation: Operation, reply: &Reply) -> Result<T, ClientError> {

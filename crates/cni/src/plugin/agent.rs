@@ -15,8 +15,7 @@ use std::time::Duration;
 use super::Host;
 use super::log::Log;
 use crate::client::{Client, ClientError};
-use crate::plugin::error::chain;
-use crate::transport::Retry;
+use crate::transport::{Retry, chain};
 
 /// Longest time a command takes, all its requests together. The original
 /// gives its longest request as much.

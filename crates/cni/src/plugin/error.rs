@@ -4,7 +4,6 @@
 //! source's; the message that leaves the process is the chain of them, joined
 //! by `: ` ([`PluginError::message`]).
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use serde::Serialize;
@@ -12,7 +11,7 @@ use serde::Serialize;
 use super::config::CniVersion;
 use super::result::pretty;
 use crate::client::ClientError;
-use crate::transport::Errno;
+use crate::transport::{Errno, chain};
 
 /// A command failed.
 #[derive(Debug, thiserror::Error)]
@@ -305,16 +304,4 @@ impl PluginError {
             details: self.details(),
         })
     }
-}
-
-/// An error and its sources, joined by `: `.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += ": ";
-        text += &cause.to_string();
-        source = cause.source();
-    }
-    text
 }
