@@ -32,7 +32,7 @@ pub mod selector;
 pub mod subnet;
 pub mod time;
 
-pub use conditions::{Condition, ConditionStatus, ConditionType};
+pub use conditions::{Condition, ConditionStatus};
 pub use endpoint::{EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus};
 pub use ippool::{SpiderIPPool, SpiderIPPoolSpec, SpiderIPPoolStatus};
 pub use reserved_ip::{SpiderReservedIP, SpiderReservedIPSpec};

@@ -7,7 +7,7 @@
 //! caches may be stale and leaders may be two, and still no address is given twice.
 
 pub mod cache;
-// pub mod lease;
+pub mod lease;
 pub mod put;
 pub mod retry;
 pub use crate::api::time;

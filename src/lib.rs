@@ -6,5 +6,10 @@
 //! which does no IO.
 
 pub mod api;
+pub mod cli;
+pub mod config;
+pub mod controller;
 pub mod error;
 pub mod kube_io;
+pub mod probes;
+pub mod telemetry;

@@ -1,3 +1,7 @@
-//! Placeholder.
+//! The daemon: every role of Orbweaver in one binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    orbweaver::cli::main()
+}

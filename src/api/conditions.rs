@@ -4,6 +4,7 @@
 //! is a parameter. Invariants: one condition a type; `lastTransitionTime` moves only when `status`
 //! does; conditions of other writers stay as and where they are.
 
+use ipam::plan::ConditionKind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,33 +52,11 @@ pub enum ConditionStatus {
     Unknown,
 }
 
-/// The conditions the controller writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ConditionType {
-    /// The object is valid and does its work.
-    Ready,
-    /// It has no free address while someone waits for one.
-    Exhausted,
-    /// It overlaps another object, or claims what another has.
-    Conflicting,
-}
-
-impl ConditionType {
-    /// The type's name on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ready => "Ready",
-            Self::Exhausted => "Exhausted",
-            Self::Conflicting => "Conflicting",
-        }
-    }
-}
-
 /// What was observed in one pass about one condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
     /// Which condition.
-    pub type_: ConditionType,
+    pub type_: ConditionKind,
     /// Whether it holds.
     pub status: ConditionStatus,
     /// Why, one word in CamelCase.
@@ -134,7 +113,7 @@ mod tests {
 
     fn ready(status: ConditionStatus, message: &str) -> Observed {
         Observed {
-            type_: ConditionType::Ready,
+            type_: ConditionKind::Ready,
             status,
             reason: "Admitted".to_owned(),
             message: message.to_owned(),
@@ -151,7 +130,7 @@ mod tests {
             &at(10)
         ));
         let exhausted = Observed {
-            type_: ConditionType::Exhausted,
+            type_: ConditionKind::Exhausted,
             ..ready(ConditionStatus::False, "3 of 5 free")
         };
         assert!(upsert(&mut list, exhausted, &at(20)));

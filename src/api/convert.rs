@@ -82,7 +82,7 @@ fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool,
             .meta()
             .creation_timestamp
             .as_ref()
-            .and_then(super::time::to_chrono),
+            .map(super::time::from_wire),
         cidr,
         ips: ranges("spec.ips", spec.ips.as_deref(), family)?,
         excluded: ranges("spec.excludeIPs", spec.exclude_ips.as_deref(), family)?,

@@ -1,28 +1,83 @@
-//! The two clocks' types: the Kubernetes client speaks jiff, the core speaks chrono. This file is
-//! the only one that knows both.
+//! The two libraries' clocks, and the one reading of the wall clock.
+//!
+//! Owns: conversion between `jiff`, which `kube` and `k8s-openapi` speak, and `chrono`, which the
+//! core speaks. Never does: arithmetic. Invariant: no other file of this package names both.
 
 use chrono::{DateTime, Utc};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-/// The moment of an API object's time; `None` outside of chrono's years (±262,000).
-pub fn to_chrono(time: &Time) -> Option<DateTime<Utc>> {
-    let nanoseconds = u32::try_from(time.0.subsec_nanosecond()).unwrap_or_default();
-    DateTime::from_timestamp(time.0.as_second(), nanoseconds)
+/// The wall clock now. The core takes time as a parameter; this is where it comes from.
+pub fn now() -> DateTime<Utc> {
+    from_timestamp(Timestamp::now())
 }
 
-/// `moment` as an API object's time, in whole seconds as the API server keeps it; moments outside
-/// of jiff's years (±9999) become the epoch.
-pub fn from_chrono(moment: DateTime<Utc>) -> Time {
-    Time(jiff::Timestamp::from_second(moment.timestamp()).unwrap_or_default())
+/// A time on an object, for the core.
+pub fn from_wire(time: &Time) -> DateTime<Utc> {
+    from_timestamp(time.0)
+}
+
+/// The core's time, for a field of an object, to the second.
+pub fn to_wire(time: DateTime<Utc>) -> Time {
+    Time(to_timestamp(time))
+}
+
+/// The core's time, for a field of an object, to the microsecond.
+pub fn to_micro(time: DateTime<Utc>) -> MicroTime {
+    MicroTime(to_timestamp(time))
+}
+
+/// `chrono` reaches further than `jiff` (the years -9999 to 9999) on both sides, so nothing is cut.
+fn from_timestamp(time: Timestamp) -> DateTime<Utc> {
+    // The parts of a timestamp before 1970 are both negative; chrono wants positive nanoseconds.
+    let nanos = time.as_nanosecond();
+    let second = nanos.div_euclid(1_000_000_000);
+    let rest = nanos.rem_euclid(1_000_000_000);
+    let (Ok(second), Ok(rest)) = (i64::try_from(second), u32::try_from(rest)) else {
+        return DateTime::UNIX_EPOCH;
+    };
+    DateTime::from_timestamp(second, rest).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// Times beyond `jiff`'s reach become its first or last; a leap second its second's last instant.
+fn to_timestamp(time: DateTime<Utc>) -> Timestamp {
+    let nanos = time.timestamp_subsec_nanos().min(999_999_999);
+    let whole = i128::from(time.timestamp()) * 1_000_000_000 + i128::from(nanos);
+    Timestamp::from_nanosecond(whole).unwrap_or(if whole < 0 {
+        Timestamp::MIN
+    } else {
+        Timestamp::MAX
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
-    fn a_moment_survives_both_ways() {
-        let moment = DateTime::from_timestamp(1_795_000_000, 0).unwrap();
-        assert_eq!(to_chrono(&from_chrono(moment)), Some(moment));
+    fn a_time_reads_the_same_in_both() {
+        let wire: Time = serde_json::from_str("\"2026-11-22T17:41:24Z\"").unwrap();
+        let core = from_wire(&wire);
+        assert_eq!(core.to_rfc3339(), "2026-11-22T17:41:24+00:00");
+        assert_eq!(to_wire(core), wire);
+    }
+
+    #[test]
+    fn the_ends_of_each_reach_stay_ends() {
+        assert_eq!(to_timestamp(DateTime::<Utc>::MIN_UTC), Timestamp::MIN);
+        assert_eq!(to_timestamp(DateTime::<Utc>::MAX_UTC), Timestamp::MAX);
+        for end in [Timestamp::MIN, Timestamp::MAX] {
+            assert_eq!(to_timestamp(from_timestamp(end)), end);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn there_and_back_is_the_same(second in -300_000_000_000_i64..250_000_000_000, nanos in 0_i32..1_000_000_000) {
+            let time = Timestamp::new(second, 0).unwrap()
+                .checked_add(jiff::SignedDuration::from_nanos(nanos.into())).unwrap();
+            prop_assert_eq!(to_timestamp(from_timestamp(time)), time);
+        }
     }
 }

@@ -1,0 +1,98 @@
+//! The command line: one binary, a role a sub-command.
+//!
+//! Owns: arguments, environment, signals, and the wiring of a role. Never does: a role's work.
+//! Arguments are destructured in full, so a new one does not compile until it is used.
+
+mod agent;
+mod controller;
+mod crds;
+mod install_cni;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::api::names::env;
+use crate::error::ErrorChain;
+
+/// Kubernetes IP address management: an IP pool of its own for every workload.
+#[derive(Debug, Parser)]
+#[command(name = "orbweaver", version)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Make pools follow workloads.
+    Controller(controller::Arguments),
+    /// Serve the CNI plugin of this node.
+    Agent(agent::Arguments),
+    /// Write the custom resource definitions.
+    Crds(crds::Arguments),
+    /// Put a file (the CNI plugin, a network configuration) on the host by an atomic rename.
+    InstallCni(install_cni::Arguments),
+}
+
+/// What both roles are told.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// File of the ConfigMap; every key has its default without it.
+    #[arg(long, env = env::CONFIG)]
+    config_path: Option<PathBuf>,
+    /// Namespace of this Pod.
+    #[arg(long, env = env::POD_NAMESPACE, default_value = "kube-system")]
+    pod_namespace: String,
+    /// Name of this Pod.
+    #[arg(long, env = env::POD_NAME)]
+    pod_name: Option<String>,
+}
+
+/// Runs the role that the arguments name; the process's exit code.
+pub fn main() -> ExitCode {
+    crate::telemetry::init();
+    let Cli { role } = Cli::parse();
+    let result = match role {
+        Role::Controller(arguments) => controller::run(arguments),
+        Role::Agent(arguments) => agent::run(arguments),
+        Role::Crds(arguments) => crds::run(&arguments),
+        Role::InstallCni(arguments) => install_cni::run(&arguments),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %ErrorChain(error.as_ref()), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A future that ends at SIGTERM or SIGINT.
+///
+/// Errors: the process can't have signal handlers.
+fn shutdown() -> std::io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    Ok(async move {
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// The runtime of a role.
+///
+/// Errors: the process can't have the threads.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(2)
+        .build()
+}

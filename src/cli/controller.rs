@@ -1,0 +1,105 @@
+//! `orbweaver controller`.
+
+use anyhow::Context as _;
+use ipam::annotation::SizeRule;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Common;
+use crate::api::names::{self, env};
+use crate::config::Config;
+use crate::controller::index::Features;
+use crate::controller::{self, Clients, Options};
+use crate::kube_io::lease::{Durations, LeaderElector};
+use crate::kube_io::retry;
+use crate::probes::{self, Health};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    common: Common,
+    /// Port of the probes.
+    #[arg(long, env = env::HEALTH_PORT, default_value_t = 5720)]
+    health_port: u16,
+}
+
+pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    super::runtime()?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
+    let Arguments {
+        common,
+        health_port,
+    } = arguments;
+    let Common {
+        config_path,
+        pod_namespace,
+        pod_name,
+    } = common;
+    let config = Config::load(config_path.as_deref())?;
+    let shutdown = super::shutdown()?;
+    let kube_config = kube::Config::infer()
+        .await
+        .context("no API server is configured")?;
+    let clients = Clients {
+        read: Client::try_from(kube_config.clone())?,
+        write: retry::write_client(kube_config)?,
+    };
+    let identity = pod_name
+        .clone()
+        .unwrap_or_else(|| format!("orbweaver-{}", std::process::id()));
+    let (ready, is_ready) = watch::channel(false);
+    let listener = probes::bind(health_port).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(probes::serve(
+        listener,
+        Health {
+            started: is_ready.clone(),
+            ready: is_ready,
+        },
+    ));
+    let elector = LeaderElector::new(
+        clients.write.clone(),
+        &pod_namespace,
+        names::CONTROLLER_LEASE,
+        &identity,
+        Durations::default(),
+    );
+    let (stop, stopped) = watch::channel(false);
+    let leadership = elector.leadership();
+    let election = tokio::spawn(elector.run(stopped));
+    tasks.spawn(controller::run(
+        options(&config, pod_name),
+        clients,
+        leadership,
+        ready,
+    ));
+    shutdown.await;
+    tracing::info!("stopping: the lease is given back");
+    tasks.shutdown().await;
+    stop.send_replace(true);
+    election.await.context("the election ended badly")
+}
+
+fn options(config: &Config, pod_name: Option<String>) -> Options {
+    let Config {
+        ipam_unix_socket_path: _,
+        enable_ipv4,
+        enable_ipv6,
+        enable_spider_subnet,
+        enable_auto_pool_for_application,
+        default_redundant_ip_number,
+    } = config;
+    Options {
+        features: Features {
+            ipv4: *enable_ipv4,
+            ipv6: *enable_ipv6,
+            subnets: (*enable_spider_subnet).into(),
+            auto_pools: (*enable_auto_pool_for_application).into(),
+        },
+        default_rule: SizeRule::Flexible(*default_redundant_ip_number),
+        pod_name,
+    }
+}

@@ -1,0 +1,160 @@
+//! What an operator sets: the ConfigMap's file and the environment of the Pod.
+//!
+//! Owns: the keys, their defaults and the refusal of what can't be meant. Never does: read anything
+//! twice; a change needs a restart, as with the original. Keys and variables are the original's
+//! (spec/agent-api §3, §5.2, §6); one that this version doesn't honour is refused, not ignored.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Where the agent listens and the plugin calls.
+pub const DEFAULT_SOCKET: &str = cni::DEFAULT_SOCKET;
+
+/// The file `conf.yml` of the ConfigMap.
+#[expect(clippy::struct_excessive_bools, reason = "each is a key of the file")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "camelCase")]
+pub struct Config {
+    /// Socket of the agent.
+    pub ipam_unix_socket_path: PathBuf,
+    /// Hand out IPv4 addresses.
+    #[serde(rename = "enableIPv4")]
+    pub enable_ipv4: bool,
+    /// Hand out IPv6 addresses.
+    #[serde(rename = "enableIPv6")]
+    pub enable_ipv6: bool,
+    /// Subnets control pools.
+    pub enable_spider_subnet: bool,
+    /// Workloads get pools of their own.
+    pub enable_auto_pool_for_application: bool,
+    /// Addresses beyond the replicas of a workload that doesn't say how many.
+    #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
+    pub default_redundant_ip_number: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            ipam_unix_socket_path: PathBuf::from(DEFAULT_SOCKET),
+            enable_ipv4: true,
+            enable_ipv6: true,
+            enable_spider_subnet: true,
+            enable_auto_pool_for_application: true,
+            default_redundant_ip_number: 1,
+        }
+    }
+}
+
+/// Why the configuration is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error(
+        "configuration file {path} can't be read: mount the ConfigMap there, or pass --config-path"
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A key is unknown or its value of another type.
+    #[error("configuration file {path} is not understood: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Key, line and what is wrong.
+        reason: String,
+    },
+    /// Neither family is on: no Pod could get an address.
+    #[error("configuration file {path}: enableIPv4 and enableIPv6 are both false, set one to true")]
+    NoFamily {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl Config {
+    /// Reads the file at `path`; without a path every key has its default.
+    ///
+    /// Errors: [`ConfigError`], which names the file and the key.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else {
+            return Ok(Self::default());
+        };
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads the text of the file; `path` is for messages.
+    ///
+    /// Errors: [`ConfigError::Parse`] and [`ConfigError::NoFamily`].
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = if text.trim().is_empty() {
+            Self::default()
+        } else {
+            serde_saphyr::from_str(text).map_err(|e| ConfigError::Parse {
+                path: path.to_owned(),
+                reason: e.to_string(),
+            })?
+        };
+        if !config.enable_ipv4 && !config.enable_ipv6 {
+            return Err(ConfigError::NoFamily {
+                path: path.to_owned(),
+            });
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("conf.yml"))
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse("").unwrap(), Config::default());
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let config = parse(
+            "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
+             enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
+             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
+        )
+        .unwrap();
+        let expected = Config {
+            ipam_unix_socket_path: PathBuf::from("/tmp/s.sock"),
+            enable_ipv4: true,
+            enable_ipv6: false,
+            enable_spider_subnet: false,
+            enable_auto_pool_for_application: false,
+            default_redundant_ip_number: 3,
+        };
+        assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        let error = parse("enableIPv5: true").unwrap_err().to_string();
+        assert!(
+            error.contains("enableIPv5") && error.contains("conf.yml"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn no_family_at_all_is_refused() {
+        let error = parse("enableIPv4: false\nenableIPv6: false").unwrap_err();
+        assert!(matches!(error, ConfigError::NoFamily { .. }));
+    }
+}

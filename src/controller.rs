@@ -1,0 +1,379 @@
+//! The controller: watches subnets, pools, workloads and Pods, and makes pools follow workloads.
+//!
+//! One pass looks at one CIDR: `observe` (from the [`index`]) → [`ipam::plan::plan`] → [`apply`] →
+//! [`report`]. Only the plan decides. Every replica watches; the one that holds the Lease applies.
+//! Invariants: no pass before every cache is complete; one pass a CIDR at a time; a change, however
+//! small, is never dropped, only coalesced.
+//!
+//! Where to read next: [`workload`] for kinds, [`index`] for what wakes a pass.
+
+pub mod apply;
+pub mod edit;
+pub mod index;
+pub mod queue;
+pub mod report;
+pub mod workload;
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use ipam::annotation::SizeRule;
+use ipam::name::{SubnetName, Uid};
+use ipam::plan::{self, Plan};
+use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams};
+use kube::core::DeserializeGuard;
+use kube::{Client, Resource, ResourceExt};
+use kube_runtime::watcher;
+use serde::de::DeserializeOwned;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
+use crate::error::ErrorChain;
+use crate::kube_io::cache::{Cache, Change};
+use crate::kube_io::lease::Leadership;
+use crate::kube_io::retry::{Backoff, Outcome};
+use crate::kube_io::time;
+
+use apply::{Done, Writer};
+use index::{Dirty, Features, Index, Observed};
+use queue::Queue;
+use report::Reports;
+use workload::{Seen, Workload};
+
+/// First and longest cap of the pause after a pass that failed.
+const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+/// Every CIDR is looked at this often even if nothing seems to have happened.
+const RESYNC: Duration = Duration::from_secs(300);
+/// Workload notices that wait to be told; beyond it they are dropped, the next change repeats them.
+const COMPLAINTS_MAX: usize = 1_000;
+
+/// What the controller is told at start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Which features act.
+    pub features: Features,
+    /// Size rule of workloads without an annotation for it.
+    pub default_rule: SizeRule,
+    /// Name of this replica's Pod, for Events.
+    pub pod_name: Option<String>,
+}
+
+/// The two clients of a role: reads are repeated by the client, writes never.
+#[derive(Clone)]
+pub struct Clients {
+    /// For lists, watches, gets and Events.
+    pub read: Client,
+    /// For everything that must not happen twice unseen.
+    pub write: Client,
+}
+
+struct Context {
+    index: Index,
+    queue: Queue<IpNet>,
+    clients: Clients,
+    writer: Writer,
+    reports: Reports,
+    backoffs: Mutex<BTreeMap<IpNet, Backoff>>,
+    default_rule: SizeRule,
+    complaints: mpsc::Sender<(Seen, &'static str, String)>,
+}
+
+/// Runs until `shutdown`. `ready` turns true when every cache is complete.
+///
+/// Errors: none; what fails is logged and tried again.
+pub async fn run(
+    options: Options,
+    clients: Clients,
+    leadership: watch::Receiver<Leadership>,
+    ready: watch::Sender<bool>,
+) {
+    let (complaints, heard) = mpsc::channel(COMPLAINTS_MAX);
+    let writer = Writer {
+        client: clients.write.clone(),
+        pools: Cache::new(),
+        subnets: Cache::new(),
+    };
+    let ctx = Arc::new(Context {
+        index: Index::new(options.features),
+        queue: Queue::default(),
+        reports: Reports::new(clients.read.clone(), options.pod_name),
+        clients,
+        writer,
+        backoffs: Mutex::default(),
+        default_rule: options.default_rule,
+        complaints,
+    });
+    let mut tasks = JoinSet::new();
+    let synced = watch_all(&ctx, &mut tasks);
+    tasks.spawn(listen(ctx.clone(), heard));
+    for task in synced {
+        task.await;
+    }
+    ready.send_replace(true);
+    tracing::info!("all caches are complete");
+    tasks.spawn(resync(ctx.clone(), leadership.clone()));
+    passes(ctx, leadership).await;
+}
+
+type Synced = futures::future::BoxFuture<'static, ()>;
+
+/// Starts every watch; the futures end when the lists are complete.
+fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
+    let subnets = {
+        let ctx = ctx.clone();
+        move |change: &Change<SpiderSubnet>| {
+            ctx.wake(ctx.index.subnet(&change.key.name, change.new.as_ref()));
+        }
+    };
+    let pools = {
+        let ctx = ctx.clone();
+        move |change: &Change<SpiderIPPool>| {
+            ctx.wake(ctx.index.pool(&change.key.name, change.new.as_ref()));
+        }
+    };
+    let reserved = {
+        let ctx = ctx.clone();
+        move |change: &Change<SpiderReservedIP>| {
+            let (dirty, errors) = ctx.index.reserved(&change.key.name, change.new.as_ref());
+            for error in errors {
+                tracing::error!(name = %change.key, error = %error, "reservation can't be read");
+            }
+            ctx.wake(dirty);
+        }
+    };
+    let pods = {
+        let ctx = ctx.clone();
+        move |change: &Change<Pod>| {
+            let pods = [(&change.old, None), (&change.new, change.new.as_ref())];
+            for (object, new) in pods
+                .into_iter()
+                .filter_map(|(o, n)| o.as_ref().map(|o| (o, n)))
+            {
+                let uid = Uid::new(object.uid().unwrap_or_default());
+                let same = change.new.as_ref().is_some_and(|n| n.uid() == object.uid());
+                if new.is_some() || !same {
+                    ctx.wake(ctx.index.pod(&uid, new));
+                }
+            }
+        }
+    };
+    vec![
+        watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets),
+        watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools),
+        watch_kind(ctx, tasks, Cache::new(), reserved),
+        watch_kind(ctx, tasks, Cache::new(), pods),
+        watch_workloads::<Deployment>(ctx, tasks),
+        watch_workloads::<ReplicaSet>(ctx, tasks),
+        watch_workloads::<StatefulSet>(ctx, tasks),
+        watch_workloads::<DaemonSet>(ctx, tasks),
+        watch_workloads::<Job>(ctx, tasks),
+        watch_workloads::<CronJob>(ctx, tasks),
+    ]
+}
+
+fn watch_kind<K>(
+    ctx: &Arc<Context>,
+    tasks: &mut JoinSet<()>,
+    cache: Cache<K>,
+    on_change: impl Fn(&Change<K>) + Send + Sync + 'static,
+) -> Synced
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    cache.on_change(on_change);
+    let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
+    tasks.spawn(cache.clone().run(api, watcher::Config::default()));
+    Box::pin(async move { cache.synced().await })
+}
+
+fn watch_workloads<W>(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Synced
+where
+    W: Workload + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let on_change = {
+        let ctx = ctx.clone();
+        move |change: &Change<W>| {
+            let old = change.old.as_deref().map(|w| uid_of(w));
+            let new = change
+                .new
+                .as_deref()
+                .map(|w| workload::seen(w, ctx.default_rule));
+            if let Some(gone) = old.filter(|uid| new.as_ref().is_none_or(|n| n.id.uid != *uid)) {
+                ctx.wake(ctx.index.workload(&gone, None));
+            }
+            if let Some(seen) = new {
+                let uid = seen.id.uid.clone();
+                ctx.complain(&seen);
+                ctx.wake(ctx.index.workload(&uid, Some(seen)));
+            }
+        }
+    };
+    watch_kind(ctx, tasks, Cache::new(), on_change)
+}
+
+fn uid_of<W: Resource>(object: &W) -> Uid {
+    Uid::new(object.meta().uid.clone().unwrap_or_default())
+}
+
+impl Context {
+    fn wake(&self, dirty: Dirty) {
+        for cidr in dirty {
+            self.queue.add(cidr);
+        }
+    }
+
+    /// Has a workload told what is wrong with its annotations.
+    fn complain(&self, seen: &Seen) {
+        if let Some(Err(error)) = &seen.wish {
+            let note = error.to_string();
+            // A full channel drops the notice, not the workload: the next change repeats it.
+            let _ = self
+                .complaints
+                .try_send((seen.clone(), "InvalidAnnotation", note));
+        }
+    }
+}
+
+/// Tells workloads what is wrong with them, off the path of passes.
+async fn listen(ctx: Arc<Context>, mut heard: mpsc::Receiver<(Seen, &'static str, String)>) {
+    while let Some((seen, reason, note)) = heard.recv().await {
+        ctx.reports.complain(&seen, reason, note).await;
+    }
+}
+
+/// Looks at everything when leadership is won, and every [`RESYNC`] after that.
+async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
+    loop {
+        ctx.wake(ctx.index.all());
+        ctx.complain_of_missing_subnets();
+        tokio::select! {
+            biased;
+            changed = leadership.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(RESYNC) => {}
+        }
+    }
+}
+
+impl Context {
+    fn complain_of_missing_subnets(&self) {
+        for (seen, subnet) in self.index.without_subnet() {
+            let note = missing_subnet(&subnet);
+            let _ = self.complaints.try_send((seen, "SubnetNotFound", note));
+        }
+    }
+}
+
+fn missing_subnet(subnet: &SubnetName) -> String {
+    format!(
+        "SpiderSubnet {subnet} does not exist: create it, or name another one in the annotation"
+    )
+}
+
+/// Hands keys to passes for as long as this replica leads.
+async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
+    let mut running = JoinSet::new();
+    loop {
+        if leadership
+            .wait_for(|l| *l == Leadership::Leader)
+            .await
+            .is_err()
+        {
+            return;
+        }
+        tokio::select! {
+            biased;
+            changed = leadership.changed() => if changed.is_err() { return },
+            Some(_) = running.join_next() => {}
+            key = ctx.queue.next() => {
+                running.spawn(guarded_pass(ctx.clone(), key));
+            }
+        }
+    }
+}
+
+async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
+    let again = pass(&ctx, &cidr).await;
+    ctx.queue.done(&cidr);
+    if let Some(delay) = again {
+        ctx.queue.add_at(cidr, Instant::now() + delay);
+    }
+}
+
+/// One pass over `cidr`; when to come again.
+#[tracing::instrument(name = "pass", skip_all, fields(cidr = %cidr))]
+async fn pass(ctx: &Context, cidr: &IpNet) -> Option<Duration> {
+    let now = time::now();
+    let (seen, plan) = match observe(ctx, cidr, now).await {
+        Ok(both) => both,
+        Err(error) => {
+            tracing::warn!(error = %ErrorChain(&error), "pools could not be listed; trying again");
+            return Some(ctx.next_delay(cidr, Outcome::Unknown));
+        }
+    };
+    ctx.index.remember_surplus(cidr, &plan.surplus, now);
+    let done = apply::apply(&ctx.writer, &seen, &plan).await;
+    log(&done);
+    ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
+    if let Some(error) = done.errors.first() {
+        return Some(ctx.next_delay(cidr, error.outcome()));
+    }
+    ctx.backoffs
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .remove(cidr);
+    plan.wake_at
+        .map(|at| (at - now).to_std().unwrap_or_default())
+}
+
+/// What there is and what to do about it; with a live list of pools where the plan needs one.
+async fn observe(
+    ctx: &Context,
+    cidr: &IpNet,
+    now: DateTime<Utc>,
+) -> Result<(Observed, Plan), kube::Error> {
+    let seen = ctx.index.observe(cidr);
+    let plan = plan::plan(&seen.snapshot, now);
+    if !plan.needs_live {
+        return Ok((seen, plan));
+    }
+    let api: Api<SpiderIPPool> = Api::all(ctx.clients.read.clone());
+    let pools = api.list(&ListParams::default()).await?;
+    let seen = ctx.index.observe_live(cidr, pools.items);
+    let plan = plan::plan(&seen.snapshot, now);
+    Ok((seen, plan))
+}
+
+fn log(done: &Done) {
+    for (pool, because) in &done.wrote {
+        tracing::info!(pool = %pool, because = %because, "pool written");
+    }
+    for error in &done.errors {
+        match error.outcome() {
+            Outcome::Conflict | Outcome::AlreadyExists | Outcome::Gone => {
+                tracing::debug!(error = %ErrorChain(error), "another write was faster; planning again");
+            }
+            Outcome::Unknown | Outcome::Retryable { .. } | Outcome::Fatal => {
+                tracing::warn!(error = %ErrorChain(error), "step failed; planning again");
+            }
+        }
+    }
+}
+
+impl Context {
+    fn next_delay(&self, cidr: &IpNet, outcome: Outcome) -> Duration {
+        let mut backoffs = self.backoffs.lock().unwrap_or_else(PoisonError::into_inner);
+        backoffs
+            .entry(*cidr)
+            .or_insert_with(|| Backoff::new(PASS_BACKOFF.0, PASS_BACKOFF.1))
+            .next_delay_for(outcome)
+    }
+}

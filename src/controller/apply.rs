@@ -1,0 +1,437 @@
+//! A plan, carried out: one arm a step, no decision.
+//!
+//! Owns: the order of the stages and what a step does when another was faster. Never does: choose
+//! an address. Invariants: every write carries the uid and version its decision was made on; a
+//! ledger edit is written only if what it needs has happened in this very pass; a pool receives
+//! addresses only after the ledger write that names them was accepted.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures::StreamExt;
+use ipam::name::PoolName;
+use ipam::plan::{Fence, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen};
+use ipam::subnet::Subnet;
+use kube::api::{Api, DeleteParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt};
+
+use super::edit;
+use super::index::Observed;
+use crate::api::{SpiderIPPool, SpiderSubnet, convert};
+use crate::kube_io::cache::{Cache, Key};
+use crate::kube_io::put::{self, Part, PutError, Reply};
+use crate::kube_io::retry::{self, Outcome};
+
+/// Most pool writes of one stage that are under way at once.
+const PARALLEL_WRITES: usize = 16;
+/// How often a write that adds addresses follows a pool that allocations keep moving.
+const FOLLOW_TRIES: usize = 5;
+
+/// A step that could not be carried out. The pass is repeated; nothing is half done that the next
+/// plan does not finish.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// A pool or subnet could not be replaced.
+    #[error("{step} was not written")]
+    Put {
+        /// Which step.
+        step: String,
+        /// Why.
+        #[source]
+        source: Box<PutError>,
+    },
+    /// Another call failed.
+    #[error("{step} failed")]
+    Call {
+        /// Which step.
+        step: String,
+        /// Why.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The object is not what the plan was made on.
+    #[error("{step}: the object has changed since it was read")]
+    Moved {
+        /// Which step.
+        step: String,
+    },
+}
+
+impl ApplyError {
+    /// What is known about the object now.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Put { source, .. } => source.outcome(),
+            Self::Call { source, .. } => retry::classify(source),
+            Self::Moved { .. } => Outcome::Conflict,
+        }
+    }
+}
+
+/// What was carried out.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// Pools as they are after the writes of this pass.
+    pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
+    /// The subnet as it is after the writes of this pass.
+    pub subnet: Option<Arc<SpiderSubnet>>,
+    /// Pools written, and why.
+    pub wrote: Vec<(PoolName, Reason)>,
+    /// What went wrong, in the order of the steps.
+    pub errors: Vec<ApplyError>,
+}
+
+/// The clients and caches that writes go through.
+#[derive(Clone)]
+pub struct Writer {
+    /// Never repeats a write by itself.
+    pub client: Client,
+    /// Pools.
+    pub pools: Cache<SpiderIPPool>,
+    /// Subnets.
+    pub subnets: Cache<SpiderSubnet>,
+}
+
+/// Carries out the steps of `plan`, made on `seen`. Returns what is known afterwards.
+pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
+    let mut pass = Pass {
+        writer,
+        seen,
+        written: BTreeSet::new(),
+        refused: BTreeSet::new(),
+        done: Done {
+            subnet: seen.subnet.clone(),
+            pools: seen.pools.clone(),
+            ..Done::default()
+        },
+    };
+    let mut stages = Stages::default();
+    for step in &plan.steps {
+        match step {
+            Step::Create(new) => stages.creates.push(new),
+            Step::Before(write) => stages.before.push(write),
+            Step::Ledger { fence, edits } => stages.ledger = Some((fence, edits)),
+            Step::ProtectSubnet { fence, finalizer } => stages.protect = Some((fence, *finalizer)),
+            Step::After(write) => stages.after.push(write),
+            Step::Delete {
+                pool,
+                fence,
+                because,
+            } => stages.deletes.push((pool, fence, because)),
+        }
+    }
+    pass.create_all(stages.creates).await;
+    pass.write_before(stages.before).await;
+    if let Some((fence, edits)) = stages.ledger {
+        pass.ledger(fence, edits).await;
+    }
+    if let Some((fence, finalizer)) = stages.protect {
+        pass.protect(fence, finalizer).await;
+    }
+    pass.write_after(stages.after).await;
+    pass.delete_all(stages.deletes).await;
+    pass.done
+}
+
+/// The steps of a plan by stage.
+#[derive(Default)]
+struct Stages<'p> {
+    creates: Vec<&'p NewPool>,
+    before: Vec<&'p PoolWrite>,
+    ledger: Option<(&'p Fence, &'p [LedgerEdit])>,
+    protect: Option<(&'p Fence, bool)>,
+    after: Vec<&'p PoolWrite>,
+    deletes: Vec<(&'p PoolName, &'p Fence, &'p Reason)>,
+}
+
+struct Pass<'a> {
+    writer: &'a Writer,
+    seen: &'a Observed,
+    /// Pools whose write of the first stage was accepted.
+    written: BTreeSet<PoolName>,
+    /// Pools whose ledger edit was left out or failed.
+    refused: BTreeSet<PoolName>,
+    done: Done,
+}
+
+impl Pass<'_> {
+    async fn create_all(&mut self, creates: Vec<&NewPool>) {
+        let this = &*self;
+        let work: Vec<_> = creates
+            .iter()
+            .map(|new| async { (&new.name, this.create(new).await) })
+            .collect();
+        for (name, result) in together(work).await {
+            match result {
+                Ok(pool) => drop(self.done.pools.insert(name.clone(), pool)),
+                Err(error) => self.refuse(name, error),
+            }
+        }
+    }
+
+    async fn write_before(&mut self, writes: Vec<&PoolWrite>) {
+        let this = &*self;
+        let work: Vec<_> = writes
+            .iter()
+            .map(|w| async { (*w, this.write_at_version(w).await) })
+            .collect();
+        for (write, result) in together(work).await {
+            match result {
+                Ok(pool) => {
+                    self.written.insert(write.pool.clone());
+                    self.wrote(write, pool);
+                }
+                Err(error) => self.refuse(&write.pool, error),
+            }
+        }
+    }
+
+    async fn write_after(&mut self, writes: Vec<&PoolWrite>) {
+        let this = &*self;
+        let work: Vec<_> = writes
+            .iter()
+            .map(|w| async { (*w, this.follow(w).await) })
+            .collect();
+        for (write, result) in together(work).await {
+            match result {
+                Ok(pool) => self.wrote(write, pool),
+                Err(error) => self.refuse(&write.pool, error),
+            }
+        }
+    }
+
+    async fn delete_all(&mut self, deletes: Vec<(&PoolName, &Fence, &Reason)>) {
+        let this = &*self;
+        let work: Vec<_> = deletes
+            .iter()
+            .map(|(pool, fence, because)| async {
+                (*pool, *because, this.delete(pool, fence).await)
+            })
+            .collect();
+        for (pool, because, result) in together(work).await {
+            match result {
+                Ok(()) => self.done.wrote.push((pool.clone(), because.clone())),
+                Err(error) => self.refuse(pool, error),
+            }
+        }
+    }
+
+    fn wrote(&mut self, write: &PoolWrite, pool: Arc<SpiderIPPool>) {
+        self.done
+            .wrote
+            .push((write.pool.clone(), write.because.clone()));
+        self.done.pools.insert(write.pool.clone(), pool);
+    }
+
+    fn refuse(&mut self, pool: &PoolName, error: ApplyError) {
+        self.refused.insert(pool.clone());
+        self.done.errors.push(error);
+    }
+
+    async fn create(&self, new: &NewPool) -> Result<Arc<SpiderIPPool>, ApplyError> {
+        let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
+        let created = api
+            .create(&PostParams::default(), &edit::new_pool(new))
+            .await;
+        let pool = created.map_err(|e| call(format!("creation of IPPool {}", new.name), e))?;
+        self.writer.pools.apply_written(pool.clone());
+        tracing::info!(pool = %new.name, workload = %new.workload, "pool made");
+        Ok(Arc::new(pool))
+    }
+
+    /// A write that is right only for the very version it was decided on.
+    async fn write_at_version(&self, write: &PoolWrite) -> Result<Arc<SpiderIPPool>, ApplyError> {
+        let step = || format!("IPPool {} ({})", write.pool, write.because);
+        let moved = || ApplyError::Moved { step: step() };
+        let raw = self.done.pools.get(&write.pool).ok_or_else(moved)?;
+        let parsed = convert::pool(raw).map_err(|_| moved())?;
+        if write
+            .fence
+            .as_ref()
+            .is_some_and(|f| f.uid != parsed.uid || f.version != parsed.version)
+        {
+            return Err(moved());
+        }
+        self.put(raw, &parsed, write, step()).await
+    }
+
+    async fn put(
+        &self,
+        raw: &SpiderIPPool,
+        parsed: &ipam::pool::Pool,
+        write: &PoolWrite,
+        step: String,
+    ) -> Result<Arc<SpiderIPPool>, ApplyError> {
+        let mut pool = edit::edited_pool(raw, parsed, &write.edit, self.seen.subnet.as_deref());
+        put::replace(&self.writer.client, Part::Main, &mut pool, Reply::Full)
+            .await
+            .map_err(|e| ApplyError::Put {
+                step,
+                source: Box::new(e),
+            })?;
+        if write.edit.finalizer == Some(false) && parsed.terminating {
+            let (key, uid) = (Key::cluster(write.pool.as_str()), parsed.uid.as_str());
+            self.writer.pools.apply_gone(&key, uid);
+        } else {
+            self.writer.pools.apply_written(pool.clone());
+        }
+        Ok(Arc::new(pool))
+    }
+
+    async fn ledger(&mut self, fence: &Fence, edits: &[LedgerEdit]) {
+        let mut due = vec![];
+        for edit in edits {
+            let met = match edit.needs {
+                Needs::Nothing => !self.refused.contains(&edit.pool),
+                Needs::Written => self.written.contains(&edit.pool),
+                Needs::Absent => self.is_absent(&edit.pool).await,
+            };
+            if met {
+                due.push(edit);
+            } else {
+                self.refused.insert(edit.pool.clone());
+            }
+        }
+        if due.is_empty() {
+            return;
+        }
+        let names: Vec<PoolName> = due.iter().map(|edit| edit.pool.clone()).collect();
+        if let Err(error) = self.put_ledger(fence, &due).await {
+            self.refused.extend(names);
+            self.done.errors.push(error);
+        }
+    }
+
+    async fn put_ledger(&mut self, fence: &Fence, due: &[&LedgerEdit]) -> Result<(), ApplyError> {
+        let (raw, parsed) = self.subnet_at(fence)?;
+        let mut subnet = edit::with_ledger(&raw, &parsed, due.iter().copied());
+        let step = format!(
+            "ledger of SpiderSubnet {} ({} pools)",
+            parsed.name,
+            due.len()
+        );
+        self.put_subnet(Part::Status, &mut subnet, step).await
+    }
+
+    async fn protect(&mut self, fence: &Fence, finalizer: bool) {
+        let result = match self.subnet_at(fence) {
+            Err(error) => Err(error),
+            Ok((raw, parsed)) => {
+                let mut subnet = edit::protected_subnet(&raw, &parsed.cidr, finalizer);
+                let step = format!("finalizer of SpiderSubnet {}", parsed.name);
+                self.put_subnet(Part::Main, &mut subnet, step).await
+            }
+        };
+        self.done.errors.extend(result.err());
+    }
+
+    fn subnet_at(&self, fence: &Fence) -> Result<(Arc<SpiderSubnet>, Subnet), ApplyError> {
+        match (&self.done.subnet, &self.seen.snapshot.subnet) {
+            (Some(raw), SubnetSeen::Readable(parsed)) if parsed.version == fence.version => {
+                Ok((raw.clone(), (**parsed).clone()))
+            }
+            _ => Err(ApplyError::Moved {
+                step: "ledger".to_owned(),
+            }),
+        }
+    }
+
+    async fn put_subnet(
+        &mut self,
+        part: Part,
+        subnet: &mut SpiderSubnet,
+        step: String,
+    ) -> Result<(), ApplyError> {
+        put::replace(&self.writer.client, part, subnet, Reply::Full)
+            .await
+            .map_err(|e| ApplyError::Put {
+                step,
+                source: Box::new(e),
+            })?;
+        if subnet.metadata.deletion_timestamp.is_some() && subnet.finalizers().is_empty() {
+            let key = Key::cluster(&subnet.name_any());
+            self.writer
+                .subnets
+                .apply_gone(&key, &subnet.uid().unwrap_or_default());
+        } else {
+            self.writer.subnets.apply_written(subnet.clone());
+        }
+        self.done.subnet = Some(Arc::new(subnet.clone()));
+        Ok(())
+    }
+
+    /// A live read: only the API server knows that an object is not there.
+    async fn is_absent(&self, pool: &PoolName) -> bool {
+        let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
+        matches!(api.get_metadata_opt(pool.as_str()).await, Ok(None))
+    }
+
+    /// A write that adds addresses: right for any later version to which nothing but allocations
+    /// happened, since only taking addresses away moves the epoch.
+    async fn follow(&self, write: &PoolWrite) -> Result<Arc<SpiderIPPool>, ApplyError> {
+        let step = || format!("IPPool {} ({})", write.pool, write.because);
+        let moved = || ApplyError::Moved { step: step() };
+        if self.refused.contains(&write.pool) {
+            return Err(moved());
+        }
+        let mut raw = self.done.pools.get(&write.pool).ok_or_else(moved)?.clone();
+        let read = convert::pool(&raw).map_err(|_| moved())?;
+        let mut parsed = read.clone();
+        for _ in 0..FOLLOW_TRIES {
+            match self.put(&raw, &parsed, write, step()).await {
+                Err(error) if error.outcome() == Outcome::Conflict => {}
+                other => return other,
+            }
+            let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
+            let live = api
+                .get(write.pool.as_str())
+                .await
+                .map_err(|e| call(step(), e))?;
+            parsed = convert::pool(&live).map_err(|_| moved())?;
+            if !edit::only_allocations_between(&read, &parsed) {
+                return Err(moved());
+            }
+            raw = Arc::new(live);
+        }
+        Err(moved())
+    }
+
+    async fn delete(&self, pool: &PoolName, fence: &Fence) -> Result<(), ApplyError> {
+        let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
+        let params = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(fence.uid.to_string()),
+                resource_version: Some(fence.version.to_string()),
+            }),
+            ..DeleteParams::default()
+        };
+        let step = format!("deletion of IPPool {pool}");
+        let deleted = api
+            .delete(pool.as_str(), &params)
+            .await
+            .map_err(|e| call(step, e))?;
+        match deleted.left() {
+            Some(terminating) => self.writer.pools.apply_written(terminating),
+            None => self
+                .writer
+                .pools
+                .apply_gone(&Key::cluster(pool.as_str()), fence.uid.as_str()),
+        }
+        Ok(())
+    }
+}
+
+/// Runs the calls of one stage, [`PARALLEL_WRITES`] at a time.
+async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
+    futures::stream::iter(work)
+        .buffer_unordered(PARALLEL_WRITES)
+        .collect()
+        .await
+}
+
+fn call(step: String, source: kube::Error) -> ApplyError {
+    ApplyError::Call {
+        step,
+        source: Box::new(source),
+    }
+}

@@ -1,0 +1,570 @@
+//! What the controller knows: every object it watches, parsed once, found by what asks for it.
+//!
+//! Owns: the mapping from a change to the CIDRs that need a pass, and the snapshot of one CIDR.
+//! Never does: IO, or decide. Invariants: an object is parsed when it changes, not when a pass
+//! runs; a change that can't alter a plan wakes nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use chrono::{DateTime, Utc};
+use ipam::addr::{AddrSet, Family};
+use ipam::demand::PodCount;
+use ipam::name::{PoolName, SubnetName, Uid};
+use ipam::plan::{Demand, Snapshot, SubnetSeen};
+use ipam::pool::Pool;
+use ipam::select::PoolFault;
+use ipam::subnet::Subnet;
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Resource, ResourceExt};
+
+use super::workload::Seen;
+use crate::api::convert::{self, FieldError};
+use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
+
+/// Which features act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Features {
+    /// IPv4 is on.
+    pub ipv4: bool,
+    /// IPv6 is on.
+    pub ipv6: bool,
+    /// Subnets control pools.
+    pub subnets: Switch,
+    /// Workloads get pools of their own.
+    pub auto_pools: Switch,
+}
+
+/// A feature that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Self {
+        if on { Self::On } else { Self::Off }
+    }
+}
+
+impl Features {
+    /// True where `family` is on.
+    pub fn serves(&self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
+}
+
+/// A Pod as far as sizes and addresses depend on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct PodSeen {
+    owner: Option<Uid>,
+    living: bool,
+    addresses: BTreeSet<IpAddr>,
+}
+
+struct SubnetEntry {
+    raw: Arc<SpiderSubnet>,
+    parsed: Result<Subnet, FieldError>,
+    cidr: Option<IpNet>,
+}
+
+struct PoolEntry {
+    raw: Arc<SpiderIPPool>,
+    parsed: Result<Pool, PoolFault>,
+    cidr: Option<IpNet>,
+}
+
+#[derive(Default)]
+struct State {
+    subnets: BTreeMap<String, SubnetEntry>,
+    pools: BTreeMap<PoolName, PoolEntry>,
+    pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
+    reserved: BTreeMap<String, AddrSet>,
+    workloads: BTreeMap<Uid, Seen>,
+    asking: BTreeMap<String, BTreeSet<Uid>>,
+    children: BTreeMap<Uid, BTreeSet<Uid>>,
+    pods: BTreeMap<Uid, PodSeen>,
+    pods_of_owner: BTreeMap<Uid, BTreeSet<Uid>>,
+    on_pods: BTreeMap<IpAddr, BTreeSet<Uid>>,
+    surplus: BTreeMap<PoolName, DateTime<Utc>>,
+}
+
+/// Everything a pass needs: the core's snapshot and the objects it was made from.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// What the core plans on.
+    pub snapshot: Snapshot,
+    /// The subnet's object.
+    pub subnet: Option<Arc<SpiderSubnet>>,
+    /// The pools' objects.
+    pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
+}
+
+/// The index. Cheap to share; every method locks it for a short, await-free moment.
+pub struct Index {
+    features: Features,
+    state: Mutex<State>,
+}
+
+/// The CIDRs that a change concerns.
+pub type Dirty = BTreeSet<IpNet>;
+
+impl Index {
+    /// An empty index.
+    pub fn new(features: Features) -> Self {
+        Self {
+            features,
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each method leaves the maps consistent before it could panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A subnet appeared, changed or went.
+    pub fn subnet(&self, name: &str, new: Option<&Arc<SpiderSubnet>>) -> Dirty {
+        let mut state = self.state();
+        let old = match new {
+            None => state.subnets.remove(name),
+            Some(raw) => {
+                let parsed = convert::subnet(raw);
+                let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();
+                state.subnets.insert(
+                    name.to_owned(),
+                    SubnetEntry {
+                        raw: raw.clone(),
+                        parsed,
+                        cidr,
+                    },
+                )
+            }
+        };
+        let now = state.subnets.get(name).and_then(|e| e.cidr);
+        [old.and_then(|e| e.cidr), now]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// A pool appeared, changed or went. Pools with an overlapping CIDR are concerned too.
+    pub fn pool(&self, name: &str, new: Option<&Arc<SpiderIPPool>>) -> Dirty {
+        let mut state = self.state();
+        let name = PoolName::from(name);
+        let old = match new {
+            None => state.pools.remove(&name),
+            Some(raw) => {
+                let parsed = convert::pool(raw);
+                let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();
+                state.pools.insert(
+                    name.clone(),
+                    PoolEntry {
+                        raw: raw.clone(),
+                        parsed,
+                        cidr,
+                    },
+                )
+            }
+        };
+        let now = state.pools.get(&name).and_then(|e| e.cidr);
+        let was = old.and_then(|e| e.cidr);
+        if was != now {
+            if let Some(pools) = was.and_then(|cidr| state.pools_of.get_mut(&cidr)) {
+                pools.remove(&name);
+            }
+            if let Some(cidr) = now {
+                state.pools_of.entry(cidr).or_default().insert(name);
+            }
+        }
+        let touched: Vec<IpNet> = [was, now].into_iter().flatten().collect();
+        let overlapping = state
+            .cidrs()
+            .filter(|c| touched.iter().any(|t| overlap(t, c)));
+        overlapping.chain(touched.iter().copied()).collect()
+    }
+
+    /// A reservation appeared, changed or went. Returns what can't be read of it, too.
+    pub fn reserved(
+        &self,
+        name: &str,
+        new: Option<&Arc<SpiderReservedIP>>,
+    ) -> (Dirty, Vec<FieldError>) {
+        let mut state = self.state();
+        let (set, errors) = new.map(|raw| convert::reserved(raw)).unwrap_or_default();
+        state.reserved.insert(name.to_owned(), set);
+        state.reserved.retain(|_, set| !set.is_empty());
+        (state.cidrs().collect(), errors)
+    }
+
+    /// A workload appeared, changed or went.
+    pub fn workload(&self, uid: &Uid, new: Option<Seen>) -> Dirty {
+        let mut state = self.state();
+        let old = state.workloads.get(uid).cloned();
+        if old == new {
+            return Dirty::new();
+        }
+        if let Some(seen) = &old {
+            state.unlink(uid, seen);
+        }
+        let mut dirty = Dirty::new();
+        for seen in [&old, &new].into_iter().flatten() {
+            dirty.extend(state.asked(seen));
+        }
+        match new {
+            None => drop(state.workloads.remove(uid)),
+            Some(seen) => {
+                state.link(uid, &seen);
+                state.workloads.insert(uid.clone(), seen);
+            }
+        }
+        dirty
+    }
+
+    /// A Pod appeared, changed or went.
+    pub fn pod(&self, uid: &Uid, new: Option<&Arc<Pod>>) -> Dirty {
+        let mut state = self.state();
+        let new = new.map(|pod| pod_seen(pod));
+        let old = state.pods.get(uid).cloned();
+        if old == new {
+            return Dirty::new();
+        }
+        let mut dirty = Dirty::new();
+        for seen in [&old, &new].into_iter().flatten() {
+            dirty.extend(
+                seen.owner
+                    .iter()
+                    .flat_map(|owner| state.asked_by_owner(owner)),
+            );
+        }
+        if let Some(seen) = &old {
+            state.forget_pod(uid, seen);
+        }
+        match new {
+            None => drop(state.pods.remove(uid)),
+            Some(seen) => {
+                state.remember_pod(uid, &seen);
+                state.pods.insert(uid.clone(), seen);
+            }
+        }
+        dirty
+    }
+
+    /// Every CIDR known.
+    pub fn all(&self) -> Dirty {
+        self.state().cidrs().collect()
+    }
+
+    /// Workloads that ask for a subnet that is not there, each with its name.
+    pub fn without_subnet(&self) -> Vec<(Seen, SubnetName)> {
+        let state = self.state();
+        let missing = state
+            .asking
+            .iter()
+            .filter(|(name, _)| !state.subnets.contains_key(*name));
+        missing
+            .flat_map(|(name, uids)| uids.iter().map(move |uid| (name, uid)))
+            .filter_map(|(name, uid)| Some((state.workloads.get(uid)?, name)))
+            .filter(|(seen, _)| !is_below_another(seen))
+            .map(|(seen, name)| (seen.clone(), SubnetName::from(name.as_str())))
+            .collect()
+    }
+
+    /// The first subnet that `seen` asks for and that is not there.
+    pub fn missing_subnet(&self, seen: &Seen) -> Option<SubnetName> {
+        if is_below_another(seen) {
+            return None;
+        }
+        let state = self.state();
+        let mut names = subnets_of(seen).into_iter();
+        names
+            .find(|name| !state.subnets.contains_key(name))
+            .map(SubnetName::new)
+    }
+
+    /// Remembers which pools of `cidr` have more than they need, and since when.
+    pub fn remember_surplus(&self, cidr: &IpNet, surplus: &BTreeSet<PoolName>, now: DateTime<Utc>) {
+        let mut state = self.state();
+        let here = state.pools_of.get(cidr).cloned().unwrap_or_default();
+        state
+            .surplus
+            .retain(|pool, _| surplus.contains(pool) || !here.contains(pool));
+        for pool in surplus {
+            state.surplus.entry(pool.clone()).or_insert(now);
+        }
+    }
+
+    /// What there is to plan for `cidr`. Cost: O(pools of the CIDR + workloads that ask for it).
+    pub fn observe(&self, cidr: &IpNet) -> Observed {
+        let state = self.state();
+        let mut seen = Observed::default();
+        let family = Family::of(cidr.addr());
+        let subnet = match self.features.subnets {
+            Switch::On => state.subnets.iter().find(|(_, e)| e.cidr == Some(*cidr)),
+            Switch::Off => None,
+        };
+        if let Some((name, entry)) = subnet {
+            seen.subnet = Some(entry.raw.clone());
+            seen.snapshot.subnet = match &entry.parsed {
+                Ok(subnet) => SubnetSeen::Readable(Box::new(subnet.clone())),
+                Err(error) => SubnetSeen::Unreadable {
+                    name: name.as_str().into(),
+                    reason: error.to_string(),
+                },
+            };
+            seen.snapshot.demands = match self.features.auto_pools {
+                Switch::On => state.demands(name, family),
+                Switch::Off => vec![],
+            };
+        }
+        for name in state.pools_of.get(cidr).into_iter().flatten() {
+            if let Some(entry) = state.pools.get(name) {
+                self.add_pool(&mut seen, name, &entry.raw, &entry.parsed);
+            }
+        }
+        state.surroundings(cidr, &mut seen.snapshot);
+        seen
+    }
+
+    /// The same with pools just read from the API server in place of those known.
+    pub fn observe_live(&self, cidr: &IpNet, pools: Vec<SpiderIPPool>) -> Observed {
+        let mut seen = self.observe(cidr);
+        seen.pools.clear();
+        seen.snapshot.pools.clear();
+        seen.snapshot.unreadable.clear();
+        for raw in pools {
+            if convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok() == Some(*cidr) {
+                let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw));
+                self.add_pool(&mut seen, &name, &Arc::new(raw), &parsed);
+            }
+        }
+        seen.snapshot.live = true;
+        seen
+    }
+
+    fn add_pool(
+        &self,
+        seen: &mut Observed,
+        name: &PoolName,
+        raw: &Arc<SpiderIPPool>,
+        parsed: &Result<Pool, PoolFault>,
+    ) {
+        seen.pools.insert(name.clone(), raw.clone());
+        match parsed {
+            Err(fault) => {
+                seen.snapshot
+                    .unreadable
+                    .insert(name.clone(), fault.to_string());
+            }
+            Ok(pool) => {
+                let mut pool = pool.clone();
+                // With auto pools switched off nobody asks for them: they are kept as they are.
+                if let (Switch::Off, Some(owner)) = (self.features.auto_pools, &mut pool.owner) {
+                    owner.reclaim = false;
+                }
+                seen.snapshot.pools.insert(name.clone(), pool);
+            }
+        }
+    }
+}
+
+impl State {
+    fn cidrs(&self) -> impl Iterator<Item = IpNet> {
+        let of_subnets = self.subnets.values().filter_map(|e| e.cidr);
+        of_subnets.chain(
+            self.pools_of
+                .iter()
+                .filter(|(_, p)| !p.is_empty())
+                .map(|(c, _)| *c),
+        )
+    }
+
+    fn link(&mut self, uid: &Uid, seen: &Seen) {
+        for name in subnets_of(seen) {
+            self.asking.entry(name).or_default().insert(uid.clone());
+        }
+        if let Some(owner) = &seen.controller {
+            self.children
+                .entry(Uid::from(owner.uid.as_str()))
+                .or_default()
+                .insert(uid.clone());
+        }
+    }
+
+    fn unlink(&mut self, uid: &Uid, seen: &Seen) {
+        for name in subnets_of(seen) {
+            remove(&mut self.asking, &name, uid);
+        }
+        if let Some(owner) = &seen.controller {
+            remove(&mut self.children, &Uid::from(owner.uid.as_str()), uid);
+        }
+    }
+
+    fn remember_pod(&mut self, uid: &Uid, seen: &PodSeen) {
+        if let Some(owner) = &seen.owner {
+            self.pods_of_owner
+                .entry(owner.clone())
+                .or_default()
+                .insert(uid.clone());
+        }
+        for address in &seen.addresses {
+            self.on_pods
+                .entry(*address)
+                .or_default()
+                .insert(uid.clone());
+        }
+    }
+
+    fn forget_pod(&mut self, uid: &Uid, seen: &PodSeen) {
+        if let Some(owner) = &seen.owner {
+            remove(&mut self.pods_of_owner, owner, uid);
+        }
+        for address in &seen.addresses {
+            remove(&mut self.on_pods, address, uid);
+        }
+    }
+
+    /// CIDRs of the subnets that a workload, or the workload above it, asks for.
+    fn asked(&self, seen: &Seen) -> Dirty {
+        let own = subnets_of(seen);
+        let above = seen
+            .controller
+            .as_ref()
+            .and_then(|o| self.workloads.get(&Uid::from(o.uid.as_str())));
+        let names = own
+            .into_iter()
+            .chain(above.into_iter().flat_map(subnets_of));
+        names
+            .filter_map(|name| self.subnets.get(&name).and_then(|e| e.cidr))
+            .collect()
+    }
+
+    fn asked_by_owner(&self, owner: &Uid) -> Dirty {
+        self.workloads
+            .get(owner)
+            .map(|seen| self.asked(seen))
+            .unwrap_or_default()
+    }
+
+    /// Who asks for the subnet `name`, a workload below another one left out.
+    fn demands(&self, name: &str, family: Family) -> Vec<Demand> {
+        let mut demands = vec![];
+        for uid in self.asking.get(name).into_iter().flatten() {
+            let Some(seen) = self.workloads.get(uid).filter(|s| !is_below_another(s)) else {
+                continue;
+            };
+            let Some(Ok(wish)) = &seen.wish else { continue };
+            let items = wish.items.iter();
+            for item in items.filter(|i| i.subnet(family).is_some_and(|s| s.as_str() == name)) {
+                demands.push(Demand {
+                    workload: seen.id.clone(),
+                    nic: item.nic.clone(),
+                    selector: wish.selector.clone(),
+                    rule: wish.rule,
+                    pods: PodCount {
+                        replicas: seen.replicas,
+                        surge: seen.surge,
+                        living: self.living(uid),
+                    },
+                    reclaim: wish.reclaim,
+                });
+            }
+        }
+        demands
+    }
+
+    fn living(&self, workload: &Uid) -> BTreeSet<Uid> {
+        let children = self.children.get(workload).into_iter().flatten();
+        let owners = children.chain(std::iter::once(workload));
+        let pods = owners.flat_map(|owner| self.pods_of_owner.get(owner).into_iter().flatten());
+        pods.filter(|uid| self.pods.get(*uid).is_some_and(|p| p.living))
+            .cloned()
+            .collect()
+    }
+
+    fn surroundings(&self, cidr: &IpNet, snapshot: &mut Snapshot) {
+        snapshot.reserved = self
+            .reserved
+            .values()
+            .fold(AddrSet::new(), |all, set| all.union(set));
+        snapshot.surplus_since = self.surplus.clone();
+        snapshot.on_pods = self
+            .on_pods
+            .range(cidr.network()..=cidr.broadcast())
+            .map(|(a, _)| *a)
+            .collect();
+        for (other, names) in &self.pools_of {
+            if other == cidr {
+                continue;
+            }
+            snapshot.names_elsewhere.extend(names.iter().cloned());
+            if overlap(other, cidr) {
+                let pools = names
+                    .iter()
+                    .filter_map(|n| self.pools.get(n)?.parsed.as_ref().ok());
+                let claimed: AddrSet = pools.flat_map(|p| p.claimed().ranges().to_vec()).collect();
+                snapshot.elsewhere = snapshot.elsewhere.union(&claimed);
+            }
+        }
+    }
+}
+
+fn remove<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<Uid>>, key: &K, uid: &Uid) {
+    if let Some(set) = map.get_mut(key) {
+        set.remove(uid);
+        if set.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+fn overlap(a: &IpNet, b: &IpNet) -> bool {
+    a.contains(b) || b.contains(a)
+}
+
+fn subnets_of(seen: &Seen) -> Vec<String> {
+    let items = seen.wish.iter().flatten().flat_map(|wish| &wish.items);
+    let names = items.flat_map(|item| [&item.ipv4, &item.ipv6]).flatten();
+    names.map(|name| name.as_str().to_owned()).collect()
+}
+
+/// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.
+fn is_below_another(seen: &Seen) -> bool {
+    seen.controller.as_ref().is_some_and(|owner| {
+        matches!(
+            (
+                seen.id.kind.as_str(),
+                owner.kind.as_str(),
+                owner.api_version.as_str()
+            ),
+            ("ReplicaSet", "Deployment", "apps/v1") | ("Job", "CronJob", "batch/v1")
+        )
+    })
+}
+
+fn pod_seen(pod: &Pod) -> PodSeen {
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    let finished = matches!(phase, Some("Succeeded" | "Failed"));
+    let controller = pod
+        .owner_references()
+        .iter()
+        .find(|r| r.controller == Some(true));
+    let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
+    PodSeen {
+        owner: controller.map(|r| Uid::from(r.uid.as_str())),
+        living: !finished && pod.meta().deletion_timestamp.is_none(),
+        addresses: if finished {
+            BTreeSet::new()
+        } else {
+            ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+        },
+    }
+}

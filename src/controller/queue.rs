@@ -1,0 +1,138 @@
+//! What to look at next: a set of keys, each handed out to one pass at a time.
+//!
+//! Owns: coalescing, exclusion and wake-ups. Never does: drop a key. Invariants: a key added while
+//! its pass runs is handed out again afterwards; a key is never with two passes at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A work queue of keys. Bounded by the number of distinct keys.
+#[derive(Debug, Default)]
+pub struct Queue<K> {
+    state: Mutex<State<K>>,
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct State<K> {
+    ready: BTreeSet<K>,
+    running: BTreeSet<K>,
+    later: BTreeMap<K, Instant>,
+}
+
+impl<K> Default for State<K> {
+    fn default() -> Self {
+        Self {
+            ready: BTreeSet::new(),
+            running: BTreeSet::new(),
+            later: BTreeMap::new(),
+        }
+    }
+}
+
+impl<K: Ord + Clone> Queue<K> {
+    /// Asks for a pass over `key` as soon as none runs.
+    pub fn add(&self, key: K) {
+        self.state().ready.insert(key);
+        self.changed.notify_one();
+    }
+
+    /// Asks for a pass over `key` at `at`, or earlier if one was asked for earlier.
+    pub fn add_at(&self, key: K, at: Instant) {
+        let mut state = self.state();
+        let due = state.later.entry(key).or_insert(at);
+        *due = at.min(*due);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The next key that is due; waits for one. Give it back with [`Self::done`].
+    pub async fn next(&self) -> K {
+        loop {
+            let due = {
+                let mut state = self.state();
+                if let Some(key) = state.take(Instant::now()) {
+                    return key;
+                }
+                state.later.values().min().copied()
+            };
+            match due {
+                None => self.changed.notified().await,
+                Some(at) => {
+                    tokio::select! {
+                        biased;
+                        () = self.changed.notified() => {}
+                        () = tokio::time::sleep_until(at) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// The pass over `key` ended.
+    pub fn done(&self, key: &K) {
+        self.state().running.remove(key);
+        self.changed.notify_one();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K>> {
+        // A panic while the lock was held can't leave the sets half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Ord + Clone> State<K> {
+    fn take(&mut self, now: Instant) -> Option<K> {
+        let due: Vec<K> = self
+            .later
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(k, _)| k.clone())
+            .collect();
+        for key in due {
+            self.later.remove(&key);
+            self.ready.insert(key);
+        }
+        let key = self
+            .ready
+            .iter()
+            .find(|k| !self.running.contains(*k))
+            .cloned()?;
+        self.ready.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_added_while_it_runs_comes_again_and_never_twice_at_once() {
+        let queue = Queue::default();
+        queue.add(1);
+        queue.add(1);
+        assert_eq!(queue.next().await, 1);
+        queue.add(1);
+        let waited = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(waited.is_err(), "handed out while it ran");
+        queue.done(&1);
+        assert_eq!(queue.next().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_later_key_comes_when_it_is_due() {
+        let queue = Queue::default();
+        let start = Instant::now();
+        queue.add_at(1, start + Duration::from_secs(5));
+        queue.add_at(1, start + Duration::from_secs(9));
+        assert_eq!(queue.next().await, 1);
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+}

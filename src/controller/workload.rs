@@ -1,0 +1,373 @@
+//! Workloads of six kinds, all seen the same way: who, which Pods, which annotations, how many.
+//!
+//! Owns: the one trait that tells the kinds apart, and [`seen`], which reads any of them. Never
+//! does: IO, or sizing (the core's `demand`). To add a kind: implement [`Workload`] for it and
+//! start its watch in `controller`.
+
+use ipam::affinity::Selector;
+use ipam::annotation::{self, AnnotationError, SizeRule, SubnetItem};
+use ipam::demand::surge_of_percent;
+use ipam::name::{Uid, WorkloadId};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::{Resource, ResourceExt};
+
+use crate::api::convert;
+
+/// A kind whose Pods can have a pool of their own.
+pub trait Workload: Resource<DynamicType = ()> {
+    /// The template of its Pods.
+    fn template(&self) -> Option<&PodTemplateSpec>;
+
+    /// The selector of its Pods; `None` for a kind that has none.
+    fn selector(&self) -> Option<&LabelSelector>;
+
+    /// How many Pods it wants when nothing changes (spec/autopool §4).
+    fn replicas(&self) -> u32;
+
+    /// How many Pods a roll-out that runs now may start beyond that; 0 where none runs.
+    fn surge(&self) -> u32 {
+        0
+    }
+}
+
+impl Workload for Deployment {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.as_ref().map(|s| &s.selector)
+    }
+
+    fn replicas(&self) -> u32 {
+        count(self.spec.as_ref().map(|s| s.replicas.unwrap_or(1)))
+    }
+
+    fn surge(&self) -> u32 {
+        let strategy = self.spec.as_ref().and_then(|s| s.strategy.as_ref());
+        if strategy.and_then(|s| s.type_.as_deref()) == Some("Recreate") {
+            return 0;
+        }
+        let Some(status) = &self.status else { return 0 };
+        // Pods of an older template are left: the roll-out is not over.
+        if count(status.replicas) <= count(status.updated_replicas) {
+            return 0;
+        }
+        let surge = strategy
+            .and_then(|s| s.rolling_update.as_ref())
+            .and_then(|r| r.max_surge.as_ref());
+        surge_count(surge, "25%", self.replicas())
+    }
+}
+
+impl Workload for ReplicaSet {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().and_then(|s| s.template.as_ref())
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.as_ref().map(|s| &s.selector)
+    }
+
+    fn replicas(&self) -> u32 {
+        count(self.spec.as_ref().map(|s| s.replicas.unwrap_or(1)))
+    }
+}
+
+impl Workload for StatefulSet {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.as_ref().map(|s| &s.selector)
+    }
+
+    fn replicas(&self) -> u32 {
+        count(self.spec.as_ref().map(|s| s.replicas.unwrap_or(1)))
+    }
+}
+
+impl Workload for DaemonSet {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.as_ref().map(|s| &s.selector)
+    }
+
+    fn replicas(&self) -> u32 {
+        count(self.status.as_ref().map(|s| s.desired_number_scheduled))
+    }
+
+    fn surge(&self) -> u32 {
+        let Some(status) = &self.status else { return 0 };
+        if count(status.updated_number_scheduled) >= count(Some(status.desired_number_scheduled)) {
+            return 0;
+        }
+        let strategy = self.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
+        let surge = strategy
+            .and_then(|s| s.rolling_update.as_ref())
+            .and_then(|r| r.max_surge.as_ref());
+        surge_count(surge, "0", self.replicas())
+    }
+}
+
+impl Workload for Job {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        self.spec.as_ref().and_then(|s| s.selector.as_ref())
+    }
+
+    fn replicas(&self) -> u32 {
+        let ended = self
+            .status
+            .iter()
+            .flat_map(|s| s.conditions.iter().flatten())
+            .any(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"));
+        if ended {
+            0
+        } else {
+            self.spec.as_ref().map_or(0, job_pods)
+        }
+    }
+}
+
+impl Workload for CronJob {
+    fn template(&self) -> Option<&PodTemplateSpec> {
+        self.job().map(|j| &j.template)
+    }
+
+    fn selector(&self) -> Option<&LabelSelector> {
+        None
+    }
+
+    fn replicas(&self) -> u32 {
+        self.job().map_or(0, job_pods)
+    }
+}
+
+/// The Job of a CronJob's runs.
+trait JobOf {
+    fn job(&self) -> Option<&JobSpec>;
+}
+
+impl JobOf for CronJob {
+    fn job(&self) -> Option<&JobSpec> {
+        self.spec
+            .as_ref()
+            .and_then(|s| s.job_template.spec.as_ref())
+    }
+}
+
+/// Pods of a Job that may run at once: not all it will ever complete, since a Pod that finished
+/// gives its address back.
+fn job_pods(job: &JobSpec) -> u32 {
+    let parallel = count(Some(job.parallelism.unwrap_or(1)));
+    job.completions
+        .map_or(parallel, |c| parallel.min(count(Some(c))))
+        .max(1)
+}
+
+fn count(number: Option<i32>) -> u32 {
+    u32::try_from(number.unwrap_or_default()).unwrap_or_default()
+}
+
+fn surge_count(surge: Option<&IntOrString>, default: &str, replicas: u32) -> u32 {
+    let percent = |text: &str| {
+        let number = text.trim_end_matches('%').parse().unwrap_or_default();
+        if text.ends_with('%') {
+            surge_of_percent(replicas, number)
+        } else {
+            number
+        }
+    };
+    match surge {
+        None => percent(default),
+        Some(IntOrString::Int(number)) => count(Some(*number)),
+        Some(IntOrString::String(text)) => percent(text),
+    }
+}
+
+/// A workload as the controller keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen {
+    /// Who.
+    pub id: WorkloadId,
+    /// Its controlling owner, if it has one.
+    pub controller: Option<OwnerReference>,
+    /// What it asks for; `None` where it asks for nothing.
+    pub wish: Option<Result<Wish, AnnotationError>>,
+    /// How many Pods it wants.
+    pub replicas: u32,
+    /// How many a roll-out that runs may add.
+    pub surge: u32,
+}
+
+/// What the annotations of a workload ask for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wish {
+    /// Interfaces and subnets.
+    pub items: Vec<SubnetItem>,
+    /// Size rule.
+    pub rule: SizeRule,
+    /// Whether the pools go with the workload.
+    pub reclaim: bool,
+    /// Selector of its Pods.
+    pub selector: Selector,
+}
+
+/// Reads a workload of any kind. `default` is the size rule of one that has no annotation for it.
+///
+/// An annotation on the Pod template wins over the same one on the workload itself, key by key.
+pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
+    let meta = workload.meta();
+    Seen {
+        id: WorkloadId {
+            group: W::group(&()).into_owned(),
+            version: W::version(&()).into_owned(),
+            kind: W::kind(&()).into_owned(),
+            namespace: workload.namespace().unwrap_or_default(),
+            name: workload.name_any(),
+            uid: Uid::new(workload.uid().unwrap_or_default()),
+        },
+        controller: meta
+            .owner_references
+            .iter()
+            .flatten()
+            .find(|r| r.controller == Some(true))
+            .cloned(),
+        wish: wish(workload, default),
+        replicas: workload.replicas(),
+        surge: workload.surge(),
+    }
+}
+
+fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, AnnotationError>> {
+    let template = workload.template()?;
+    if template.spec.as_ref().and_then(|s| s.host_network) == Some(true) {
+        return None;
+    }
+    let of_template = template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.annotations.as_ref());
+    let own = workload.meta().annotations.as_ref();
+    let get = |key: &str| {
+        of_template
+            .and_then(|a| a.get(key))
+            .or_else(|| own.and_then(|a| a.get(key)))
+            .map(String::as_str)
+    };
+    let items = match annotation::subnets(&get) {
+        Ok(items) => items?,
+        Err(error) => return Some(Err(error)),
+    };
+    let template_labels = || {
+        let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
+        Selector {
+            match_labels: labels.unwrap_or_default(),
+            ..Selector::default()
+        }
+    };
+    // The API server takes no workload with a selector that can't be used.
+    let selector = workload
+        .selector()
+        .and_then(|s| convert::workload_selector(s).ok())
+        .unwrap_or_else(template_labels);
+    let parts = annotation::size_rule(&get, default)
+        .and_then(|rule| annotation::reclaim(&get).map(|reclaim| (rule, reclaim)));
+    Some(parts.map(|(rule, reclaim)| Wish {
+        items,
+        rule,
+        reclaim,
+        selector,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn deployment(json: serde_json::Value) -> Deployment {
+        serde_json::from_value(json).unwrap()
+    }
+
+    fn web(status: &serde_json::Value) -> Deployment {
+        deployment(serde_json::json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "u", "annotations": {
+                "ipam.spidernet.io/subnet": r#"{"ipv4":["own"]}"#,
+                "ipam.spidernet.io/ippool-ip-number": "+2"}},
+            "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}}, "template": {
+                "metadata": {"labels": {"app": "web"}, "annotations": {
+                    "ipam.spidernet.io/subnet": r#"{"ipv4":["net4"]}"#}},
+                "spec": {"containers": []}}},
+            "status": status
+        }))
+    }
+
+    #[test]
+    fn the_template_s_annotation_wins_and_the_workload_s_own_fills_the_rest() {
+        let seen = seen(&web(&serde_json::json!({})), SizeRule::Flexible(1));
+        let wish = seen.wish.unwrap().unwrap();
+        assert_eq!(wish.items[0].ipv4.as_ref().unwrap().as_str(), "net4");
+        assert_eq!(wish.rule, SizeRule::Flexible(2));
+        assert_eq!(wish.selector.match_labels["app"], "web");
+        assert_eq!((seen.replicas, seen.surge), (3, 0));
+    }
+
+    #[test]
+    fn a_deployment_surges_while_pods_of_the_old_template_are_left() {
+        let surge = |replicas, updated| {
+            web(&serde_json::json!({"replicas": replicas, "updatedReplicas": updated})).surge()
+        };
+        assert_eq!(surge(3, 0), 1);
+        assert_eq!(surge(4, 3), 1);
+        assert_eq!(surge(3, 3), 0);
+        assert_eq!(surge(1, 1), 0);
+    }
+
+    #[test]
+    fn a_job_wants_as_many_as_run_at_once_and_none_when_it_ended() {
+        let job = |completions: i32, parallelism: i32, ended: bool| -> u32 {
+            let conditions = if ended {
+                serde_json::json!([{"type": "Complete", "status": "True"}])
+            } else {
+                serde_json::json!([])
+            };
+            let job: Job = serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "j"},
+                "spec": {"completions": completions, "parallelism": parallelism,
+                         "template": {"spec": {"containers": []}}},
+                "status": {"conditions": conditions}
+            }))
+            .unwrap();
+            job.replicas()
+        };
+        assert_eq!(job(1000, 4, false), 4);
+        assert_eq!(job(2, 4, false), 2);
+        assert_eq!(job(2, 4, true), 0);
+    }
+
+    #[test]
+    fn a_workload_on_the_host_network_asks_for_nothing() {
+        let mut web = web(&serde_json::json!({}));
+        web.spec
+            .as_mut()
+            .unwrap()
+            .template
+            .spec
+            .as_mut()
+            .unwrap()
+            .host_network = Some(true);
+        assert_eq!(seen(&web, SizeRule::Flexible(1)).wish, None);
+    }
+}
