@@ -167,8 +167,7 @@ fn only_a_socket_somebody_may_come_back_to_is_worth_another_try() {
 fn a_silent_agent_and_a_full_queue_end_at_the_limit() {
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("agent.sock");
-    // Nobody accepts: each call leaves its connection in the queue's place of
-    // the listener until it is closed, so the agent looks alive, but silent.
+    // The kernel completes the connection although nobody accepts it.
     let _listener = UnixListener::bind(&socket).unwrap();
     let call = || {
         SocketTransport
