@@ -66,8 +66,7 @@ deny: ## Licences, sources and duplicates of what we depend on (deny.toml)
 
 .PHONY: generate
 generate: ## Write the CRDs from the Rust types, for kubectl and for the chart
-	@$(CARGO) run --package orbweaver -- crds --dir crds
-	@$(CARGO) run --package orbweaver -- crds --dir helm/orbweaver/crds
+	@$(CARGO) run --package orbweaver -- crds --dir crds --dir helm/orbweaver/crds
 
 .PHONY: generate-check
 generate-check: ## Are the written CRDs those of the Rust types?

@@ -1,5 +1,8 @@
 //! conf.yml, and the default pools that values can ask for.
 
+use std::path::Path;
+
+use orbweaver::config::Config;
 use serde_json::{Value, json};
 
 use crate::chart::{Chart, at, refusal, render};
@@ -15,6 +18,12 @@ const DEFAULT_POOL: [&str; 3] = [
 fn the_configuration_has_exactly_the_keys_that_the_program_knows() {
     let Some(chart) = render(&[]) else { return };
     assert_eq!(chart.conf(), default_conf());
+}
+
+#[test]
+fn the_charts_defaults_are_the_programs() {
+    let Some(chart) = render(&[]) else { return };
+    assert_eq!(program(&chart), Config::default());
 }
 
 #[test]
@@ -48,6 +57,11 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             let mut expected = default_conf();
             expected[key] = serde_json::from_str(setting).unwrap();
             assert_eq!(chart.conf(), expected, "{flag}={setting}");
+            assert_eq!(
+                program(&chart) == Config::default(),
+                expected == default_conf(),
+                "{flag}={setting}"
+            );
         }
     }
 }
@@ -174,4 +188,13 @@ fn default_conf() -> Value {
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
     })
+}
+
+/// The configuration as the program reads it, which refuses what it doesn't know.
+fn program(chart: &Chart) -> Config {
+    Config::parse(
+        &chart.data("spiderpool-conf", "conf.yml"),
+        Path::new("conf.yml"),
+    )
+    .unwrap()
 }
