@@ -226,7 +226,7 @@ fn uid_of<W: Resource>(object: &W) -> Uid {
 
 impl Context {
     fn wake(&self, dirty: Dirty) {
-        for cidr in dirty {
+        for cidr in dirty.into_iter().filter(|cidr| self.index.serves(cidr)) {
             self.queue.add(cidr);
         }
     }
@@ -234,13 +234,36 @@ impl Context {
     /// Has a workload told what is wrong with its annotations.
     fn complain(&self, seen: &Seen) {
         if let Some(Err(error)) = &seen.wish {
-            let note = error.to_string();
-            // A full channel drops the notice, not the workload: the next change repeats it.
-            let _ = self
-                .complaints
-                .try_send((seen.clone(), "InvalidAnnotation", note));
+            self.say(seen, "InvalidAnnotation", error.to_string());
+        } else if self.writer.subnets.is_synced()
+            && let Some(subnet) = self.index.missing_subnet(seen)
+        {
+            self.say(seen, "SubnetNotFound", missing_subnet(&subnet));
         }
     }
+
+    fn complain_of_missing_subnets(&self) {
+        for (seen, subnet) in self.index.without_subnet() {
+            self.say(&seen, "SubnetNotFound", missing_subnet(&subnet));
+        }
+    }
+
+    fn say(&self, seen: &Seen, reason: &'static str, note: String) {
+        // A full channel drops the notice, not the workload: the next change repeats it.
+        if self
+            .complaints
+            .try_send((seen.clone(), reason, note))
+            .is_err()
+        {
+            tracing::warn!(workload = %seen.id, because = reason, "too many notices: not told");
+        }
+    }
+}
+
+fn missing_subnet(subnet: &SubnetName) -> String {
+    format!(
+        "SpiderSubnet {subnet} does not exist: create it, or name another one in the annotation"
+    )
 }
 
 /// Tells workloads what is wrong with them, off the path of passes.
@@ -261,21 +284,6 @@ async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
             () = tokio::time::sleep(RESYNC) => {}
         }
     }
-}
-
-impl Context {
-    fn complain_of_missing_subnets(&self) {
-        for (seen, subnet) in self.index.without_subnet() {
-            let note = missing_subnet(&subnet);
-            let _ = self.complaints.try_send((seen, "SubnetNotFound", note));
-        }
-    }
-}
-
-fn missing_subnet(subnet: &SubnetName) -> String {
-    format!(
-        "SpiderSubnet {subnet} does not exist: create it, or name another one in the annotation"
-    )
 }
 
 /// Hands keys to passes for as long as this replica leads.

@@ -236,3 +236,132 @@ pub fn only_allocations_between(read: &Pool, live: &Pool) -> bool {
         && live.excluded == read.excluded
         && live.terminating == read.terminating
 }
+
+#[cfg(test)]
+mod tests {
+    use ipam::addr::parse_list;
+    use ipam::subnet::Entry;
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool() -> SpiderIPPool {
+        serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": "p", "uid": "u", "resourceVersion": "7",
+                "annotations": {"team": "net", "orbweaver.io/epoch": "4"}},
+            "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.12"], "later": {"x": 1}},
+            "status": {"allocatedIPs": "{\"10.6.0.10\":{\"pod\":\"a/b\",\"podUid\":\"1\"}}"}
+        }))
+        .unwrap()
+    }
+
+    fn edited(edit: &PoolEdit) -> SpiderIPPool {
+        let raw = pool();
+        let parsed = convert::pool(&raw).unwrap();
+        edited_pool(&raw, &parsed, edit, None)
+    }
+
+    #[test]
+    fn an_edit_leaves_what_it_does_not_name() {
+        let ips = parse_list(&["10.6.0.10-10.6.0.11"], Family::V4).unwrap();
+        let edit = PoolEdit {
+            ips: Some(ips),
+            raise_epoch: true,
+            admit: true,
+            ..PoolEdit::default()
+        };
+        let pool = edited(&edit);
+        assert_eq!(pool.spec.ips.as_ref().unwrap(), &["10.6.0.10-10.6.0.11"]);
+        assert_eq!(pool.spec.unknown["later"], json!({"x": 1}));
+        assert_eq!(pool.annotations()["team"], "net");
+        assert_eq!(pool.annotations()[annotation::EPOCH], "5");
+        assert!(convert::pool(&pool).unwrap().is_admitted());
+    }
+
+    #[test]
+    fn adoption_inherits_only_what_the_pool_does_not_say() {
+        let subnet: SpiderSubnet = serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+            "metadata": {"name": "net4"},
+            "spec": {"subnet": "10.6.0.0/24", "gateway": "10.6.0.1", "routes": [{"dst": "10.7.0.0/16", "gw": "10.6.0.2"}]}
+        }))
+        .unwrap();
+        let mut raw = pool();
+        raw.spec.routes = Some(vec![]);
+        let parsed = convert::pool(&raw).unwrap();
+        let adopt = Some((SubnetName::from("net4"), Uid::from("s")));
+        let edit = PoolEdit {
+            adopt,
+            finalizer: Some(true),
+            ..PoolEdit::default()
+        };
+        let pool = edited_pool(&raw, &parsed, &edit, Some(&subnet));
+        assert_eq!(pool.spec.gateway.as_deref(), Some("10.6.0.1"));
+        assert_eq!(pool.spec.routes, Some(vec![]));
+        assert_eq!(
+            convert::pool(&pool).unwrap().adopted_by,
+            Some(SubnetName::from("net4"))
+        );
+        assert_eq!(pool.finalizers(), [names::FINALIZER]);
+    }
+
+    #[test]
+    fn each_ledger_write_raises_the_epoch_and_counts() {
+        let raw: SpiderSubnet = serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+            "metadata": {"name": "net4"}, "spec": {"subnet": "10.6.0.0/24"},
+            "status": {"ledgerEpoch": 3, "controlledIPPools": "{\"q\":{\"ips\":[\"10.6.0.20\"]}}"}
+        }))
+        .unwrap();
+        let parsed = convert::subnet(&raw).unwrap();
+        let ips = parse_list(&["10.6.0.10-10.6.0.12"], Family::V4).unwrap();
+        let entry = Entry {
+            ips,
+            application: None,
+        };
+        let needs = ipam::plan::Needs::Nothing;
+        let edit = LedgerEdit {
+            pool: "p".into(),
+            entry,
+            needs,
+        };
+        let status = with_ledger(&raw, &parsed, [&edit]).status.unwrap();
+        assert_eq!(
+            (status.ledger_epoch, status.allocated_ip_count),
+            (Some(4), Some(4))
+        );
+        assert_eq!(
+            status.controlled_ip_pools.unwrap(),
+            r#"{"p":{"ips":["10.6.0.10-10.6.0.12"]},"q":{"ips":["10.6.0.20"]}}"#
+        );
+    }
+
+    #[test]
+    fn a_status_without_news_is_not_written() {
+        let raw = pool();
+        let parsed = convert::pool(&raw).unwrap();
+        let now = Time(jiff::Timestamp::UNIX_EPOCH);
+        let first = pool_status(&raw, &parsed, &[], &now).unwrap();
+        assert_eq!(first.status.as_ref().unwrap().total_ip_count, Some(3));
+        assert_eq!(pool_status(&first, &parsed, &[], &now), None);
+    }
+
+    #[test]
+    fn a_later_version_may_take_an_added_address_only_if_nothing_was_taken_away() {
+        let read = convert::pool(&pool()).unwrap();
+        let mut live = pool();
+        live.metadata.resource_version = Some("9".to_owned());
+        live.status.as_mut().unwrap().allocated_ips = None;
+        assert!(only_allocations_between(
+            &read,
+            &convert::pool(&live).unwrap()
+        ));
+        live.annotations_mut()
+            .insert(annotation::EPOCH.to_owned(), "5".to_owned());
+        assert!(!only_allocations_between(
+            &read,
+            &convert::pool(&live).unwrap()
+        ));
+    }
+}

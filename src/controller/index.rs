@@ -131,6 +131,11 @@ impl Index {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// True where the family of `cidr` is on.
+    pub fn serves(&self, cidr: &IpNet) -> bool {
+        self.features.serves(Family::of(cidr.addr()))
+    }
+
     /// A subnet appeared, changed or went.
     pub fn subnet(&self, name: &str, new: Option<&Arc<SpiderSubnet>>) -> Dirty {
         let mut state = self.state();
@@ -568,3 +573,6 @@ fn pod_seen(pod: &Pod) -> PodSeen {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,168 @@
+use ipam::annotation::SizeRule;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use serde_json::json;
+
+use super::*;
+use crate::controller::workload;
+
+fn features() -> Features {
+    Features {
+        ipv4: true,
+        ipv6: true,
+        subnets: Switch::On,
+        auto_pools: Switch::On,
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(json: serde_json::Value) -> T {
+    serde_json::from_value(json).unwrap()
+}
+
+fn net4() -> Arc<SpiderSubnet> {
+    Arc::new(read(json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+        "metadata": {"name": "net4", "uid": "s", "resourceVersion": "1"},
+        "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.19"]}
+    })))
+}
+
+fn web(replicas: u32) -> Seen {
+    let deployment: Deployment = read(json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "d"},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": {
+            "metadata": {"annotations": {"ipam.spidernet.io/subnet": r#"{"ipv4":["net4"]}"#}},
+            "spec": {"containers": []}}}
+    }));
+    workload::seen(&deployment, SizeRule::Flexible(1))
+}
+
+fn web_set() -> Seen {
+    let set: ReplicaSet = read(json!({
+        "metadata": {"name": "web-1", "namespace": "shop", "uid": "r", "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d", "controller": true}]},
+        "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": {
+            "metadata": {"annotations": {"ipam.spidernet.io/subnet": r#"{"ipv4":["net4"]}"#}},
+            "spec": {"containers": []}}}
+    }));
+    workload::seen(&set, SizeRule::Flexible(1))
+}
+
+fn pod(uid: &str, phase: &str, ip: Option<&str>) -> Arc<Pod> {
+    let ips: Vec<_> = ip.iter().map(|ip| json!({"ip": ip})).collect();
+    Arc::new(read(json!({
+        "metadata": {"name": uid, "namespace": "shop", "uid": uid, "ownerReferences": [
+            {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "r", "controller": true}]},
+        "status": {"phase": phase, "podIPs": ips}
+    })))
+}
+
+fn cidr() -> IpNet {
+    "10.6.0.0/24".parse().unwrap()
+}
+
+fn with_web() -> Index {
+    let index = Index::new(features());
+    index.subnet("net4", Some(&net4()));
+    index.workload(&Uid::from("d"), Some(web(2)));
+    index.workload(&Uid::from("r"), Some(web_set()));
+    index
+}
+
+#[test]
+fn a_deployment_is_served_and_its_replica_set_is_not() {
+    let seen = with_web().observe(&cidr());
+    let names: Vec<String> = seen
+        .snapshot
+        .demands
+        .iter()
+        .map(|d| d.workload.to_string())
+        .collect();
+    assert_eq!(names, ["Deployment shop/web"]);
+}
+
+#[test]
+fn pods_of_the_replica_set_count_for_the_deployment_while_they_live() {
+    let index = with_web();
+    assert_eq!(
+        index.pod(
+            &Uid::from("p"),
+            Some(&pod("p", "Running", Some("10.6.0.10")))
+        ),
+        [cidr()].into()
+    );
+    let seen = index.observe(&cidr());
+    assert_eq!(
+        seen.snapshot.demands[0].pods.living,
+        [Uid::from("p")].into()
+    );
+    assert!(seen.snapshot.on_pods.contains("10.6.0.10".parse().unwrap()));
+    index.pod(
+        &Uid::from("p"),
+        Some(&pod("p", "Succeeded", Some("10.6.0.10"))),
+    );
+    let seen = index.observe(&cidr());
+    assert!(seen.snapshot.demands[0].pods.living.is_empty());
+    assert!(seen.snapshot.on_pods.is_empty());
+}
+
+#[test]
+fn a_change_that_alters_no_plan_wakes_nobody() {
+    let index = with_web();
+    assert!(index.workload(&Uid::from("d"), Some(web(2))).is_empty());
+    assert_eq!(
+        index.workload(&Uid::from("d"), Some(web(3))),
+        [cidr()].into()
+    );
+    let running = pod("p", "Running", None);
+    index.pod(&Uid::from("p"), Some(&running));
+    assert!(index.pod(&Uid::from("p"), Some(&running)).is_empty());
+}
+
+#[test]
+fn a_subnet_that_is_not_there_is_named_until_it_is() {
+    let index = Index::new(features());
+    index.workload(&Uid::from("d"), Some(web(2)));
+    index.workload(&Uid::from("r"), Some(web_set()));
+    assert_eq!(
+        index.missing_subnet(&web(2)),
+        Some(SubnetName::from("net4"))
+    );
+    assert_eq!(index.without_subnet().len(), 1);
+    index.subnet("net4", Some(&net4()));
+    assert!(index.without_subnet().is_empty());
+    assert_eq!(index.observe(&cidr()).snapshot.demands.len(), 1);
+}
+
+#[test]
+fn everything_is_forgotten_again() {
+    let index = with_web();
+    index.pod(
+        &Uid::from("p"),
+        Some(&pod("p", "Running", Some("10.6.0.10"))),
+    );
+    assert_eq!(index.pod(&Uid::from("p"), None), [cidr()].into());
+    assert_eq!(index.workload(&Uid::from("d"), None), [cidr()].into());
+    index.workload(&Uid::from("r"), None);
+    assert_eq!(index.subnet("net4", None), [cidr()].into());
+    let state = index.state();
+    assert!(state.asking.is_empty() && state.children.is_empty() && state.pods_of_owner.is_empty());
+    assert!(state.on_pods.is_empty() && state.pods.is_empty() && state.workloads.is_empty());
+}
+
+#[test]
+fn switched_off_features_ask_for_nothing() {
+    let off = Features {
+        auto_pools: Switch::Off,
+        ..features()
+    };
+    let index = Index::new(off);
+    index.subnet("net4", Some(&net4()));
+    index.workload(&Uid::from("d"), Some(web(2)));
+    assert!(index.observe(&cidr()).snapshot.demands.is_empty());
+    let index = Index::new(Features {
+        subnets: Switch::Off,
+        ..features()
+    });
+    index.subnet("net4", Some(&net4()));
+    assert_eq!(index.observe(&cidr()).snapshot.subnet, SubnetSeen::None);
+}
