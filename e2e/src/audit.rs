@@ -1,0 +1,191 @@
+//! Calls to the API server as it counted them itself: the audit log, one line a finished call.
+//!
+//! Kubernetes' own components are left out of the log by its policy; what remains are the product's
+//! roles, scenarios and a person's `kubectl`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+/// The log of the cluster in `run`.
+pub fn log_of(run: &Path) -> PathBuf {
+    run.join("log/audit.log")
+}
+
+/// A kind of call.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// What was done: `get`, `list`, `watch`, `create`, `update`, …
+    pub verb: String,
+    /// To what: the resource, with its subresource after a slash.
+    pub resource: String,
+    /// How it ended, as an HTTP status.
+    pub code: u64,
+}
+
+/// Calls by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Calls(BTreeMap<Call, u64>);
+
+impl Calls {
+    /// Calls of any kind.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Calls that satisfy a condition.
+    pub fn count(&self, wanted: impl Fn(&Call) -> bool) -> u64 {
+        self.0
+            .iter()
+            .filter(|(call, _)| wanted(call))
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn add(&mut self, call: Call) {
+        *self.0.entry(call).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Calls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (
+            Call {
+                verb,
+                resource,
+                code,
+            },
+            count,
+        ) in &self.0
+        {
+            writeln!(f, "{count:>8}  {verb:<8} {code}  {resource}")?;
+        }
+        write!(f, "{:>8}  in all", self.total())
+    }
+}
+
+/// A place in the log, from which to count.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark(u64);
+
+/// The log as a source of counts.
+#[derive(Clone, Debug)]
+pub struct AuditLog {
+    file: PathBuf,
+}
+
+impl AuditLog {
+    /// The log in this file.
+    pub fn new(file: PathBuf) -> Self {
+        Self { file }
+    }
+
+    /// The end of the log now.
+    pub fn mark(&self) -> Result<Mark> {
+        let metadata = self.file.metadata();
+        metadata
+            .map(|it| Mark(it.len()))
+            .with_context(|| format!("no log {}", self.file.display()))
+    }
+
+    /// Calls since a mark by the users that `who` accepts.
+    pub fn calls_since(&self, mark: Mark, who: impl Fn(&str) -> bool) -> Result<Calls> {
+        let mut log = File::open(&self.file)
+            .with_context(|| format!("cannot open {}", self.file.display()))?;
+        log.seek(SeekFrom::Start(mark.0))
+            .context("cannot find the mark in the audit log")?;
+        let mut calls = Calls::default();
+        for line in BufReader::new(log).lines() {
+            let line = line.context("cannot read the audit log")?;
+            // The last line may not be whole yet.
+            if let Ok(event) = serde_json::from_str::<Value>(&line)
+                && event
+                    .pointer("/user/username")
+                    .and_then(Value::as_str)
+                    .is_some_and(&who)
+            {
+                calls.add(call_of(&event));
+            }
+        }
+        Ok(calls)
+    }
+}
+
+/// The name of a service account, as the API server calls its user.
+pub fn service_account(namespace: &str, name: &str) -> String {
+    format!("system:serviceaccount:{namespace}:{name}")
+}
+
+fn call_of(event: &Value) -> Call {
+    let text = |at: &str| {
+        event
+            .pointer(at)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    let (resource, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
+    let resource = match (resource, sub) {
+        ("", _) => text("/requestURI")
+            .split('?')
+            .next()
+            .unwrap_or_default()
+            .to_owned(),
+        (resource, "") => resource.to_owned(),
+        (resource, sub) => format!("{resource}/{sub}"),
+    };
+    Call {
+        verb: text("/verb").to_owned(),
+        resource,
+        code: event
+            .pointer("/responseStatus/code")
+            .and_then(Value::as_u64)
+            .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn event(user: &str, verb: &str, sub: &str, code: u64) -> String {
+        json!({
+            "user": { "username": user }, "verb": verb, "responseStatus": { "code": code },
+            "objectRef": { "resource": "spiderippools", "subresource": sub },
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn calls_are_counted_by_user_and_kind_from_a_mark_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AuditLog::new(folder.path().join("audit.log"));
+        let mut lines = vec![event("agent", "update", "status", 200)];
+        fs::write(&log.file, lines.join("\n") + "\n").unwrap();
+        let mark = log.mark().unwrap();
+        lines.extend([
+            event("agent", "update", "status", 409),
+            event("agent", "update", "status", 409),
+            event("somebody", "get", "", 200),
+            "{\"user\": {\"username\": \"ag".to_owned(),
+        ]);
+        fs::write(&log.file, lines.join("\n")).unwrap();
+        let calls = log.calls_since(mark, |user| user == "agent").unwrap();
+        assert_eq!(calls.total(), 2);
+        let conflicts = calls.count(|call| call.code == 409);
+        assert_eq!(conflicts, 2);
+        assert!(
+            calls
+                .to_string()
+                .starts_with("       2  update   409  spiderippools/status\n")
+        );
+    }
+}

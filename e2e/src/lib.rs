@@ -1,0 +1,25 @@
+//! The harness: a real Kubernetes on one machine, and the scenarios that judge the product on it.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`tools`], [`host`], [`paths`] | the cluster's binaries, what the machine must offer, folders |
+//! | [`cluster`] | control plane and nodes: up, in use, down |
+//! | [`image`], [`cni`] | images without a builder, CNI configurations |
+//! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
+//! | [`command`], [`digest`], [`process`], [`progress`], [`wait`] | helpers |
+//!
+//! It knows the product by its chart, its binaries and what `kubectl` shows, never by its code.
+
+pub mod audit;
+pub mod cluster;
+pub mod cni;
+pub mod command;
+pub mod digest;
+pub mod host;
+pub mod image;
+pub mod logs;
+pub mod paths;
+pub mod process;
+pub mod progress;
+pub mod tools;
+pub mod wait;

@@ -1,0 +1,93 @@
+//! `e2e`: brings a real cluster up and down, and runs scenarios on it.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use e2e::cluster::{Cluster, guard, inside};
+use e2e::paths::Paths;
+use e2e::progress::{say, show};
+use e2e::tools::Tools;
+use e2e::wait;
+
+/// A real Kubernetes on this machine, and the scenarios that run on it.
+#[derive(Debug, Parser)]
+#[command(name = "e2e", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the cluster's binaries, if they are not there yet
+    Tools,
+    /// Bring the cluster up
+    Up {
+        /// Leave it up and return; without this, it stays until Ctrl-C
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Remove the cluster, whoever left it
+    Down,
+    /// What the cluster's own processes run
+    #[command(subcommand, hide = true)]
+    Inside(Inside),
+}
+
+#[derive(Debug, Subcommand)]
+enum Inside {
+    /// Start the namespaces, and remove everything in the end
+    Guard {
+        /// The cluster's folder
+        run: PathBuf,
+    },
+    /// Be the first process of a PID namespace
+    Init(inside::Setup),
+}
+
+fn main() -> ExitCode {
+    match act(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(format_args!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn act(command: Command) -> Result<()> {
+    match command {
+        Command::Inside(Inside::Guard { run }) => guard::live(&run),
+        Command::Inside(Inside::Init(setup)) => inside::live(&setup),
+        Command::Tools => Tools::ensure(&Paths::find()?).map(|_| ()),
+        Command::Up { keep } => up(keep),
+        Command::Down => {
+            let was = Cluster::down(&Paths::find()?)?;
+            say(if was {
+                "the cluster is gone"
+            } else {
+                "there is no cluster"
+            });
+            Ok(())
+        }
+    }
+}
+
+fn up(keep: bool) -> Result<()> {
+    wait::catch_signals()?;
+    let cluster = Cluster::open(&Paths::find()?)?;
+    show(format_args!(
+        "export KUBECONFIG={}",
+        cluster.kubectl().config().display()
+    ));
+    if keep {
+        return cluster.keep();
+    }
+    say("up until Ctrl-C");
+    while !wait::interrupted() {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
+    cluster.end()
+}
