@@ -7,6 +7,7 @@ use std::net::IpAddr;
 
 use crate::addr::AddrSet;
 use crate::name::{Nic, PoolName, SubnetName, Uid};
+use crate::overlap;
 use crate::pool::Pool;
 use crate::subnet::Subnet;
 
@@ -118,7 +119,7 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Every broken invariant, sorted. Cost: O(pools² · ranges) in the worst case, O(records) else.
+/// Every broken invariant, sorted. Cost: O(n log n) over all ranges and records.
 pub fn audit(world: &World) -> Vec<Violation> {
     let mut found = vec![];
     records(world, &mut found);
@@ -210,12 +211,9 @@ fn ledger(world: &World, subnet: &Subnet, found: &mut Vec<Violation>) {
 }
 
 fn for_pairs(sets: &[(&PoolName, AddrSet)], mut on: impl FnMut(PoolName, PoolName, AddrSet)) {
-    for (index, (first, a)) in sets.iter().enumerate() {
-        for (second, b) in sets.iter().skip(index.saturating_add(1)) {
-            let overlap = a.intersection(b);
-            if !overlap.is_empty() {
-                on((*first).clone(), (*second).clone(), overlap);
-            }
+    for ((a, b), overlap) in overlap::pairs(sets.iter().map(|(_, set)| set)) {
+        if let (Some((first, _)), Some((second, _))) = (sets.get(a), sets.get(b)) {
+            on((*first).clone(), (*second).clone(), overlap);
         }
     }
 }

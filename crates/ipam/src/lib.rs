@@ -31,6 +31,7 @@ pub mod audit;
 pub mod demand;
 pub mod ledger;
 pub mod name;
+mod overlap;
 pub mod plan;
 pub mod pool;
 pub mod record;

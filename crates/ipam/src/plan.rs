@@ -23,6 +23,7 @@ mod admit;
 mod pass;
 mod resize;
 mod retire;
+mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -36,7 +37,7 @@ use crate::affinity::Selector;
 use crate::annotation::SizeRule;
 use crate::demand::PodCount;
 use crate::name::{Nic, PoolName, SubnetName, Uid, Version, WorkloadId};
-use crate::pool::{Owner, Pool, Route};
+use crate::pool::{Owner, Pool, Route, admission_hash};
 use crate::subnet::{Entry, Subnet};
 
 /// How long a pool must have had more than it needs before it shrinks: an autoscaler that goes down
@@ -87,7 +88,8 @@ pub struct Snapshot {
     /// Pools with the CIDR that did not parse, with the reason: they keep what the ledger gives
     /// them and are otherwise left alone.
     pub unreadable: BTreeMap<PoolName, String>,
-    /// True where the pools are a live, consistent list and not a cache.
+    /// True where the pools are a live, consistent list and not a cache; and where there is no
+    /// subnet, that was read live too, after the pools.
     pub live: bool,
     /// Reserved addresses.
     pub reserved: AddrSet,
@@ -140,6 +142,8 @@ pub enum Reason {
     Admit,
     /// Addresses that no pool has any more return to the subnet.
     TakeBack,
+    /// The pool must not serve before it is settled whose its addresses are.
+    Revoke,
     /// A new workload of the same name continues with a kept pool.
     Continue {
         /// Who.
@@ -147,7 +151,7 @@ pub enum Reason {
     },
     /// An object is being deleted and nothing holds it any more.
     LastHolderGone,
-    /// A new subnet or pool is put under our finalizer and label.
+    /// Finalizer, labels or the told size are put right.
     Protect,
 }
 
@@ -160,9 +164,10 @@ impl fmt::Display for Reason {
             Self::Retire => f.write_str("its workload is gone or asks for another pool"),
             Self::Admit => f.write_str("admitted as it stands"),
             Self::TakeBack => f.write_str("addresses no pool has any more return to the subnet"),
+            Self::Revoke => f.write_str("not admitted until it is settled whose its addresses are"),
             Self::Continue { workload } => write!(f, "{workload} continues with this pool"),
             Self::LastHolderGone => f.write_str("deleted, and nothing holds it any more"),
-            Self::Protect => f.write_str("put under the finalizer"),
+            Self::Protect => f.write_str("finalizer, labels and told size put right"),
         }
     }
 }
@@ -195,9 +200,9 @@ pub struct NewPool {
 pub struct PoolEdit {
     /// `spec.ips`.
     pub ips: Option<AddrSet>,
-    /// Set annotation `admitted` to the hash of the result.
+    /// Admit the result: see [`PoolEdit::mark`].
     pub admit: bool,
-    /// Raise the epoch: the write takes addresses away.
+    /// Raise the epoch: the write takes addresses away, or takes back an admission.
     pub raise_epoch: bool,
     /// Label and owner reference of the subnet; gateway and routes where the pool has none.
     pub adopt: Option<(SubnetName, Uid)>,
@@ -214,6 +219,45 @@ impl PoolEdit {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// What the edit does to annotation `admitted` of `pool`.
+    ///
+    /// A write that takes something away and does not admit the result removes the mark. Left
+    /// there, it would admit the pool again once a person puts the old spec back, although its
+    /// addresses are another's by then.
+    pub fn mark(&self, pool: &Pool) -> Mark {
+        if self.admit {
+            let ips = self.ips.as_ref().unwrap_or(&pool.ips);
+            Mark::Set(admission_hash(&pool.uid, ips, &pool.excluded))
+        } else if self.raise_epoch {
+            Mark::Remove
+        } else {
+            Mark::Keep
+        }
+    }
+}
+
+/// What becomes of annotation `admitted`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mark {
+    /// It stays as it is.
+    Keep,
+    /// It gets this value.
+    Set(String),
+    /// It goes.
+    Remove,
+}
+
+/// May a [`Step::After`] that was decided on `read` be written to `live`, a later version?
+///
+/// Only if nothing but allocations happened in between: those move the version and take nothing
+/// that the write adds. Taking back moves the epoch, and what a person edits shows in the spec.
+pub fn only_allocations_between(read: &Pool, live: &Pool) -> bool {
+    read.uid == live.uid
+        && read.epoch == live.epoch
+        && read.ips == live.ips
+        && read.excluded == live.excluded
+        && read.terminating == live.terminating
 }
 
 /// A fenced write of one pool.
@@ -236,7 +280,7 @@ pub enum Needs {
     Nothing,
     /// The pool's write of the first stage has landed in this pass.
     Written,
-    /// A live read says that the pool does not exist.
+    /// A live read says that no pool of this name with this CIDR exists.
     Absent,
 }
 
@@ -265,6 +309,8 @@ pub enum Step {
     Create(Box<NewPool>),
     /// Write a pool before the ledger.
     Before(Box<PoolWrite>),
+    /// Go on only if everything above has landed in this very pass.
+    Barrier,
     /// Write the ledger, leaving out edits whose need is not met.
     Ledger {
         /// As read.
@@ -272,7 +318,8 @@ pub enum Step {
         /// Edits by pool.
         edits: Vec<LedgerEdit>,
     },
-    /// Write a pool after the ledger; skipped where a ledger edit of this pool was left out.
+    /// Write a pool after the ledger; skipped where a ledger edit of this pool was left out, or the
+    /// ledger was not written.
     After(Box<PoolWrite>),
     /// Delete a pool without records at the version read.
     Delete {

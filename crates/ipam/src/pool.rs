@@ -175,10 +175,10 @@ impl Pool {
         self.records.count()
     }
 
-    /// The hash of `ips` and `excludeIPs` that annotation `admitted` must carry before an agent
-    /// allocates: a pool edited since it was admitted is not.
+    /// The hash of uid, `ips` and `excludeIPs` that annotation `admitted` must carry before an agent
+    /// allocates: a pool edited since it was admitted is not, nor is a copy of an admitted one.
     pub fn admission_hash(&self) -> String {
-        admission_hash(&self.ips, &self.excluded)
+        admission_hash(&self.uid, &self.ips, &self.excluded)
     }
 
     /// True where the controller admitted the pool as it stands.
@@ -188,9 +188,9 @@ impl Pool {
 }
 
 /// See [`Pool::admission_hash`].
-pub fn admission_hash(ips: &AddrSet, excluded: &AddrSet) -> String {
+pub fn admission_hash(uid: &Uid, ips: &AddrSet, excluded: &AddrSet) -> String {
     stable_hash(&format!(
-        "{}|{}",
+        "{uid}|{}|{}",
         ips.to_texts().join(","),
         excluded.to_texts().join(",")
     ))

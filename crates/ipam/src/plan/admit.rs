@@ -3,149 +3,144 @@
 //! A pool is admitted when the ledger shows all it owns and all that is in use, and nothing of that
 //! belongs to another. Agents allocate only from admitted pools, so of two pools that overlap one
 //! serves and the other says why it does not.
+//!
+//! Admission always follows a ledger write of the same pass. The ledger may show the pool's claims
+//! already, but only a write at the version read proves that nobody is about to take them back.
 
 use super::pass::{Pass, application, fence, in_order};
-use super::{Condition, ConditionKind, Needs, Plan, PoolEdit, PoolWrite, Reason, Snapshot, Step};
-use crate::addr::AddrSet;
-use crate::name::PoolName;
+use super::standing::{self, Standing};
+use super::{
+    Condition, ConditionKind, Needs, Plan, PoolEdit, PoolWrite, Reason, Snapshot, Step, retire,
+};
 use crate::pool::Pool;
-
-/// How a pool stands beside the others.
-pub(super) enum Standing {
-    /// What it owns is its own.
-    Own,
-    /// Something belongs to another: the conditions say what and to whom.
-    Conflicts(Vec<Condition>),
-}
-
-/// Does all that `pool` claims belong to it alone? Only what the ledger does not give it already
-/// is compared with the others. Cost: O(1) for a pool in order, else O(pools of the CIDR).
-pub(super) fn standing(
-    pass: &Pass<'_>,
-    pool: &Pool,
-    claimed: &AddrSet,
-    entry: &AddrSet,
-) -> Standing {
-    let new = claimed.difference(entry);
-    if new.is_empty() {
-        return Standing::Own;
-    }
-    let of_ledger = pass.ledger.iter().filter(|(name, _)| **name != pool.name);
-    let in_ledger = of_ledger
-        .map(|(name, e)| (name, e.ips.intersection(&new)))
-        .find(|(_, overlap)| !overlap.is_empty());
-    let older = pass
-        .snapshot
-        .pools
-        .values()
-        .filter(|other| precedes(other, pool))
-        .map(|other| (&other.name, other.claimed().intersection(&new)))
-        .find(|(_, overlap)| !overlap.is_empty());
-    if let Some((other, overlap)) = in_ledger.or(older) {
-        return Standing::Conflicts(conflict(&format!("IPPool {other}"), &overlap));
-    }
-    let elsewhere = pass.snapshot.elsewhere.intersection(&new);
-    if !elsewhere.is_empty() {
-        return Standing::Conflicts(conflict("an object with another CIDR", &elsewhere));
-    }
-    Standing::Own
-}
-
-/// Is `a` served before `b` where both want the same address and the ledger names neither?
-fn precedes(a: &Pool, b: &Pool) -> bool {
-    let key = |p: &Pool| (!p.is_admitted(), p.created, p.name.clone());
-    a.name != b.name && key(a) < key(b)
-}
-
-fn conflict(with: &str, overlap: &AddrSet) -> Vec<Condition> {
-    let message = format!(
-        "{overlap} belongs to {with}: no address is given out until spec.ips or spec.excludeIPs of \
-         one of them leaves it out"
-    );
-    [
-        (ConditionKind::Ready, false),
-        (ConditionKind::Conflicting, true),
-    ]
-    .into_iter()
-    .map(|(kind, holds)| Condition {
-        kind,
-        holds,
-        reason: "Overlap",
-        message: message.clone(),
-    })
-    .collect()
-}
+use crate::subnet::SubnetLedger;
 
 /// A pool without a workload: adopted by the subnet and admitted, or told why not.
-pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool) {
+pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
     if pool.terminating {
-        super::retire::terminating(pass, pool);
+        retire::terminating(pass, pool, standing);
         return;
     }
-    let (claimed, entry) = (pool.claimed(), pass.entry(&pool.name));
+    if !standing.is_clear() {
+        refused(pass, pool, standing);
+        return;
+    }
     let subnet = pass.subnet;
-    match standing(pass, pool, &claimed, &entry) {
-        Standing::Conflicts(conditions) => pass.say(&pool.name, conditions),
-        Standing::Own => {
-            let edit = PoolEdit {
-                adopt: (pool.adopted_by.as_ref() != Some(&subnet.name))
-                    .then(|| (subnet.name.clone(), subnet.uid.clone())),
-                finalizer: (!pool.finalizer).then_some(true),
-                admit: !pool.is_admitted(),
-                ..PoolEdit::default()
-            };
-            pass.say(
-                &pool.name,
-                in_order("Admitted", "addresses may be given out"),
-            );
-            enter(pass, pool, &claimed, &entry, edit, Reason::Admit);
-        }
+    // A subnet that goes would take along what it has adopted.
+    let adopt = !subnet.terminating && pool.adopted_by.as_ref() != Some(&subnet.name);
+    let edit = PoolEdit {
+        adopt: adopt.then(|| (subnet.name.clone(), subnet.uid.clone())),
+        finalizer: (!pool.finalizer).then_some(true),
+        admit: !pool.is_admitted(),
+        ..PoolEdit::default()
+    };
+    pass.say(
+        &pool.name,
+        in_order("Admitted", "addresses may be given out"),
+    );
+    let because = if edit.admit {
+        Reason::Admit
+    } else {
+        Reason::Protect
+    };
+    enter(pass, pool, standing, edit, because);
+}
+
+/// A pool that claims what is another's: not admitted, but what it has in use stays its own, and
+/// what it no longer claims returns, so that two pools cannot wait for each other.
+pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+    pass.say(&pool.name, standing.conditions());
+    let in_use = pool.records.addresses().union(&pass.snapshot.on_pods);
+    let keep = standing
+        .entry
+        .intersection(&standing.claimed.union(&in_use));
+    let keep = keep.union(&pool.records.addresses().difference(&standing.foreign));
+    let edit = PoolEdit {
+        finalizer: (!pool.finalizer).then_some(true),
+        ..PoolEdit::default()
+    };
+    if pool.is_admitted() || !standing.entry.is_subset(&keep) {
+        let because = if pool.is_admitted() {
+            Reason::Revoke
+        } else {
+            Reason::TakeBack
+        };
+        pass.take_back(pool, &keep, edit, because);
+        return;
+    }
+    if keep != standing.entry {
+        pass.edit(
+            &pool.name,
+            keep,
+            application(pool.owner.as_ref()),
+            Needs::Nothing,
+        );
+    }
+    if !edit.is_empty() {
+        pass.after(&pool.name, Some(fence(pool)), edit, Reason::Protect);
     }
 }
 
 /// Makes the pool's entry equal to what it claims, and writes `edit` on the pool: what joins the
 /// entry goes to the ledger first, what leaves it leaves behind a write that fences the pool.
+///
+/// An address that some Pod still has stays in the entry even where the pool lost its record.
 pub(super) fn enter(
     pass: &mut Pass<'_>,
     pool: &Pool,
-    claimed: &AddrSet,
-    entry: &AddrSet,
+    standing: &Standing,
     edit: PoolEdit,
     because: Reason,
 ) {
-    if !entry.is_subset(claimed) {
-        // What the pool no longer has returns; should it also have gained something, that joins
-        // with the same ledger write and is admitted by the next pass.
-        let admit = edit.admit && claimed.is_subset(entry);
-        let edit = PoolEdit { admit, ..edit };
-        pass.take_back(pool, claimed.clone(), edit, Reason::TakeBack);
+    let (claimed, entry) = (&standing.claimed, &standing.entry);
+    let keep = claimed.union(&entry.intersection(&pass.snapshot.on_pods));
+    if !entry.is_subset(&keep) {
+        // Should the pool also have gained something, that joins with the same ledger write and is
+        // admitted by the next pass.
+        pass.take_back(pool, &keep, edit, Reason::TakeBack);
         return;
     }
-    if claimed != entry {
-        let application = application(pool.owner.as_ref());
-        pass.edit(&pool.name, claimed.clone(), application, Needs::Nothing);
+    if keep != *entry || (edit.admit && !claimed.is_empty()) {
+        pass.edit(
+            &pool.name,
+            keep,
+            application(pool.owner.as_ref()),
+            Needs::Nothing,
+        );
     }
     if !edit.is_empty() {
         pass.after(&pool.name, Some(fence(pool)), edit, because);
     }
 }
 
+/// True where the pool carries an admission of another time: should its spec be put back to what
+/// it was then, agents would take it as admitted.
+pub(super) fn has_stale_mark(pool: &Pool) -> bool {
+    pool.admitted.is_some() && !pool.is_admitted() && !pool.terminating
+}
+
+/// Removes the mark of admission, and fences the pool against any write decided on before.
+pub(super) fn revocation(pool: &Pool) -> Step {
+    let edit = PoolEdit {
+        raise_epoch: true,
+        ..PoolEdit::default()
+    };
+    Step::Before(write(pool, edit, Reason::Revoke))
+}
+
 /// Plans for a CIDR that no subnet has: pools stand alone, the older of two that overlap serves.
 ///
-/// An unadmitted pool is judged against a live list only.
+/// There is no ledger to tell two controllers apart, so the pools themselves are the fence: before
+/// a pool is admitted, every pool that could still be admitted beside it by a delayed write, or by
+/// a person who takes an edit back, is written.
 pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
-    let mut held = snapshot.elsewhere.clone();
-    let mut owners: Vec<(PoolName, AddrSet)> = vec![];
-    let mut pools: Vec<&Pool> = snapshot.pools.values().collect();
-    pools.sort_by_key(|p| (!p.is_admitted(), p.created, p.name.clone()));
-    for pool in pools {
-        let claimed = pool.claimed();
-        let overlap = claimed.intersection(&held);
-        let edit = PoolEdit {
-            finalizer: (!pool.finalizer && !pool.terminating).then_some(true),
-            admit: !pool.is_admitted() && !pool.terminating,
-            ..PoolEdit::default()
+    let pools = &snapshot.pools;
+    let standings = standing::judge(pools, &SubnetLedger::default(), &snapshot.elsewhere);
+    let (mut winners, mut losers) = (vec![], vec![]);
+    for (name, pool) in pools {
+        let Some(standing) = standings.get(name) else {
+            continue;
         };
         if pool.terminating {
             if pool.finalizer && pool.records.is_empty() {
@@ -153,42 +148,98 @@ pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
                     finalizer: Some(false),
                     ..PoolEdit::default()
                 };
-                plan.steps.push(write(pool, edit, Reason::LastHolderGone));
+                plan.steps
+                    .push(Step::Before(write(pool, edit, Reason::LastHolderGone)));
             }
-        } else if overlap.is_empty() || pool.is_admitted() {
-            let message = "addresses may be given out";
-            plan.pools
-                .insert(pool.name.clone(), in_order("Admitted", message));
-            if edit.admit && !snapshot.live {
-                return Plan {
-                    needs_live: true,
-                    ..Plan::default()
+        } else if !standing.is_clear() {
+            plan.pools.insert(name.clone(), standing.conditions());
+            losers.push(pool);
+        } else if pool.is_admitted() {
+            let said = in_order("Admitted", "addresses may be given out");
+            plan.pools.insert(name.clone(), said);
+            if !pool.finalizer {
+                let edit = PoolEdit {
+                    finalizer: Some(true),
+                    ..PoolEdit::default()
                 };
-            }
-            if !edit.is_empty() {
-                plan.steps.push(write(pool, edit, Reason::Admit));
+                plan.steps
+                    .push(Step::Before(write(pool, edit, Reason::Protect)));
             }
         } else {
-            let with = owners
-                .iter()
-                .find(|(_, set)| !set.is_disjoint(&claimed))
-                .map_or("an object with another CIDR".to_owned(), |(p, _)| {
-                    format!("IPPool {p}")
-                });
-            plan.pools
-                .insert(pool.name.clone(), conflict(&with, &overlap));
+            winners.push(pool);
         }
-        held = held.union(&claimed);
-        owners.push((pool.name.clone(), claimed));
     }
+    let two_serve = losers.iter().any(|pool| pool.is_admitted());
+    if (two_serve || !winners.is_empty()) && !snapshot.live {
+        return Plan {
+            needs_live: true,
+            ..Plan::default()
+        };
+    }
+    if let Some((unreadable, reason)) = snapshot.unreadable.first_key_value() {
+        for pool in winners.drain(..) {
+            plan.pools
+                .insert(pool.name.clone(), waits_for(unreadable.as_str(), reason));
+        }
+    }
+    admit_alone(&mut plan, &winners, &losers);
     plan
 }
 
-fn write(pool: &Pool, edit: PoolEdit, because: Reason) -> Step {
-    Step::Before(Box::new(PoolWrite {
+fn admit_alone(plan: &mut Plan, winners: &[&Pool], losers: &[&Pool]) {
+    let stale = winners.iter().filter(|pool| has_stale_mark(pool)).count();
+    // Its own mark harms nobody where the pool is the only one to be admitted.
+    let settled = |pool: &Pool| !has_stale_mark(pool) || (stale == 1 && winners.len() == 1);
+    let mut fenced: Vec<&Pool> = winners
+        .iter()
+        .copied()
+        .filter(|pool| !settled(pool))
+        .collect();
+    let any = winners.iter().any(|pool| settled(pool)) || !fenced.is_empty();
+    fenced.extend(
+        losers
+            .iter()
+            .copied()
+            .filter(|pool| any || pool.is_admitted()),
+    );
+    plan.steps
+        .extend(fenced.iter().map(|pool| revocation(pool)));
+    if !fenced.is_empty() {
+        plan.steps.push(Step::Barrier);
+    }
+    for pool in winners {
+        if settled(pool) {
+            let said = in_order("Admitted", "addresses may be given out");
+            plan.pools.insert(pool.name.clone(), said);
+            let finalizer = (!pool.finalizer).then_some(true);
+            let edit = PoolEdit {
+                admit: true,
+                finalizer,
+                ..PoolEdit::default()
+            };
+            plan.steps
+                .push(Step::After(write(pool, edit, Reason::Admit)));
+        }
+    }
+}
+
+fn waits_for(unreadable: &str, reason: &str) -> Vec<Condition> {
+    vec![Condition {
+        kind: ConditionKind::Ready,
+        holds: false,
+        reason: "PoolUnreadable",
+        message: format!(
+            "no address is given out, since nobody knows what IPPool {unreadable} of the same \
+             CIDR has until it is mended: {reason}"
+        ),
+    }]
+}
+
+fn write(pool: &Pool, edit: PoolEdit, because: Reason) -> Box<PoolWrite> {
+    Box::new(PoolWrite {
         pool: pool.name.clone(),
         fence: Some(fence(pool)),
         edit,
         because,
-    }))
+    })
 }

@@ -1,46 +1,129 @@
 //! One pass over a subnet: the working state that the rules of sizes, admission and retirement
 //! share, and the order in which their steps come out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 
+use super::standing::{self, Standing};
 use super::{
-    Condition, ConditionKind, Demand, Fence, LedgerEdit, Needs, Plan, PoolEdit, PoolWrite, Reason,
-    Shortfall, Snapshot, Step, admit, resize, retire,
+    Condition, ConditionKind, Demand, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite,
+    Reason, Shortfall, Snapshot, Step, admit, resize, retire,
 };
-use crate::addr::AddrSet;
+use crate::addr::{AddrCount, AddrSet, Range};
 use crate::name::PoolName;
+use crate::overlap;
 use crate::pool::{Owner, Pool};
 use crate::subnet::{Entry, Subnet, SubnetLedger};
 
 /// Plans for a readable subnet.
 pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> Plan {
-    if subnet.ledger.is_none() && !snapshot.live {
+    let ledger = subnet.ledger.clone().unwrap_or_default();
+    let standings = standing::judge(&snapshot.pools, &ledger, &snapshot.elsewhere);
+    let unknown = |(name, pool): (&PoolName, &Pool)| {
+        pool.is_admitted() && standings.get(name).is_some_and(|s| !s.is_entered())
+    };
+    // A ledger that is absent, or that does not know a pool in service, says nothing about what
+    // is free: it is completed from what the API server itself lists.
+    let rebuild = subnet.ledger.is_none() || snapshot.pools.iter().any(unknown);
+    if rebuild && !snapshot.live {
         return Plan {
             needs_live: true,
             ..Plan::default()
         };
     }
-    let mut pass = Pass::new(snapshot, subnet, now);
-    let served = resize::match_pools(snapshot, subnet);
-    for pool in snapshot.pools.values().filter(|p| p.owner.is_none()) {
-        admit::pool_made_by_hand(&mut pass, pool);
+    if let Some(plan) = prepare(snapshot, subnet, &ledger, rebuild) {
+        return plan;
     }
-    for (name, pool) in snapshot.pools.iter().filter(|(_, p)| p.owner.is_some()) {
-        match served.get(name) {
-            Some(demand) => resize::serve(&mut pass, pool, demand),
-            None => retire::without_demand(&mut pass, pool),
+    let mut pass = Pass::new(snapshot, subnet, now, ledger);
+    let matched = resize::match_pools(snapshot, subnet);
+    let serving: BTreeSet<&PoolName> = matched
+        .iter()
+        .filter_map(|(_, pool)| pool.map(|p| &p.name))
+        .collect();
+    for (name, standing) in standings
+        .iter()
+        .filter(|(name, _)| !serving.contains(*name))
+    {
+        let Some(pool) = snapshot.pools.get(*name) else {
+            continue;
+        };
+        match pool.owner {
+            None => admit::pool_made_by_hand(&mut pass, pool, standing),
+            Some(_) => retire::without_demand(&mut pass, pool, standing),
         }
     }
-    let with_pool: BTreeSet<_> = served.values().map(|d| (&d.workload.uid, &d.nic)).collect();
-    for demand in &snapshot.demands {
-        if !with_pool.contains(&(&demand.workload.uid, &demand.nic)) {
-            resize::create(&mut pass, demand);
+    for (demand, pool) in matched {
+        match pool.and_then(|pool| Some((pool, standings.get(&pool.name)?))) {
+            Some((pool, standing)) => resize::serve(&mut pass, pool, standing, demand),
+            None => resize::create(&mut pass, demand),
         }
     }
     retire::vanished(&mut pass);
+    if rebuild {
+        pass.fence_losers(&standings);
+    }
     pass.finish()
+}
+
+/// What must be in order before anything else is decided: the plan for just that.
+fn prepare(
+    snapshot: &Snapshot,
+    subnet: &Subnet,
+    ledger: &SubnetLedger,
+    rebuild: bool,
+) -> Option<Plan> {
+    let twice = overlap::shared(ledger.iter().map(|(_, entry)| &entry.ips));
+    if !twice.is_empty() {
+        let message = format!(
+            "status.controlledIPPools gives {twice} to more than one IPPool: nothing is changed \
+             until each address stands in one entry"
+        );
+        return Some(idle("LedgerOverlap", message));
+    }
+    if subnet.ledger.is_none()
+        && let Some((name, reason)) = snapshot.unreadable.first_key_value()
+    {
+        let message = format!(
+            "status.controlledIPPools is absent and cannot be rebuilt, since nobody knows what \
+             IPPool {name} has until it is mended: {reason}"
+        );
+        return Some(idle("PoolUnreadable", message));
+    }
+    if !subnet.terminating && !subnet.finalizer {
+        let step = Step::ProtectSubnet {
+            fence: fence_of(subnet),
+            finalizer: true,
+        };
+        return Some(Plan {
+            steps: vec![step],
+            ..Plan::default()
+        });
+    }
+    // Such a mark vouches for addresses that nobody may know of any more.
+    let stale: Vec<Step> = snapshot
+        .pools
+        .values()
+        .filter(|pool| rebuild && admit::has_stale_mark(pool))
+        .map(admit::revocation)
+        .collect();
+    (!stale.is_empty()).then(|| Plan {
+        steps: stale,
+        ..Plan::default()
+    })
+}
+
+fn idle(reason: &'static str, message: String) -> Plan {
+    let ready = Condition {
+        kind: ConditionKind::Ready,
+        holds: false,
+        reason,
+        message,
+    };
+    Plan {
+        subnet: vec![ready],
+        ..Plan::default()
+    }
 }
 
 /// The working state of a pass.
@@ -48,12 +131,17 @@ pub(super) struct Pass<'s> {
     pub(super) snapshot: &'s Snapshot,
     pub(super) subnet: &'s Subnet,
     pub(super) now: DateTime<Utc>,
-    /// The ledger as read, or as rebuilt from the pools.
+    /// The ledger as read.
     pub(super) ledger: SubnetLedger,
-    /// Everything that some pool has, may have, or gets in this pass.
-    pub(super) taken: AddrSet,
+    /// What the subnet gives to auto pools at all: neither reserved nor its gateway.
+    pub(super) offered: AddrSet,
+    /// What of that no pool has, may have, or gets in this pass.
+    free: Carve,
+    /// Names of pools that this pass makes.
+    pub(super) born: BTreeSet<PoolName>,
     creates: Vec<Step>,
     before: Vec<PoolWrite>,
+    barrier: bool,
     edits: BTreeMap<PoolName, LedgerEdit>,
     after: Vec<PoolWrite>,
     deletes: Vec<Step>,
@@ -61,26 +149,33 @@ pub(super) struct Pass<'s> {
 }
 
 impl<'s> Pass<'s> {
-    fn new(snapshot: &'s Snapshot, subnet: &'s Subnet, now: DateTime<Utc>) -> Self {
-        let ledger = subnet.ledger.clone().unwrap_or_default();
-        let claimed = snapshot
-            .pools
-            .values()
-            .flat_map(|pool| pool.claimed().ranges().to_vec())
-            .collect::<AddrSet>();
-        let taken = ledger
-            .taken()
-            .union(&claimed)
-            .union(&snapshot.elsewhere)
-            .union(&snapshot.on_pods);
+    fn new(
+        snapshot: &'s Snapshot,
+        subnet: &'s Subnet,
+        now: DateTime<Utc>,
+        ledger: SubnetLedger,
+    ) -> Self {
+        let claimed: Vec<AddrSet> = snapshot.pools.values().map(Pool::claimed).collect();
+        let entries = ledger.iter().map(|(_, entry)| &entry.ips);
+        let others = [&snapshot.elsewhere, &snapshot.on_pods];
+        let taken: AddrSet = claimed
+            .iter()
+            .chain(entries)
+            .chain(others)
+            .flat_map(|set| set.ranges().iter().copied())
+            .collect();
+        let offered = subnet.free(&snapshot.reserved, &AddrSet::new());
         Self {
             snapshot,
             subnet,
             now,
             ledger,
-            taken,
+            free: Carve::new(&offered.difference(&taken)),
+            offered,
+            born: BTreeSet::new(),
             creates: vec![],
             before: vec![],
+            barrier: false,
             edits: BTreeMap::new(),
             after: vec![],
             deletes: vec![],
@@ -88,7 +183,7 @@ impl<'s> Pass<'s> {
         }
     }
 
-    /// The pool's entry in the ledger; empty where it has none.
+    /// The entry of `pool` in the ledger as read; empty where it has none.
     pub(super) fn entry(&self, pool: &PoolName) -> AddrSet {
         self.ledger
             .get(pool)
@@ -96,22 +191,29 @@ impl<'s> Pass<'s> {
             .unwrap_or_default()
     }
 
-    pub(super) fn create(&mut self, step: Step) {
-        self.creates.push(step);
+    /// Takes up to `n` addresses that nobody has, lowest first, none of them in `avoid`.
+    pub(super) fn carve(&mut self, n: AddrCount, avoid: &AddrSet) -> AddrSet {
+        self.free.lowest(n, avoid)
+    }
+
+    pub(super) fn create(&mut self, pool: NewPool) {
+        self.born.insert(pool.name.clone());
+        self.creates.push(Step::Create(Box::new(pool)));
     }
 
     pub(super) fn delete(&mut self, pool: &Pool, because: Reason) {
+        let (pool, fence) = (pool.name.clone(), fence(pool));
         self.deletes.push(Step::Delete {
-            pool: pool.name.clone(),
-            fence: fence(pool),
+            pool,
+            fence,
             because,
         });
     }
 
     pub(super) fn before(&mut self, pool: &Pool, edit: PoolEdit, because: Reason) {
-        let fence = Some(fence(pool));
+        let (pool, fence) = (pool.name.clone(), Some(fence(pool)));
         self.before.push(PoolWrite {
-            pool: pool.name.clone(),
+            pool,
             fence,
             edit,
             because,
@@ -125,8 +227,9 @@ impl<'s> Pass<'s> {
         edit: PoolEdit,
         because: Reason,
     ) {
+        let pool = pool.clone();
         self.after.push(PoolWrite {
-            pool: pool.clone(),
+            pool,
             fence,
             edit,
             because,
@@ -156,22 +259,64 @@ impl<'s> Pass<'s> {
         self.edits.contains_key(pool)
     }
 
-    /// Gives back to the subnet what the ledger shows for a pool beyond `keep`, fenced by `edit`.
+    /// Leaves a pool with `keep`: `edit` takes the rest away from it and fences it, and what the
+    /// ledger shows beyond `keep` returns to the subnet behind that.
+    ///
+    /// The pool stays admitted where it was and where the ledger shows all that it has left.
+    /// It is never newly admitted here: that needs a ledger write first.
     pub(super) fn take_back(
         &mut self,
         pool: &Pool,
-        keep: AddrSet,
-        mut edit: PoolEdit,
+        keep: &AddrSet,
+        edit: PoolEdit,
         because: Reason,
     ) {
-        edit.raise_epoch = true;
-        self.before(pool, edit, because);
-        self.edit(
-            &pool.name,
-            keep,
-            application(pool.owner.as_ref()),
-            Needs::Written,
+        let entry = self.entry(&pool.name);
+        let left = edit
+            .ips
+            .as_ref()
+            .unwrap_or(&pool.ips)
+            .difference(&pool.excluded);
+        let left = left.union(&pool.records.addresses());
+        let admit = pool.is_admitted() && left.is_subset(&entry) && left.is_subset(keep);
+        self.before(
+            pool,
+            PoolEdit {
+                raise_epoch: true,
+                admit,
+                ..edit
+            },
+            because,
         );
+        if *keep != entry {
+            let application = application(pool.owner.as_ref());
+            self.edit(&pool.name, keep.clone(), application, Needs::Written);
+        }
+    }
+
+    /// Fences every pool that is not clear: a delayed write that would admit it was computed
+    /// without the ledger that this pass begins.
+    fn fence_losers(&mut self, standings: &BTreeMap<&PoolName, Standing>) {
+        if self.edits.is_empty() {
+            return;
+        }
+        let unclear = standings
+            .iter()
+            .filter(|(_, standing)| !standing.is_clear());
+        for pool in unclear.filter_map(|(name, _)| self.snapshot.pools.get(*name)) {
+            if pool.terminating {
+                continue;
+            }
+            self.barrier = true;
+            self.after.retain(|write| write.pool != pool.name);
+            if !self.before.iter().any(|write| write.pool == pool.name) {
+                let edit = PoolEdit {
+                    raise_epoch: true,
+                    ..PoolEdit::default()
+                };
+                self.before(pool, edit, Reason::TakeBack);
+            }
+        }
     }
 
     pub(super) fn say(&mut self, pool: &PoolName, conditions: Vec<Condition>) {
@@ -192,32 +337,26 @@ impl<'s> Pass<'s> {
 
     fn finish(mut self) -> Plan {
         let subnet = self.subnet;
-        let subnet_fence = Fence {
-            uid: subnet.uid.clone(),
-            version: subnet.version.clone(),
-        };
+        let empty = self.ledger.iter().next().is_none();
         let mut steps = self.creates;
         steps.extend(
             self.before
                 .into_iter()
                 .map(|write| Step::Before(Box::new(write))),
         );
-        let empty = self.ledger.iter().next().is_none();
+        if self.barrier {
+            steps.push(Step::Barrier);
+        }
         if !self.edits.is_empty() {
             let edits = self.edits.into_values().collect();
             steps.push(Step::Ledger {
-                fence: subnet_fence,
+                fence: fence_of(subnet),
                 edits,
             });
         } else if subnet.terminating && subnet.finalizer && empty {
             steps.push(Step::ProtectSubnet {
-                fence: subnet_fence,
+                fence: fence_of(subnet),
                 finalizer: false,
-            });
-        } else if !subnet.terminating && !subnet.finalizer {
-            steps.push(Step::ProtectSubnet {
-                fence: subnet_fence,
-                finalizer: true,
             });
         }
         steps.extend(
@@ -228,6 +367,41 @@ impl<'s> Pass<'s> {
         steps.extend(self.deletes);
         self.said.subnet = subnet_conditions(subnet, &self.said.shortfalls);
         Plan { steps, ..self.said }
+    }
+}
+
+/// Free addresses, given out lowest first. Cost of all calls together: O(ranges + addresses'
+/// ranges given out), since what was passed is not looked at again.
+struct Carve(VecDeque<Range>);
+
+impl Carve {
+    fn new(free: &AddrSet) -> Self {
+        Self(free.ranges().iter().copied().collect())
+    }
+
+    fn lowest(&mut self, n: AddrCount, avoid: &AddrSet) -> AddrSet {
+        let (mut found, mut aside, mut lack) = (AddrSet::new(), vec![], n);
+        while lack > AddrCount::ZERO
+            && let Some(range) = self.0.pop_front()
+        {
+            let range = AddrSet::from(range);
+            let good = range.difference(avoid).lowest(lack);
+            lack = lack.saturating_sub(good.count());
+            // What is left over keeps its order and comes before what was not looked at.
+            aside.extend_from_slice(range.difference(&good).ranges());
+            found = found.union(&good);
+        }
+        for range in aside.into_iter().rev() {
+            self.0.push_front(range);
+        }
+        found
+    }
+}
+
+fn fence_of(subnet: &Subnet) -> Fence {
+    Fence {
+        uid: subnet.uid.clone(),
+        version: subnet.version.clone(),
     }
 }
 

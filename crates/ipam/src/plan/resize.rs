@@ -12,11 +12,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::admit::{self, Standing};
 use super::pass::{Pass, application, fence, in_order};
+use super::standing::Standing;
 use super::{
-    Condition, ConditionKind, Demand, Fence, Needs, NewPool, PoolEdit, Reason, SHRINK_AFTER,
-    Snapshot, Step,
+    Condition, ConditionKind, Demand, Needs, NewPool, PoolEdit, Reason, SHRINK_AFTER, Snapshot,
+    admit,
 };
 use crate::addr::{AddrCount, AddrSet};
 use crate::demand;
@@ -24,38 +24,38 @@ use crate::name::{PoolName, Uid, pool_name};
 use crate::pool::{Owner, Pool};
 use crate::subnet::Subnet;
 
-/// Which pool serves which demand. A demand's own pool (same uid) comes first, then a kept pool of
-/// a former namesake; among equals the first by name.
+/// Which pool serves which demand, in the order of the demands. A demand's own pool (same uid)
+/// comes first, then a kept pool of a former namesake; among equals the first by name.
 pub(super) fn match_pools<'s>(
     snapshot: &'s Snapshot,
     subnet: &Subnet,
-) -> BTreeMap<PoolName, &'s Demand> {
+) -> Vec<(&'s Demand, Option<&'s Pool>)> {
     let living: BTreeSet<&Uid> = snapshot.demands.iter().map(|d| &d.workload.uid).collect();
     let mut by_key: BTreeMap<_, Vec<&Pool>> = BTreeMap::new();
     for pool in snapshot.pools.values().filter(|p| !p.terminating) {
         if let Some(o) = &pool.owner {
-            by_key
-                .entry((&o.gv, &o.kind, &o.namespace, &o.name, &o.nic))
-                .or_default()
-                .push(pool);
+            let key = (&o.gv, &o.kind, &o.namespace, &o.name, &o.nic);
+            by_key.entry(key).or_default().push(pool);
         }
     }
-    let mut served = BTreeMap::new();
+    let mut matched = BTreeSet::new();
+    let mut serving = vec![];
     for demand in &snapshot.demands {
         let wish = owner(demand, subnet);
         let key = (&wish.gv, &wish.kind, &wish.namespace, &wish.name, &wish.nic);
         let candidates = by_key.get(&key).into_iter().flatten().filter(|pool| {
-            pool.owner.as_ref().is_some_and(|o| {
-                o.is_namesake(&wish)
-                    && (o.uid == wish.uid || (!o.reclaim && !living.contains(&o.uid)))
-            })
+            !matched.contains(&pool.name)
+                && pool.owner.as_ref().is_some_and(|o| {
+                    o.is_namesake(&wish)
+                        && (o.uid == wish.uid || (!o.reclaim && !living.contains(&o.uid)))
+                })
         });
         let own_first = |pool: &&&Pool| pool.owner.as_ref().map(|o| o.uid != wish.uid);
-        if let Some(pool) = candidates.min_by_key(own_first) {
-            served.insert(pool.name.clone(), demand);
-        }
+        let pool = candidates.min_by_key(own_first).copied();
+        matched.extend(pool.map(|p| &p.name));
+        serving.push((demand, pool));
     }
-    served
+    serving
 }
 
 fn owner(demand: &Demand, subnet: &Subnet) -> Owner {
@@ -65,42 +65,39 @@ fn owner(demand: &Demand, subnet: &Subnet) -> Owner {
 /// Makes the pool of a demand that has none, and gives it its addresses in the same pass.
 pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     let subnet = pass.subnet;
+    let name = free_name(pass, demand);
+    let wanted = demand::wanted(demand.rule, &demand.pods, &BTreeSet::new());
     if subnet.terminating {
+        report(pass, demand, &name, wanted, AddrCount::ZERO);
         return;
     }
-    let name = free_name(pass, demand);
     let owner = owner(demand, subnet);
-    let wanted = demand::wanted(demand.rule, &demand.pods, &BTreeSet::new());
-    let leftover = pass.entry(&name);
-    pass.create(Step::Create(Box::new(NewPool {
-        name: name.clone(),
+    let entry = pass.entry(&name);
+    let added = pick(pass, &entry, &AddrSet::new(), wanted);
+    let size = added.count();
+    report(pass, demand, &name, wanted, size);
+    if !added.is_empty() {
+        let entry = entry.union(&added);
+        pass.edit(&name, entry, application(Some(&owner)), Needs::Nothing);
+    }
+    let because = Reason::Grow { added: size, size };
+    let edit = PoolEdit {
+        ips: Some(added),
+        admit: true,
+        ..PoolEdit::default()
+    };
+    pass.after(&name, None, edit, because);
+    pass.create(NewPool {
+        name,
         cidr: subnet.cidr,
-        owner: owner.clone(),
+        owner,
         workload: demand.workload.clone(),
         pod_affinity: demand.selector.for_workload(&demand.workload),
         gateway: subnet.gateway,
         routes: subnet.routes.clone(),
         subnet: (subnet.name.clone(), subnet.uid.clone()),
         rule: demand.rule,
-    })));
-    let shape = Shape {
-        name: &name,
-        fence: None,
-        ips: AddrSet::new(),
-        capacity: AddrCount::ZERO,
-        leftover,
-        owner: &owner,
-    };
-    grow(
-        pass,
-        demand,
-        &shape,
-        wanted,
-        PoolEdit {
-            admit: true,
-            ..PoolEdit::default()
-        },
-    );
+    });
 }
 
 /// The name of a new pool: another one where the usual one is taken, for instance by the workload's
@@ -112,6 +109,7 @@ fn free_name(pass: &Pass<'_>, demand: &Demand) -> PoolName {
         pass.snapshot.pools.contains_key(name)
             || pass.snapshot.unreadable.contains_key(name)
             || pass.snapshot.names_elsewhere.contains(name)
+            || pass.born.contains(name)
     };
     if !taken(&plain) {
         return plain;
@@ -129,49 +127,46 @@ fn free_name(pass: &Pass<'_>, demand: &Demand) -> PoolName {
     name
 }
 
-/// What growing needs to know of a pool that may not exist yet.
-struct Shape<'a> {
-    name: &'a PoolName,
-    fence: Option<Fence>,
-    ips: AddrSet,
-    capacity: AddrCount,
-    /// What the ledger already gives the pool although the pool does not have it.
-    leftover: AddrSet,
-    owner: &'a Owner,
+/// Up to `lack` addresses for a pool: first what the ledger gives it already although the pool does
+/// not have it, left by a pass that was cut short; then what nobody has. None of them in `avoid`.
+fn pick(pass: &mut Pass<'_>, leftover: &AddrSet, avoid: &AddrSet, lack: AddrCount) -> AddrSet {
+    // A Pod that lives may still use an address whose pool was forced away: it is not given again.
+    let again = leftover
+        .intersection(&pass.offered)
+        .difference(&pass.snapshot.on_pods)
+        .difference(&pass.snapshot.elsewhere)
+        .difference(avoid)
+        .lowest(lack);
+    let carved = pass.carve(lack.saturating_sub(again.count()), avoid);
+    again.union(&carved)
 }
 
 /// Brings the pool of `demand` to its size.
-pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, demand: &Demand) {
-    let entry = pass.entry(&pool.name);
-    let claimed = pool.claimed();
-    if let Standing::Conflicts(conditions) = admit::standing(pass, pool, &claimed, &entry) {
-        pass.say(&pool.name, conditions);
+pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, demand: &Demand) {
+    if !standing.is_clear() {
+        admit::refused(pass, pool, standing);
         return;
     }
+    let edit = upkeep(pass, pool, demand);
     let recorded = pool.records.addresses();
-    let capacity = pool.usable(&pass.snapshot.reserved).union(&recorded);
+    let spare = pool.total().difference(&recorded);
+    // Reserved meanwhile, or no longer the subnet's: nobody may have them from here.
+    let misplaced = spare.difference(&pass.offered);
+    if !misplaced.is_empty() {
+        shrink(pass, pool, &misplaced, edit);
+        return;
+    }
+    let usable = pool.usable(&pass.snapshot.reserved);
+    let capacity = usable.union(&recorded).count();
     let holders: BTreeSet<Uid> = pool.records.iter().map(|(_, r)| r.uid.clone()).collect();
     let wanted = demand::wanted(demand.rule, &demand.pods, &holders);
-    let edit = upkeep(pass, pool, demand);
-    let owner = owner(demand, pass.subnet);
-    if capacity.count() < wanted && !pass.subnet.terminating {
-        let shape = Shape {
-            name: &pool.name,
-            fence: Some(fence(pool)),
-            ips: pool.ips.clone(),
-            capacity: capacity.count(),
-            leftover: entry.difference(&claimed).difference(&pool.excluded),
-            owner: &owner,
-        };
-        grow(pass, demand, &shape, wanted, edit);
+    if capacity < wanted {
+        grow(pass, pool, standing, demand, (capacity, wanted), edit);
         return;
     }
-    pass.say(
-        &pool.name,
-        in_order("Sized", &format!("serves {}", demand.workload)),
-    );
-    let spare = pool.total().difference(&recorded);
-    let surplus = capacity.count().saturating_sub(wanted);
+    report(pass, demand, &pool.name, wanted, capacity);
+    let spare = spare.intersection(&usable);
+    let surplus = capacity.saturating_sub(wanted);
     if surplus > AddrCount::ZERO && !spare.is_empty() {
         pass.said.surplus.insert(pool.name.clone());
         let since = pass
@@ -182,18 +177,24 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, demand: &Demand) {
             .unwrap_or(pass.now);
         let due = since.checked_add_signed(SHRINK_AFTER).unwrap_or(since);
         if due <= pass.now {
-            shrink(pass, pool, surplus, &spare, edit);
+            shrink(pass, pool, &spare.highest(surplus), edit);
             return;
         }
         pass.wake_at(due);
     }
-    let because = match &edit.owner {
-        Some(_) => Reason::Continue {
+    keep(pass, pool, standing, demand, edit);
+}
+
+/// A pool that has its size, or as much as there is.
+fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, demand: &Demand, edit: PoolEdit) {
+    let because = match (&edit.owner, edit.admit) {
+        (Some(_), _) => Reason::Continue {
             workload: demand.workload.clone(),
         },
-        None => Reason::Admit,
+        (None, true) => Reason::Admit,
+        (None, false) => Reason::Protect,
     };
-    admit::enter(pass, pool, &claimed, &entry, edit, because);
+    admit::enter(pass, pool, standing, edit, because);
 }
 
 /// What is due on a pool beside its size: another workload's uid, the rule it is told, adoption.
@@ -216,88 +217,84 @@ fn upkeep(pass: &Pass<'_>, pool: &Pool, demand: &Demand) -> PoolEdit {
 
 fn grow(
     pass: &mut Pass<'_>,
+    pool: &Pool,
+    standing: &Standing,
     demand: &Demand,
-    shape: &Shape<'_>,
-    wanted: AddrCount,
+    (capacity, wanted): (AddrCount, AddrCount),
     edit: PoolEdit,
 ) {
-    let subnet = pass.subnet;
-    let lack = wanted.saturating_sub(shape.capacity);
-    let usable = |set: &AddrSet| {
-        let mut set = set.difference(&pass.snapshot.reserved);
-        if let Some(gateway) = subnet.gateway {
-            set.remove(gateway);
+    let added = if pass.subnet.terminating {
+        AddrSet::new()
+    } else {
+        let leftover = standing.entry.difference(&standing.claimed);
+        let mut avoid = pool.excluded.clone();
+        if let Some(gateway) = pool.gateway {
+            avoid.insert(gateway);
         }
-        set
+        pick(pass, &leftover, &avoid, wanted.saturating_sub(capacity))
     };
-    // A Pod that lives may still use an address whose pool was forced away: it is not offered again.
-    let again = usable(&shape.leftover.difference(&pass.snapshot.on_pods)).lowest(lack);
-    let more = lack.saturating_sub(again.count());
-    let carved = subnet
-        .free(&pass.snapshot.reserved, &pass.taken)
-        .lowest(more);
-    let added = again.union(&carved);
-    pass.taken = pass.taken.union(&added);
-    let missing = lack.saturating_sub(added.count());
-    let size = shape.capacity.saturating_add(added.count());
-    report(pass, demand, shape.name, wanted, size, missing);
-    if added.is_empty() && edit.is_empty() {
+    let size = capacity.saturating_add(added.count());
+    report(pass, demand, &pool.name, wanted, size);
+    if added.is_empty() {
+        keep(pass, pool, standing, demand, edit);
         return;
     }
-    let ips = shape.ips.union(&added);
-    let recorded = pass
-        .snapshot
-        .pools
-        .get(shape.name)
-        .map(|p| p.records.addresses());
-    let excluded = pass
-        .snapshot
-        .pools
-        .get(shape.name)
-        .map(|p| p.excluded.clone());
     // The entry keeps everything it had: what an abandoned pass left there returns when the pool is
     // next taken back from, behind the fence that this needs.
-    let entry = pass
-        .entry(shape.name)
-        .union(&ips.difference(&excluded.unwrap_or_default()))
-        .union(&recorded.unwrap_or_default());
-    pass.edit(
-        shape.name,
-        entry,
-        application(Some(shape.owner)),
-        Needs::Nothing,
-    );
-    let edit = PoolEdit {
-        ips: Some(ips),
-        admit: true,
-        ..edit
-    };
+    let entry = standing.entry.union(&standing.claimed).union(&added);
     let because = Reason::Grow {
         added: added.count(),
         size,
     };
-    pass.after(shape.name, shape.fence.clone(), edit, because);
+    pass.edit(
+        &pool.name,
+        entry,
+        application(pool.owner.as_ref()),
+        Needs::Nothing,
+    );
+    let edit = PoolEdit {
+        ips: Some(pool.ips.union(&added)),
+        admit: true,
+        ..edit
+    };
+    pass.after(&pool.name, Some(fence(pool)), edit, because);
 }
 
+/// Says how the pool of `demand` stands with `size` of the addresses it wants.
 fn report(
     pass: &mut Pass<'_>,
     demand: &Demand,
     pool: &PoolName,
     wanted: AddrCount,
     size: AddrCount,
-    missing: AddrCount,
 ) {
+    let missing = wanted.saturating_sub(size);
     if missing == AddrCount::ZERO {
-        pass.say(
-            pool,
-            in_order("Sized", &format!("serves {}", demand.workload)),
-        );
+        let mut conditions = in_order("Sized", &format!("serves {}", demand.workload));
+        conditions.push(Condition {
+            kind: ConditionKind::Exhausted,
+            holds: false,
+            reason: "Sufficient",
+            message: "the workload has what it wants".to_owned(),
+        });
+        pass.say(pool, conditions);
         return;
     }
     let subnet = &pass.subnet.name;
+    let (reason, remedy) = if pass.subnet.terminating {
+        (
+            "SubnetTerminating",
+            format!("SpiderSubnet {subnet} is being deleted: name another one"),
+        )
+    } else {
+        let remedy = format!(
+            "SpiderSubnet {subnet} has no more to give, {missing} missing; add {missing} addresses \
+             to spec.ips of SpiderSubnet {subnet}"
+        );
+        ("SubnetExhausted", remedy)
+    };
     let message = format!(
-        "{} wants {wanted} addresses, IPPool {pool} has {size}: SpiderSubnet {subnet} has no more \
-         to give, {missing} missing; add {missing} addresses to spec.ips of SpiderSubnet {subnet}",
+        "{} wants {wanted} addresses, IPPool {pool} has {size}: {remedy}",
         demand.workload
     );
     let mut conditions = in_order("Sized", "");
@@ -306,33 +303,31 @@ fn report(
         (ConditionKind::Ready, false),
         (ConditionKind::Exhausted, true),
     ] {
-        let message = message.clone();
         conditions.push(Condition {
             kind,
             holds,
-            reason: "SubnetExhausted",
-            message,
+            reason,
+            message: message.clone(),
         });
     }
     pass.say(pool, conditions);
     pass.short(demand, pool, message);
 }
 
-fn shrink(pass: &mut Pass<'_>, pool: &Pool, surplus: AddrCount, spare: &AddrSet, edit: PoolEdit) {
-    let victims = spare.highest(surplus);
-    let ips = pool.ips.difference(&victims);
+/// Takes `victims`, which are free, from the pool.
+fn shrink(pass: &mut Pass<'_>, pool: &Pool, victims: &AddrSet, edit: PoolEdit) {
+    let ips = pool.ips.difference(victims);
     let size = ips.difference(&pool.excluded).count();
-    let keep = pool.claimed().difference(&victims);
+    let keep = pool.claimed().difference(victims);
     let because = Reason::Shrink {
         removed: victims.count(),
         size,
     };
     pass.take_back(
         pool,
-        keep,
+        &keep,
         PoolEdit {
             ips: Some(ips),
-            admit: true,
             ..edit
         },
         because,

@@ -4,38 +4,31 @@
 //! A retiring pool first gives up what is free; the object is deleted when the last Pod has let go
 //! of its address, so that nothing in use is ever forgotten.
 
-use super::pass::{Pass, in_order};
-use super::{Needs, PoolEdit, Reason};
+use super::pass::{Pass, application, in_order};
+use super::standing::Standing;
+use super::{Needs, PoolEdit, Reason, admit};
 use crate::addr::AddrSet;
 use crate::name::PoolName;
 use crate::pool::Pool;
 
 /// An auto pool that no workload asks for.
-pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool) {
-    if pool.terminating {
-        terminating(pass, pool);
-        return;
-    }
-    if pool.owner.as_ref().is_some_and(|o| !o.reclaim) {
-        super::admit::pool_made_by_hand(pass, pool);
+pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+    if pool.terminating || pool.owner.as_ref().is_some_and(|o| !o.reclaim) {
+        admit::pool_made_by_hand(pass, pool, standing);
         return;
     }
     pass.say(
         &pool.name,
         in_order("Retiring", "its workload is gone or asks for another pool"),
     );
-    if drain(pass, pool, Reason::Retire) || !pool.records.is_empty() {
-        return;
+    if !drain(pass, pool, standing) && pool.records.is_empty() {
+        pass.delete(pool, Reason::Retire);
     }
-    pass.delete(pool, Reason::Retire);
 }
 
 /// A pool with a deletion timestamp: drained, and let go once nobody holds an address.
-pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool) {
-    if drain(pass, pool, Reason::Retire) {
-        return;
-    }
-    if pool.records.is_empty() && pool.finalizer {
+pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+    if !drain(pass, pool, standing) && pool.records.is_empty() && pool.finalizer {
         let edit = PoolEdit {
             finalizer: Some(false),
             ..PoolEdit::default()
@@ -44,21 +37,31 @@ pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool) {
     }
 }
 
-/// Takes back what is free; true where that needed a write.
-fn drain(pass: &mut Pass<'_>, pool: &Pool, because: Reason) -> bool {
+/// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a
+/// write. An address in use that is another's by rights does not join the ledger.
+fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
     let recorded = pool.records.addresses();
-    let keep = pool.ips.intersection(&recorded);
-    let entry = pass.entry(&pool.name);
-    if keep == pool.ips && entry.is_subset(&recorded) {
-        return false;
+    let ips = pool.ips.intersection(&recorded);
+    let keep = recorded.difference(&standing.foreign);
+    let serves_wrongly = pool.is_admitted() && !standing.is_clear();
+    if ips != pool.ips || !standing.entry.is_subset(&keep) || serves_wrongly {
+        let edit = PoolEdit {
+            ips: Some(ips),
+            ..PoolEdit::default()
+        };
+        pass.take_back(pool, &keep, edit, Reason::Retire);
+        return true;
     }
-    let edit = PoolEdit {
-        ips: Some(keep),
-        admit: pool.is_admitted(),
-        ..PoolEdit::default()
-    };
-    pass.take_back(pool, recorded, edit, because);
-    true
+    if keep != standing.entry {
+        pass.edit(
+            &pool.name,
+            keep,
+            application(pool.owner.as_ref()),
+            Needs::Nothing,
+        );
+        return true;
+    }
+    false
 }
 
 /// Ledger entries of pools that no longer exist return to the subnet, but for addresses that a Pod

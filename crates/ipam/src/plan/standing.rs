@@ -1,0 +1,202 @@
+//! How each pool stands beside the others: what of its claims is its own, and what is another's.
+//!
+//! An address that several claim goes to
+//!
+//! 1. the pool whose entry in the ledger has it,
+//! 2. else the pool that recorded it for a Pod,
+//! 3. else the pool that stands first: an admitted one before others, then the older, then by
+//!    name. A pool that loses an address to 1 or 2 is not admitted, so it keeps nobody waiting.
+
+use std::collections::BTreeMap;
+
+use super::{Condition, ConditionKind};
+use crate::addr::AddrSet;
+use crate::name::PoolName;
+use crate::overlap;
+use crate::pool::Pool;
+use crate::subnet::SubnetLedger;
+
+/// One pool beside the others.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// What the ledger must show for it; of a pool that is being deleted, what is in use.
+    pub(super) claimed: AddrSet,
+    /// What the ledger shows.
+    pub(super) entry: AddrSet,
+    /// What it claims although it is another's. Never in the entry.
+    pub(super) foreign: AddrSet,
+    /// Whose the first of that is.
+    whose: String,
+}
+
+impl Standing {
+    fn alone(pool: &Pool, ledger: &SubnetLedger) -> Self {
+        let claimed = if pool.terminating {
+            pool.records.addresses()
+        } else {
+            pool.claimed()
+        };
+        let entry = ledger
+            .get(&pool.name)
+            .map(|e| e.ips.clone())
+            .unwrap_or_default();
+        Self {
+            claimed,
+            entry,
+            foreign: AddrSet::new(),
+            whose: String::new(),
+        }
+    }
+
+    /// True where nothing that the pool claims is another's.
+    pub(super) fn is_clear(&self) -> bool {
+        self.foreign.is_empty()
+    }
+
+    /// True where the ledger shows all that the pool claims.
+    pub(super) fn is_entered(&self) -> bool {
+        self.claimed.is_subset(&self.entry)
+    }
+
+    fn lose(&mut self, addresses: &AddrSet, to: impl FnOnce() -> String) {
+        if addresses.is_empty() {
+            return;
+        }
+        if self.foreign.is_empty() {
+            self.whose = format!("{addresses} belongs to {}", to());
+        }
+        self.foreign = self.foreign.union(addresses);
+    }
+
+    /// What the pool's conditions say where it is not clear.
+    pub(super) fn conditions(&self) -> Vec<Condition> {
+        let message = format!(
+            "{}: no address is given out until spec.ips or spec.excludeIPs of one of them leaves \
+             it out",
+            self.whose
+        );
+        [
+            (ConditionKind::Ready, false),
+            (ConditionKind::Conflicting, true),
+        ]
+        .into_iter()
+        .map(|(kind, holds)| Condition {
+            kind,
+            holds,
+            reason: "Overlap",
+            message: message.clone(),
+        })
+        .collect()
+    }
+}
+
+/// The standing of each pool. Cost: O(n log n) over all ranges; a pool that claims what another
+/// one claims is compared with all of those.
+pub(super) fn judge<'s>(
+    pools: &'s BTreeMap<PoolName, Pool>,
+    ledger: &SubnetLedger,
+    elsewhere: &AddrSet,
+) -> BTreeMap<&'s PoolName, Standing> {
+    let mut standings: BTreeMap<&PoolName, Standing> = pools
+        .iter()
+        .map(|(name, pool)| (name, Standing::alone(pool, ledger)))
+        .collect();
+    let wanted: Vec<AddrSet> = standings
+        .values()
+        .map(|s| s.claimed.union(&s.entry))
+        .collect();
+    let of_gone = ledger.iter().filter(|(name, _)| !pools.contains_key(*name));
+    let contested =
+        overlap::shared(wanted.iter().chain(of_gone.map(|(_, e)| &e.ips))).union(elsewhere);
+    let mut suspects: Vec<&Pool> = pools
+        .values()
+        .filter(|pool| {
+            standings
+                .get(&pool.name)
+                .is_some_and(|s| !s.claimed.difference(&s.entry).is_disjoint(&contested))
+        })
+        .collect();
+    if suspects.is_empty() {
+        return standings;
+    }
+    suspects.sort_by_cached_key(|pool| rank(pool));
+    let mut court = Court::new(pools, ledger, elsewhere, &contested);
+    for pool in suspects {
+        if let Some(standing) = standings.get_mut(&pool.name) {
+            court.judge(pool, standing);
+        }
+    }
+    standings
+}
+
+/// Who comes first where both want an address that nobody has.
+fn rank(pool: &Pool) -> impl Ord + use<> {
+    (!pool.is_admitted(), pool.created, pool.name.clone())
+}
+
+/// What is known about contested addresses while pools are judged in order.
+struct Court<'a> {
+    ledger: &'a SubnetLedger,
+    taken: AddrSet,
+    elsewhere: &'a AddrSet,
+    in_use: Vec<(&'a Pool, AddrSet)>,
+    /// What pools judged before have won.
+    won: Vec<(&'a PoolName, AddrSet)>,
+}
+
+impl<'a> Court<'a> {
+    fn new(
+        pools: &'a BTreeMap<PoolName, Pool>,
+        ledger: &'a SubnetLedger,
+        elsewhere: &'a AddrSet,
+        contested: &AddrSet,
+    ) -> Self {
+        let in_use = pools
+            .values()
+            .map(|pool| (pool, pool.records.addresses().intersection(contested)))
+            .filter(|(_, addresses)| !addresses.is_empty())
+            .collect();
+        Self {
+            ledger,
+            taken: ledger.taken(),
+            elsewhere,
+            in_use,
+            won: vec![],
+        }
+    }
+
+    fn judge(&mut self, pool: &'a Pool, standing: &mut Standing) {
+        let new = standing.claimed.difference(&standing.entry);
+        standing.lose(&self.taken.intersection(&new), || self.holder(pool, &new));
+        for (other, addresses) in &self.in_use {
+            if other.name != pool.name {
+                let mut theirs = addresses.intersection(&new);
+                if rank(pool) < rank(other) {
+                    theirs = theirs.difference(&pool.records.addresses());
+                }
+                standing.lose(&theirs, || format!("IPPool {}", other.name));
+            }
+        }
+        for (other, addresses) in &self.won {
+            standing.lose(&addresses.intersection(&new), || format!("IPPool {other}"));
+        }
+        // A pool that serves already does not stop because another one appeared elsewhere.
+        if !pool.is_admitted() {
+            let theirs = self.elsewhere.intersection(&new);
+            standing.lose(&theirs, || "an object with another CIDR".to_owned());
+        }
+        if standing.is_clear() {
+            self.won.push((&pool.name, new));
+        }
+    }
+
+    /// Whose entry has something of `new`.
+    fn holder(&self, pool: &Pool, new: &AddrSet) -> String {
+        let mut others = self.ledger.iter().filter(|(name, _)| **name != pool.name);
+        let holder = others.find(|(_, entry)| !entry.ips.is_disjoint(new));
+        holder.map_or_else(
+            || "the ledger".to_owned(),
+            |(name, _)| format!("IPPool {name}"),
+        )
+    }
+}
