@@ -213,19 +213,12 @@ fn address(
 
 /// A selector of a pool, or why it can't be used, which the core says to each Pod that asks.
 pub fn affinity(wire: Option<&LabelSelector>) -> Affinity {
-    wire.map(|selector| {
-        let requirements = selector.match_expressions.iter().flatten();
-        let match_expressions = requirements
-            .map(|r| {
-                let values = r.values.clone().unwrap_or_default();
-                Selector::requirement(&r.key, &r.operator, &values)
-            })
-            .collect::<Result<Vec<Requirement>, SelectorError>>()?;
-        let match_labels = selector.match_labels.clone().unwrap_or_default();
-        Ok(Selector {
-            match_labels,
-            match_expressions,
-        })
+    wire.map(|s| {
+        let expressions = s.match_expressions.iter().flatten();
+        selector(
+            s.match_labels.as_ref(),
+            expressions.map(|r| (r.key.as_str(), r.operator.as_str(), r.values.as_deref())),
+        )
     })
 }
 
@@ -233,16 +226,24 @@ pub fn affinity(wire: Option<&LabelSelector>) -> Affinity {
 ///
 /// Errors: an operator or value list that Kubernetes would not take either.
 pub fn workload_selector(wire: &meta::LabelSelector) -> Result<Selector, SelectorError> {
-    let requirements = wire.match_expressions.iter().flatten();
-    let match_expressions = requirements
-        .map(|r| {
-            let values = r.values.clone().unwrap_or_default();
-            Selector::requirement(&r.key, &r.operator, &values)
+    let expressions = wire.match_expressions.iter().flatten();
+    selector(
+        wire.match_labels.as_ref(),
+        expressions.map(|r| (r.key.as_str(), r.operator.as_str(), r.values.as_deref())),
+    )
+}
+
+fn selector<'w>(
+    labels: Option<&BTreeMap<String, String>>,
+    expressions: impl Iterator<Item = (&'w str, &'w str, Option<&'w [String]>)>,
+) -> Result<Selector, SelectorError> {
+    let match_expressions = expressions
+        .map(|(key, operator, values)| {
+            Selector::requirement(key, operator, values.unwrap_or_default())
         })
         .collect::<Result<Vec<Requirement>, SelectorError>>()?;
-    let match_labels = wire.match_labels.clone().unwrap_or_default();
     Ok(Selector {
-        match_labels,
+        match_labels: labels.cloned().unwrap_or_default(),
         match_expressions,
     })
 }
