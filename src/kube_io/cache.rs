@@ -116,7 +116,8 @@ where
     /// Takes in what the API server answered to a write of ours, so that readers see it at once.
     ///
     /// Answers may come late and in any order; what is older than what is known changes nothing.
-    pub fn apply_written(&self, object: K) {
+    pub fn apply_written(&self, mut object: K) {
+        object.meta_mut().managed_fields = None;
         let mut state = self.write();
         let change = state.store.written(object);
         state.tell(change);

@@ -31,6 +31,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::put::{self, Part, PutError, Reply};
+#[cfg(doc)]
+use super::retry::write_client;
 use super::retry::{Backoff, Outcome};
 use super::time;
 use crate::error::ErrorChain;
@@ -135,7 +137,7 @@ enum TryError {
 impl LeaderElector {
     /// An elector that follows until [`LeaderElector::run`] wins.
     ///
-    /// `client` should be a [`retry::write_client`]: a renewal that `kube` repeats for minutes is
+    /// `client` should be a [`write_client`]: a renewal that `kube` repeats for minutes is
     /// one that comes too late. `identity` must differ between replicas; the Pod's name does.
     pub fn new(
         client: Client,
