@@ -11,7 +11,7 @@ use super::{
     Reason, Shortfall, Snapshot, Step, admit, resize, retire,
 };
 use crate::addr::{AddrCount, AddrSet, Range};
-use crate::name::PoolName;
+use crate::name::{Nic, PoolName, Uid};
 use crate::overlap;
 use crate::pool::{Owner, Pool};
 use crate::subnet::{Entry, Subnet, SubnetLedger};
@@ -137,6 +137,8 @@ pub(super) struct Pass<'s> {
     pub(super) offered: AddrSet,
     /// What of that no pool has, may have, or gets in this pass.
     free: Carve,
+    /// Which workloads ask for addresses, and on which interface.
+    pub(super) asking: BTreeSet<(&'s Uid, &'s Nic)>,
     /// Names of pools that this pass makes.
     pub(super) born: BTreeSet<PoolName>,
     creates: Vec<Step>,
@@ -172,6 +174,7 @@ impl<'s> Pass<'s> {
             ledger,
             free: Carve::new(&offered.difference(&taken)),
             offered,
+            asking: snapshot.demands.iter().map(|d| (&d.workload.uid, &d.nic)).collect(),
             born: BTreeSet::new(),
             creates: vec![],
             before: vec![],
@@ -254,11 +257,6 @@ impl<'s> Pass<'s> {
         );
     }
 
-    /// True where this pass writes the entry of `pool` already.
-    pub(super) fn edits(&self, pool: &PoolName) -> bool {
-        self.edits.contains_key(pool)
-    }
-
     /// Leaves a pool with `keep`: `edit` takes the rest away from it and fences it, and what the
     /// ledger shows beyond `keep` returns to the subnet behind that.
     ///
@@ -337,7 +335,9 @@ impl<'s> Pass<'s> {
 
     fn finish(mut self) -> Plan {
         let subnet = self.subnet;
-        let empty = self.ledger.iter().next().is_none();
+        let pools = self.snapshot.pools.values();
+        let empty = self.ledger.iter().next().is_none()
+            && pools.filter_map(|p| p.adopted_by.as_ref()).all(|by| *by != subnet.name);
         let mut steps = self.creates;
         steps.extend(
             self.before

@@ -12,8 +12,12 @@ use crate::name::PoolName;
 use crate::pool::Pool;
 
 /// An auto pool that no workload asks for.
+///
+/// One that outlives its workload is kept as it is, unless the workload lives and has another pool.
 pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
-    if pool.terminating || pool.owner.as_ref().is_some_and(|o| !o.reclaim) {
+    let is_kept =
+        pool.owner.as_ref().is_some_and(|o| !o.reclaim && !pass.asking.contains(&(&o.uid, &o.nic)));
+    if pool.terminating || is_kept {
         admit::pool_made_by_hand(pass, pool, standing);
         return;
     }
@@ -67,7 +71,7 @@ fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
 /// Ledger entries of pools that no longer exist return to the subnet, but for addresses that a Pod
 /// still has: somebody forced such a pool away under it.
 ///
-/// An entry that this pass gives to a pool made anew under the same name is left to it.
+/// The entry of a pool that this pass makes anew under the same name is left to it.
 pub(super) fn vanished(pass: &mut Pass<'_>) {
     let snapshot = pass.snapshot;
     let gone: Vec<(PoolName, AddrSet, Option<String>)> = pass
@@ -75,7 +79,7 @@ pub(super) fn vanished(pass: &mut Pass<'_>) {
         .iter()
         .filter(|(name, _)| !snapshot.pools.contains_key(*name))
         .filter(|(name, _)| !snapshot.unreadable.contains_key(*name))
-        .filter(|(name, _)| !pass.edits(name))
+        .filter(|(name, _)| !pass.born.contains(*name))
         .map(|(name, entry)| {
             (
                 name.clone(),
