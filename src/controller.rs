@@ -355,6 +355,13 @@ async fn observe(
     }
     let api: Api<SpiderIPPool> = Api::all(ctx.clients.read.clone());
     let pools = api.list(&ListParams::default()).await?;
+    if seen.subnet.is_none() {
+        // Read after the pools: a pool is not admitted beside a ledger that was just begun.
+        let api: Api<SpiderSubnet> = Api::all(ctx.clients.read.clone());
+        for subnet in api.list(&ListParams::default()).await? {
+            ctx.writer.subnets.apply_written(subnet);
+        }
+    }
     let seen = ctx.index.observe_live(cidr, pools.items);
     let plan = plan::plan(&seen.snapshot, now);
     Ok((seen, plan))

@@ -10,7 +10,9 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use ipam::name::PoolName;
-use ipam::plan::{Fence, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen};
+use ipam::plan::{
+    self, Fence, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen,
+};
 use ipam::subnet::Subnet;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -110,6 +112,7 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
         match step {
             Step::Create(new) => stages.creates.push(new),
             Step::Before(write) => stages.before.push(write),
+            Step::Barrier => stages.barrier = true,
             Step::Ledger { fence, edits } => stages.ledger = Some((fence, edits)),
             Step::ProtectSubnet { fence, finalizer } => stages.protect = Some((fence, *finalizer)),
             Step::After(write) => stages.after.push(write),
@@ -122,6 +125,9 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
     }
     pass.create_all(stages.creates).await;
     pass.write_before(stages.before).await;
+    if stages.barrier && !pass.done.errors.is_empty() {
+        return pass.done;
+    }
     if let Some((fence, edits)) = stages.ledger {
         pass.ledger(fence, edits).await;
     }
@@ -138,6 +144,8 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
 struct Stages<'p> {
     creates: Vec<&'p NewPool>,
     before: Vec<&'p PoolWrite>,
+    /// All of the above must have landed, or the pass ends there.
+    barrier: bool,
     ledger: Option<(&'p Fence, &'p [LedgerEdit])>,
     protect: Option<(&'p Fence, bool)>,
     after: Vec<&'p PoolWrite>,
@@ -360,10 +368,18 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// A live read: only the API server knows that an object is not there.
+    /// A live read: only the API server knows that there is no pool of this name and CIDR.
     async fn is_absent(&self, pool: &PoolName) -> bool {
+        let SubnetSeen::Readable(subnet) = &self.seen.snapshot.subnet else {
+            return false;
+        };
         let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
-        matches!(api.get_metadata_opt(pool.as_str()).await, Ok(None))
+        match api.get_opt(pool.as_str()).await {
+            Ok(None) => true,
+            Ok(Some(live)) => convert::cidr(&live.spec.subnet, live.spec.ip_version)
+                .is_ok_and(|c| c != subnet.cidr),
+            Err(_) => false,
+        }
     }
 
     /// A write that adds addresses: right for any later version to which nothing but allocations
@@ -388,7 +404,7 @@ impl Pass<'_> {
                 .await
                 .map_err(|e| call(step(), e))?;
             parsed = convert::pool(&live).map_err(|_| moved())?;
-            if !edit::only_allocations_between(&read, &parsed) {
+            if !plan::only_allocations_between(&read, &parsed) {
                 return Err(moved());
             }
             raw = Arc::new(live);

@@ -219,6 +219,7 @@ fn event_of(because: &Reason) -> Option<(EventType, &'static str)> {
         Reason::Shrink { .. } => "IPPoolShrunk",
         Reason::Retire => "IPPoolRetired",
         Reason::Admit => "IPPoolAdmitted",
+        Reason::Revoke => return Some((EventType::Warning, "IPPoolRevoked")),
         Reason::Continue { .. } => "IPPoolContinued",
         Reason::WorkloadWantsPool { .. }
         | Reason::TakeBack
