@@ -22,6 +22,7 @@ pub mod guard;
 pub mod inside;
 pub mod kubectl;
 pub mod lab;
+pub mod namespace;
 pub mod network;
 pub mod node;
 pub mod state;
@@ -104,6 +105,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether an earlier run started it, so that this one leaves it up.
+    pub fn is_kept(&self) -> bool {
+        self.guard.is_none()
+    }
+
     /// The admin's client.
     pub fn kubectl(&self) -> &Kubectl {
         &self.kubectl
@@ -127,6 +133,11 @@ impl Cluster {
     /// The namespaces that control plane and nodes are in.
     pub fn lab(&self) -> Lab {
         self.lab
+    }
+
+    /// Certificates and kubeconfigs.
+    pub fn access(&self) -> Access {
+        Access::of(&self.paths.cluster())
     }
 
     /// The folders of the harness.

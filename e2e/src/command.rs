@@ -2,9 +2,8 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -29,23 +28,6 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Result<String> {
 /// Whether a program ends well; why not is of no interest.
 pub fn succeeds(command: &mut Command) -> bool {
     run(command).is_ok()
-}
-
-/// Starts a program that lives on by itself, its output appended to `log`.
-///
-/// It gets a process group of its own: Ctrl-C is for the harness, which then stops it in order.
-pub fn start_logged(command: &mut Command, log: &Path) -> Result<Child> {
-    let out = append(log)?;
-    let err = out
-        .try_clone()
-        .with_context(|| format!("cannot share log {}", log.display()))?;
-    command
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .process_group(0)
-        .spawn()
-        .with_context(|| format!("cannot start {}", line_of(command)))
 }
 
 /// Opens a log file to append to.

@@ -41,7 +41,8 @@ pub fn missing_capability() -> Option<String> {
         return Some("not root: a node needs namespaces, mounts and cgroups".to_owned());
     }
     // In a network namespace that ends with the command.
-    let try_it = "ip link add br type bridge && ip link add mac link br type macvlan mode bridge";
+    let try_it =
+        "ip link add name br type bridge && ip link add link br name mac type macvlan mode bridge";
     if !Path::new("/sbin/ip").exists() {
         return None; // Known after the packages are installed, which needs root only.
     }

@@ -13,15 +13,17 @@ use tar::{Builder, EntryType, Header};
 use crate::command::{program, run};
 use crate::digest::sha256;
 
-/// The image for Pods of scenarios.
+/// The image for Pods of scenarios. Its tag is no `latest`, which a kubelet would want to pull.
 pub const BUSYBOX: &str = "docker.io/library/busybox:1";
+/// The same under the name that the examples use.
+const BUSYBOX_LATEST: &str = "docker.io/library/busybox:latest";
 /// The image that holds a Pod's namespaces.
 pub const PAUSE: &str = "registry.k8s.io/pause:3.10";
 
 /// An image to be: a name and what is in it.
 #[derive(Clone, Debug)]
 pub struct Image {
-    name: String,
+    names: Vec<String>,
     entries: Vec<Entry>,
     command: Vec<String>,
     entrypoint: Vec<String>,
@@ -38,11 +40,18 @@ impl Image {
     /// An empty image.
     pub fn new(name: &str) -> Self {
         Self {
-            name: name.to_owned(),
+            names: vec![name.to_owned()],
             entries: Vec::new(),
             command: Vec::new(),
             entrypoint: Vec::new(),
         }
+    }
+
+    /// With one more name.
+    #[must_use]
+    pub fn also_named(mut self, name: &str) -> Self {
+        self.names.push(name.to_owned());
+        self
     }
 
     /// With a folder; parents come first.
@@ -106,7 +115,7 @@ impl Image {
         let id = sha256([config.as_bytes()]);
         let manifest = json!([{
             "Config": format!("{id}.json"),
-            "RepoTags": [self.name],
+            "RepoTags": self.names,
             "Layers": [format!("{digest}/layer.tar")],
         }])
         .to_string();

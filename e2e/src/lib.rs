@@ -5,6 +5,9 @@
 //! | [`tools`], [`host`], [`paths`] | the cluster's binaries, what the machine must offer, folders |
 //! | [`cluster`] | control plane and nodes: up, in use, down |
 //! | [`image`], [`cni`] | images without a builder, CNI configurations |
+//! | [`product`] | the product as an operator has it: image, chart, objects |
+//! | [`scenario`], [`scenarios`] | what is tried, and how a list of it is run |
+//! | [`judge`], [`tap`] | "no address twice", seen from outside the product |
 //! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
 //! | [`command`], [`digest`], [`process`], [`progress`], [`wait`] | helpers |
 //!
@@ -17,9 +20,14 @@ pub mod command;
 pub mod digest;
 pub mod host;
 pub mod image;
+pub mod judge;
 pub mod logs;
 pub mod paths;
 pub mod process;
+pub mod product;
 pub mod progress;
+pub mod scenario;
+pub mod scenarios;
+pub mod tap;
 pub mod tools;
 pub mod wait;

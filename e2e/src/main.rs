@@ -8,8 +8,9 @@ use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, guard, inside};
 use e2e::paths::Paths;
 use e2e::progress::{say, show};
+use e2e::scenario::Scenario;
 use e2e::tools::Tools;
-use e2e::wait;
+use e2e::{product, scenario, scenarios, tap, wait};
 
 /// A real Kubernetes on this machine, and the scenarios that run on it.
 #[derive(Debug, Parser)]
@@ -31,6 +32,21 @@ enum Command {
     },
     /// Remove the cluster, whoever left it
     Down,
+    /// Name the scenarios
+    List,
+    /// Run scenarios on the cluster: those named, or all
+    Run {
+        /// Names, as `e2e list` has them
+        names: Vec<String>,
+        #[command(flatten)]
+        options: scenario::Options,
+    },
+    /// Write the product's image as a docker archive
+    Image {
+        /// The archive
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// What the cluster's own processes run
     #[command(subcommand, hide = true)]
     Inside(Inside),
@@ -48,6 +64,11 @@ enum Inside {
 }
 
 fn main() -> ExitCode {
+    // As a CNI plugin, it is known by its name and has no arguments.
+    let name = std::env::args_os().next().map(PathBuf::from);
+    if name.is_some_and(|name| name.ends_with(tap::NAME)) {
+        return tap::live();
+    }
     match act(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -63,6 +84,22 @@ fn act(command: Command) -> Result<()> {
         Command::Inside(Inside::Init(setup)) => inside::live(&setup),
         Command::Tools => Tools::ensure(&Paths::find()?).map(|_| ()),
         Command::Up { keep } => up(keep),
+        Command::List => {
+            for Scenario { name, about, .. } in scenarios::ALL {
+                show(format_args!("{name:<16} {about}"));
+            }
+            Ok(())
+        }
+        Command::Run { names, options } => {
+            wait::catch_signals()?;
+            let chosen = scenario::chosen(scenarios::ALL, &names)?;
+            scenario::run(&Paths::find()?, &chosen, options)
+        }
+        Command::Image { out } => {
+            let digest = product::build_image(&Paths::find()?, &out)?;
+            say(format_args!("{}: {digest}", out.display()));
+            Ok(())
+        }
         Command::Down => {
             let was = Cluster::down(&Paths::find()?)?;
             say(if was {

@@ -35,6 +35,15 @@ impl Process {
         })
     }
 
+    /// The process with this number in the PID namespace whose first process is `init`.
+    pub fn inside(init: Self, number: i32) -> Result<Self> {
+        let namespace = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let wanted = namespace(init.pid);
+        let is_it = |pid: &i32| number_inside(*pid) == Some(number) && namespace(*pid) == wanted;
+        let found = all_pids().into_iter().find(is_it);
+        Self::of(found.with_context(|| format!("process {number} of the namespace is gone"))?)
+    }
+
     /// The one child of this process; waits a moment for it to be there.
     pub fn only_child(self) -> Result<Self> {
         eventually_some(
@@ -160,6 +169,15 @@ fn children() -> BTreeMap<i32, Vec<i32>> {
         }
     }
     children
+}
+
+/// A process' number in its own PID namespace.
+fn number_inside(pid: i32) -> Option<i32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let numbers = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))?;
+    numbers.split_whitespace().next_back()?.parse().ok()
 }
 
 fn stat(pid: i32) -> Option<Stat> {

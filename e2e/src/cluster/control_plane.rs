@@ -62,8 +62,7 @@ impl ControlPlane<'_> {
     fn component(&self, name: &str, args: &[String]) -> Result<Process> {
         let log = self.run.join("log").join(format!("{name}.log"));
         let started = self.lab.start(&self.tools.path(name), args, &log);
-        let started = started.with_context(|| format!("cannot start {name}"))?;
-        Ok(started.process)
+        started.with_context(|| format!("cannot start {name}"))
     }
 
     fn api_server_args(&self) -> Result<Vec<String>> {

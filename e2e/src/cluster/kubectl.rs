@@ -70,7 +70,8 @@ impl Kubectl {
         run_with_input(&mut self.command(&all), objects.as_bytes())
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// The command itself, for what is to run in the background.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
         command.arg("--kubeconfig").arg(&self.config).args(args);
         command

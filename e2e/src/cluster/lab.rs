@@ -1,11 +1,12 @@
 //! The namespaces of the whole cluster, and how a program gets into them.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-use crate::command::{run, start_logged};
+use crate::command::{append, run};
 use crate::process::Process;
 
 /// A set of namespaces, known by its first process: the cluster's, or one node's.
@@ -44,13 +45,30 @@ impl Lab {
     }
 
     /// Starts a program that stays, its output in `log`.
-    pub fn start(self, program: &Path, args: &[String], log: &Path) -> Result<Started> {
-        let nsenter = start_logged(self.enter(program).args(args), log)?;
-        let pid = i32::try_from(nsenter.id()).context("a process number out of range")?;
-        Ok(Started {
-            process: Process::of(pid)?.only_child()?,
-            _nsenter: nsenter,
-        })
+    ///
+    /// It becomes a child of the lab's first process: on the host's side nothing waits for it.
+    pub fn start(self, program: &Path, args: &[String], log: &Path) -> Result<Process> {
+        let log = append(log)?;
+        // The shell tells the program's number, as the lab counts, and ends.
+        let mut shell = self.enter("sh");
+        shell
+            .args(["-c", r#""$@" >&2 & echo $!"#, "start"])
+            .arg(program)
+            .args(args);
+        let told = shell
+            .stdin(Stdio::null())
+            .stderr(log)
+            .process_group(0)
+            .output();
+        let told = told
+            .with_context(|| format!("cannot start {}", program.display()))?
+            .stdout;
+        let told = String::from_utf8_lossy(&told);
+        let number = told
+            .trim()
+            .parse()
+            .with_context(|| format!("cannot enter: {told:?}"))?;
+        Process::inside(self.init, number)
     }
 
     fn entered(self, namespaces: &[&str], program: &Path) -> Command {
@@ -59,13 +77,4 @@ impl Lab {
         command.args(namespaces).arg("--").arg(program);
         command
     }
-}
-
-/// A program that runs in a lab.
-#[derive(Debug)]
-pub struct Started {
-    /// The program itself, with its number on the host.
-    pub process: Process,
-    /// Waits for the program on the host's side; ends when it does.
-    _nsenter: Child,
 }

@@ -84,10 +84,7 @@ impl Yard<'_> {
             &own_text,
         ]);
         let words: Vec<String> = words.map(str::to_owned).collect();
-        let holder = self
-            .lab
-            .start(Path::new("unshare"), &words, &log("init"))?
-            .process;
+        let holder = self.lab.start(Path::new("unshare"), &words, &log("init"))?;
         let lab = Lab::of(holder.only_child()?);
         eventually(
             Duration::from_secs(10),

@@ -1,0 +1,419 @@
+//! "No address twice", judged from outside the product.
+//!
+//! Two witnesses, one rule. The [`crate::tap`] tells from when to when each Pod held an address:
+//! from the plugin's reply until the call that gave it back. A walk through the network namespaces
+//! of each node tells which of them carried an address, whatever anybody said. Two holders of one
+//! address at one time are a violation.
+//!
+//! Both err on the side of the product: a hold is taken to begin when it surely had begun, and to
+//! end when it surely had not ended. So a violation is never a matter of timing.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+use crate::cluster::node::Node;
+use crate::command::run;
+use crate::progress::say;
+use crate::tap::{self, Call, now};
+use crate::{cni, wait};
+
+/// Least pause between two walks through a node.
+const WALK_PAUSE: Duration = Duration::from_millis(500);
+
+/// From when to when somebody held an address.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hold {
+    /// The address.
+    pub address: String,
+    /// When it was surely held already, as time since 1970.
+    pub from: Duration,
+    /// When it was surely still held; `None` if to this day.
+    pub until: Option<Duration>,
+    /// Who held it: a Pod's UID, or a network namespace.
+    pub owner: String,
+}
+
+/// Two holders of one address at one time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    first: Hold,
+    second: Hold,
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { first, second } = self;
+        write!(f, "address {} was held by {}", first.address, first.owner)?;
+        let until = |hold: &Hold| hold.until.map(|until| until.as_secs_f64());
+        match until(first) {
+            Some(until) => write!(f, " from {:.3} to {until:.3}", first.from.as_secs_f64())?,
+            None => write!(f, " from {:.3} on", first.from.as_secs_f64())?,
+        }
+        write!(
+            f,
+            " and by {} from {:.3} on",
+            second.owner,
+            second.from.as_secs_f64()
+        )
+    }
+}
+
+/// Every pair of different owners that held one address at one time.
+///
+/// Touching is not overlapping: an address given the moment another gave it back is fine. Cost:
+/// O(n log n) and the number of holds that last at one time.
+pub fn overlaps(mut holds: Vec<Hold>) -> Vec<Overlap> {
+    // Never surely held for any time.
+    holds.retain(|hold| hold.until.is_none_or(|until| until > hold.from));
+    holds.sort();
+    let mut found = Vec::new();
+    let mut lasting: Vec<Hold> = Vec::new();
+    for hold in holds {
+        lasting.retain(|earlier| {
+            earlier.address == hold.address && earlier.until.is_none_or(|until| until > hold.from)
+        });
+        let others = lasting.iter().filter(|earlier| earlier.owner != hold.owner);
+        found.extend(others.map(|first| Overlap {
+            first: first.clone(),
+            second: hold.clone(),
+        }));
+        lasting.push(hold);
+    }
+    found
+}
+
+/// The holds that calls of the plugin amount to: from the reply to ADD to the call of the DEL that
+/// was accepted for the same sandbox and interface.
+pub fn holds_of_calls(calls: &[Call]) -> Vec<Hold> {
+    let mut calls: Vec<&Call> = calls.iter().filter(|call| call.succeeded).collect();
+    calls.sort_by_key(|call| call.ended);
+    let mut holds = Vec::<Hold>::new();
+    let mut open = BTreeMap::<(&str, &str), Vec<usize>>::new();
+    for call in calls {
+        let sandbox = (call.container.as_str(), call.interface.as_str());
+        if call.command == "DEL" {
+            for nth in open.remove(&sandbox).unwrap_or_default() {
+                holds[nth].until = Some(call.began);
+            }
+            continue;
+        }
+        for address in &call.addresses {
+            open.entry(sandbox).or_default().push(holds.len());
+            holds.push(Hold {
+                address: address.clone(),
+                from: call.ended,
+                until: None,
+                owner: call.uid.clone(),
+            });
+        }
+    }
+    holds
+}
+
+/// Watches a cluster until it is ended.
+#[derive(Debug)]
+pub struct Judge {
+    nodes: Vec<Node>,
+    since: Duration,
+    stop: Arc<AtomicBool>,
+    walkers: Vec<JoinHandle<Sightings>>,
+}
+
+impl Judge {
+    /// Puts the tap before the product's plugin and starts walking through the nodes.
+    pub fn start(cluster: &Cluster) -> Result<Self> {
+        let since = now();
+        for node in cluster.nodes() {
+            tap::install(node, &cluster.exe())?;
+        }
+        cluster.install_conflist(&cni::macvlan(&cni::product(tap::NAME)))?;
+        let stop = Arc::<AtomicBool>::default();
+        let walkers = cluster.nodes().iter().cloned().map(|node| {
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || walk_until(&node, &stop))
+        });
+        let walkers = walkers.collect();
+        Ok(Self {
+            nodes: cluster.nodes().to_vec(),
+            since,
+            stop,
+            walkers,
+        })
+    }
+
+    /// Stops watching. Errors: an address was held twice at one time.
+    pub fn end(mut self) -> Result<()> {
+        let (mut holds, mut walks) = (Vec::new(), 0);
+        for walker in self.stop_walkers() {
+            let seen = walker.map_err(|_| anyhow!("a walk through a node failed"))?;
+            walks += seen.walks;
+            holds.extend(seen.into_holds());
+        }
+        let mut calls = Vec::new();
+        for node in &self.nodes {
+            calls.extend(tap::calls(node, self.since)?);
+        }
+        let (sighted, called) = (holds.len(), holds_of_calls(&calls));
+        say(format_args!(
+            "judged: {} calls gave {} addresses; {walks} walks saw {sighted} on interfaces",
+            calls.len(),
+            called.len()
+        ));
+        let mut twice = overlaps(holds);
+        twice.extend(overlaps(called));
+        let lines: Vec<String> = twice.iter().map(Overlap::to_string).collect();
+        ensure!(
+            lines.is_empty(),
+            "no address twice is violated: {}",
+            lines.join("; ")
+        );
+        Ok(())
+    }
+
+    fn stop_walkers(&mut self) -> Vec<thread::Result<Sightings>> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.walkers.drain(..).map(JoinHandle::join).collect()
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        let _ = self.stop_walkers();
+        let own = cni::macvlan(&cni::product(cni::PRODUCT));
+        for node in &self.nodes {
+            if let Err(error) = node.install_conflist(&own) {
+                say(format_args!("cannot take the tap away: {error:#}"));
+            }
+        }
+    }
+}
+
+/// What walks through one node saw: the first and the last time of each address on each namespace.
+#[derive(Debug, Default)]
+struct Sightings {
+    walks: u32,
+    seen: BTreeMap<(String, String), (Duration, Duration)>,
+}
+
+impl Sightings {
+    /// Takes in a walk that began and ended at these times.
+    fn add(&mut self, began: Duration, ended: Duration, seen: Vec<(String, String)>) {
+        self.walks += 1;
+        for sight in seen {
+            // Seen somewhen within the walk: surely there after its end, and before its begin.
+            self.seen
+                .entry(sight)
+                .and_modify(|(_, last)| *last = began)
+                .or_insert((ended, began));
+        }
+    }
+
+    fn into_holds(self) -> impl Iterator<Item = Hold> {
+        self.seen
+            .into_iter()
+            .map(|((owner, address), (from, until))| Hold {
+                address,
+                from,
+                until: Some(until),
+                owner,
+            })
+    }
+}
+
+fn walk_until(node: &Node, stop: &AtomicBool) -> Sightings {
+    let mut sightings = Sightings::default();
+    while !stop.load(Ordering::Relaxed) && !wait::interrupted() {
+        let began = now();
+        // A namespace that goes while we look ends the walk; the next one sees the rest.
+        if let Ok(seen) = walk(node) {
+            sightings.add(began, now(), seen);
+        }
+        // Looking must not take the machine from those who are looked at.
+        thread::sleep(WALK_PAUSE.max((now().saturating_sub(began)) * 3));
+    }
+    sightings
+}
+
+/// Addresses on the interfaces of each Pod's network namespace, with the namespace's name.
+fn walk(node: &Node) -> Result<Vec<(String, String)>> {
+    let mut ip = node.lab().enter("ip");
+    ip.args([
+        "-all", "netns", "exec", "ip", "-json", "address", "show", "scope", "global",
+    ]);
+    let text = run(&mut ip).context("cannot walk through the network namespaces")?;
+    Ok(parse_walk(node.name(), &text))
+}
+
+fn parse_walk(node: &str, text: &str) -> Vec<(String, String)> {
+    let mut seen = Vec::new();
+    let mut namespace = String::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("netns: ") {
+            namespace = format!("{node}/{}", name.trim());
+        }
+        let Ok(Value::Array(links)) = serde_json::from_str(line) else {
+            continue;
+        };
+        let infos = links
+            .iter()
+            .filter_map(|link| link.get("addr_info")?.as_array())
+            .flatten();
+        let addresses = infos.filter_map(|info| info.get("local")?.as_str());
+        seen.extend(addresses.map(|address| (namespace.clone(), address.to_owned())));
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hold(address: &str, owner: &str, from: u64, until: Option<u64>) -> Hold {
+        Hold {
+            address: address.to_owned(),
+            from: Duration::from_secs(from),
+            until: until.map(Duration::from_secs),
+            owner: owner.to_owned(),
+        }
+    }
+
+    fn call(command: &str, sandbox: &str, uid: &str, at: u64, addresses: &[&str]) -> Call {
+        Call {
+            began: Duration::from_secs(at),
+            ended: Duration::from_secs(at + 1),
+            command: command.to_owned(),
+            container: sandbox.to_owned(),
+            interface: "eth0".to_owned(),
+            pod: "ns/pod".to_owned(),
+            uid: uid.to_owned(),
+            succeeded: true,
+            addresses: addresses
+                .iter()
+                .map(|address| (*address).to_owned())
+                .collect(),
+            error: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_planted_duplicate_is_found_among_honest_holds() {
+        let mut holds: Vec<Hold> = (0..200)
+            .map(|nth| {
+                hold(
+                    &format!("10.0.0.{}", nth % 50),
+                    &format!("pod-{nth}"),
+                    nth,
+                    Some(nth + 50),
+                )
+            })
+            .collect();
+        assert_eq!(overlaps(holds.clone()), []);
+        holds.push(hold("10.0.0.7", "thief", 120, Some(121)));
+        let found = overlaps(holds);
+        assert_eq!(found.len(), 1);
+        assert_eq!(
+            found[0].to_string(),
+            "address 10.0.0.7 was held by pod-107 from 107.000 to 157.000 and by thief from \
+             120.000 on"
+        );
+    }
+
+    #[test]
+    fn a_hold_without_end_meets_every_later_one_of_others() {
+        let holds = vec![
+            hold("10.0.0.1", "a", 1, None),
+            hold("10.0.0.1", "a", 5, None),
+            hold("10.0.0.1", "b", 9, Some(10)),
+            hold("10.0.0.2", "c", 9, Some(10)),
+        ];
+        assert_eq!(overlaps(holds).len(), 2);
+    }
+
+    #[test]
+    fn an_address_given_back_and_given_again_is_no_violation() {
+        let holds = vec![
+            hold("fd00::1", "a", 1, Some(5)),
+            hold("fd00::1", "b", 5, None),
+        ];
+        assert_eq!(overlaps(holds), []);
+    }
+
+    #[test]
+    fn calls_become_holds_by_sandbox() {
+        let calls = [
+            call("ADD", "old", "pod", 0, &["10.0.0.1", "fd00::1"]),
+            call("ADD", "new", "pod", 20, &["10.0.0.1"]),
+            call("DEL", "old", "pod", 10, &[]),
+            Call {
+                succeeded: false,
+                ..call("ADD", "refused", "other", 5, &["10.0.0.1"])
+            },
+            Call {
+                succeeded: false,
+                ..call("DEL", "new", "pod", 30, &[])
+            },
+        ];
+        assert_eq!(
+            holds_of_calls(&calls),
+            [
+                hold("10.0.0.1", "pod", 1, Some(10)),
+                hold("fd00::1", "pod", 1, Some(10)),
+                hold("10.0.0.1", "pod", 21, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn two_pods_with_one_address_by_their_calls_are_a_violation() {
+        let calls = [
+            call("ADD", "one", "a", 0, &["10.0.0.1"]),
+            call("ADD", "two", "b", 5, &["10.0.0.1"]),
+            call("DEL", "one", "a", 9, &[]),
+        ];
+        assert_eq!(overlaps(holds_of_calls(&calls)).len(), 1);
+    }
+
+    #[test]
+    fn an_address_seen_once_is_not_surely_held() {
+        let second = Duration::from_secs;
+        let sight = |owner: &str| vec![(owner.to_owned(), "10.0.0.1".to_owned())];
+        let mut sightings = Sightings::default();
+        sightings.add(second(1), second(2), sight("node/a"));
+        sightings.add(second(3), second(4), sight("node/b"));
+        assert_eq!(overlaps(sightings.into_holds().collect()), []);
+        let mut sightings = Sightings::default();
+        for at in [1, 3, 5] {
+            let both = [sight("node/a"), sight("node/b")].concat();
+            sightings.add(second(at), second(at + 1), both);
+        }
+        assert_eq!(overlaps(sightings.into_holds().collect()).len(), 1);
+    }
+
+    #[test]
+    fn a_walk_is_read_by_namespace() {
+        let text = "\nnetns: cni-1\n[{},{\"addr_info\":[{\"local\":\"10.0.0.1\"}]}]\n\n\
+                    netns: cni-2\n[]\n\nnetns: cni-3\n\
+                    [{\"addr_info\":[{\"local\":\"10.0.0.3\"},{\"local\":\"fd00::3\"}]}]\n";
+        let seen = parse_walk("node", text);
+        let seen: Vec<_> = seen
+            .iter()
+            .map(|(ns, ip)| (ns.as_str(), ip.as_str()))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("node/cni-1", "10.0.0.1"),
+                ("node/cni-3", "10.0.0.3"),
+                ("node/cni-3", "fd00::3")
+            ]
+        );
+    }
+}

@@ -1,0 +1,257 @@
+//! What a scenario is, and how a list of them is run: one after the other on one cluster, watched
+//! by the [`Judge`], with logs kept of each that fails.
+
+use std::fmt;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::judge::Judge;
+use crate::paths::Paths;
+use crate::progress::{say, show};
+use crate::{host, logs, product, wait};
+
+/// Something the product must do, tried on a real cluster.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it shows, in a sentence.
+    pub about: &'static str,
+    /// Whether the chart must be installed before.
+    pub needs_product: bool,
+    /// The scenario itself. It leaves nothing behind if it succeeds.
+    pub run: fn(&Cluster) -> Result<()>,
+}
+
+/// How to run scenarios.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Options {
+    /// Fail if a scenario was skipped
+    #[arg(long)]
+    pub no_skip: bool,
+    /// Leave the cluster up afterwards
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Why a scenario could not be tried; the only error that is no failure.
+#[derive(Debug)]
+struct Skip(String);
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// The error of a scenario that this machine lacks something for.
+pub fn skip(why: impl Into<String>) -> anyhow::Error {
+    Skip(why.into()).into()
+}
+
+/// Those of `all` with these names, in the order of `all`; every one if no name is given.
+pub fn chosen<'a>(all: &'a [Scenario], names: &[String]) -> Result<Vec<&'a Scenario>> {
+    for name in names {
+        let known = all.iter().any(|scenario| scenario.name == name);
+        ensure!(known, "no scenario is called {name}: `e2e list` names them");
+    }
+    let wanted =
+        |scenario: &&Scenario| names.is_empty() || names.iter().any(|name| name == scenario.name);
+    Ok(all.iter().filter(wanted).collect())
+}
+
+/// Outcomes, counted.
+#[derive(Debug, Default)]
+struct Tally {
+    passed: Vec<&'static str>,
+    failed: Vec<&'static str>,
+    skipped: Vec<&'static str>,
+}
+
+/// Runs scenarios. Errors: one failed, or one was skipped and that is not allowed.
+pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<()> {
+    let mut tally = Tally::default();
+    let mut stage = Stage {
+        paths,
+        cluster: None,
+    };
+    let missing = host::missing_capability();
+    for scenario in scenarios {
+        wait::ensure_going_on()?;
+        let start = Instant::now();
+        say(format_args!(
+            "scenario {}: {}",
+            scenario.name, scenario.about
+        ));
+        let outcome = match &missing {
+            Some(why) => Err(skip(why.as_str())),
+            None => stage.perform(scenario),
+        };
+        let took = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                say(format_args!(
+                    "scenario {} passed in {took:.1} s",
+                    scenario.name
+                ));
+                tally.passed.push(scenario.name);
+            }
+            Err(error) if error.is::<Skip>() => {
+                say(format_args!(
+                    "scenario {} SKIPPED: {error:#}",
+                    scenario.name
+                ));
+                tally.skipped.push(scenario.name);
+            }
+            Err(error) => {
+                say(format_args!(
+                    "scenario {} FAILED after {took:.1} s: {error:#}",
+                    scenario.name
+                ));
+                tally.failed.push(scenario.name);
+                stage.clear(scenario.name, options)?;
+            }
+        }
+    }
+    stage.end(options)?;
+    show(&tally);
+    tally.verdict(options)
+}
+
+/// The cluster that scenarios share.
+struct Stage<'a> {
+    paths: &'a Paths,
+    cluster: Option<Cluster>,
+}
+
+impl Stage<'_> {
+    fn perform(&mut self, scenario: &Scenario) -> Result<()> {
+        let cluster = match self.cluster.take() {
+            Some(cluster) => cluster,
+            None => Cluster::open(self.paths)?,
+        };
+        let cluster = self.cluster.insert(cluster);
+        if scenario.needs_product {
+            product::ensure(cluster)?;
+        }
+        let judge = Judge::start(cluster)?;
+        (scenario.run)(cluster)?;
+        judge.end()
+    }
+
+    /// Keeps the logs of a failure. The next scenario gets a cluster without its remains, unless
+    /// the cluster is to be looked at.
+    fn clear(&mut self, name: &str, options: Options) -> Result<()> {
+        let Some(cluster) = self.cluster.take() else {
+            return Ok(()); // It did not come up, and said where its logs are.
+        };
+        let to = self.paths.failure(name);
+        logs::keep(&cluster, &to);
+        say(format_args!("logs are in {}", to.display()));
+        if cluster.is_kept() || options.keep {
+            self.cluster = Some(cluster);
+            return Ok(());
+        }
+        cluster.end()
+    }
+
+    fn end(self, options: Options) -> Result<()> {
+        match self.cluster {
+            Some(cluster) if options.keep => cluster.keep(),
+            Some(cluster) => cluster.end(),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Tally {
+    /// Fails if a scenario failed, or was skipped although that is not allowed.
+    fn verdict(&self, options: Options) -> Result<()> {
+        ensure!(
+            self.failed.is_empty(),
+            "{} scenarios failed",
+            self.failed.len()
+        );
+        ensure!(
+            self.skipped.is_empty() || !options.no_skip,
+            "skipping is not allowed here"
+        );
+        Ok(())
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, names) in [("failed", &self.failed), ("skipped", &self.skipped)] {
+            if !names.is_empty() {
+                writeln!(f, "{what}: {}", names.join(", "))?;
+            }
+        }
+        let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.skipped.len());
+        writeln!(f, "{passed} passed, {failed} failed, {skipped} skipped")?;
+        write!(f, "ran {}, skipped {skipped}", passed + failed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scenario(name: &'static str) -> Scenario {
+        Scenario {
+            name,
+            about: "",
+            needs_product: false,
+            run: |_| Ok(()),
+        }
+    }
+
+    #[test]
+    fn names_choose_scenarios_in_their_own_order() {
+        let all = [scenario("a"), scenario("b"), scenario("c")];
+        let names = |names: &[&str]| {
+            let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+            let chosen = chosen(&all, &names)?;
+            anyhow::Ok(
+                chosen
+                    .iter()
+                    .map(|scenario| scenario.name)
+                    .collect::<Vec<_>>(),
+            )
+        };
+        assert_eq!(names(&["c", "a"]).unwrap(), ["a", "c"]);
+        assert_eq!(names(&[]).unwrap(), ["a", "b", "c"]);
+        assert!(names(&["d"]).unwrap_err().to_string().contains("e2e list"));
+    }
+
+    #[test]
+    fn a_skip_is_told_from_a_failure_and_fails_only_where_forbidden() {
+        assert!(skip("no macvlan").is::<Skip>());
+        let tally = Tally {
+            skipped: vec!["a"],
+            ..Tally::default()
+        };
+        let allowed = Options {
+            no_skip: false,
+            keep: false,
+        };
+        assert!(tally.verdict(allowed).is_ok());
+        assert!(
+            tally
+                .verdict(Options {
+                    no_skip: true,
+                    ..allowed
+                })
+                .is_err()
+        );
+        let tally = Tally {
+            failed: vec!["a"],
+            ..Tally::default()
+        };
+        assert!(tally.verdict(allowed).is_err());
+    }
+}
