@@ -169,6 +169,7 @@ pub fn busybox() -> Result<Image> {
         .folder("bin", 0o755)
         .folder("etc", 0o755);
     image = image
+        .also_named(BUSYBOX_LATEST)
         .folder("tmp", 0o1777)
         .program("bin/busybox", busybox)
         .command(&["sh"]);
