@@ -5,6 +5,7 @@
 //! `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
 //! which does no IO.
 
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod config;

@@ -1,7 +1,16 @@
 //! `orbweaver agent`.
 
+use anyhow::Context as _;
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
 use super::Common;
+use crate::agent::{self, Clients, Settings, State};
 use crate::api::names::env;
+use crate::config::Config;
+use crate::kube_io::retry;
+use crate::probes::{self, Health};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -16,11 +25,62 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    super::runtime()?.block_on(serve(arguments))
+}
+
+async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         common,
         node_name,
         health_port,
     } = arguments;
-    let _ = (common, node_name, health_port);
-    anyhow::bail!("the agent's role is not wired yet")
+    let Common {
+        config_path,
+        pod_namespace: _,
+        pod_name,
+    } = common;
+    let config = Config::load(config_path.as_deref())?;
+    let shutdown = super::shutdown()?;
+    let kube_config = kube::Config::infer()
+        .await
+        .context("no API server is configured")?;
+    let clients = Clients {
+        read: Client::try_from(kube_config.clone())?,
+        write: retry::write_client(kube_config)?,
+    };
+    let (started, has_started) = watch::channel(false);
+    let (ready, is_ready) = watch::channel(false);
+    let listener = probes::bind(health_port).await?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(probes::serve(
+        listener,
+        Health {
+            started: has_started,
+            ready: is_ready,
+        },
+    ));
+    let settings = settings(config, node_name, pod_name);
+    agent::run(settings, clients, State { started, ready }, shutdown).await?;
+    tracing::info!("stopped; DELs that were answered are kept beside the socket");
+    Ok(())
+}
+
+fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
+    let Config {
+        ipam_unix_socket_path,
+        enable_ipv4,
+        enable_ipv6,
+        enable_spider_subnet,
+        enable_auto_pool_for_application,
+        default_redundant_ip_number: _,
+    } = config;
+    Settings {
+        instance: pod_name.unwrap_or_else(|| node.clone()),
+        node,
+        socket: ipam_unix_socket_path,
+        ipv4: enable_ipv4,
+        ipv6: enable_ipv6,
+        subnets: enable_spider_subnet,
+        auto_pools: enable_auto_pool_for_application,
+    }
 }

@@ -1,0 +1,265 @@
+//! The node's agent: it answers the CNI plugin on a unix socket and records addresses in pools.
+//!
+//! Owns: the role's tasks, and what they share. Never does: decide who may have which address: the
+//! core does (`ipam`), and the agent is its host for time and IO. Invariants:
+//!
+//! * An address is in the reply only after it is in the pool's record, and leaves the record only
+//!   with the proof that it is let go ([`release`]).
+//! * All that the agent keeps in memory can be lost at any moment; what may not be lost is in the
+//!   pools, or in the journal beside the socket.
+//! * It watches the Pods of its own node, and a pool while a Pod waits for it; nothing else.
+//!
+//! ```text
+//! server ─ ADD ─ add ── candidates, pods, reads      which pools, who asks
+//!        │        ├──── writers ─ commit             one task a pool: claims and releases, one write
+//!        │        ├──── wait                         while nothing is free
+//!        │        └──── endpoint                     after the reply
+//!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
+//! turn: one call at a time for an interface      memory: what was given      memo: what was read
+//! ```
+
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use ipam::addr::Family;
+use kube::Client;
+use kube_runtime::events::{Recorder, Reporter};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+mod add;
+mod candidates;
+mod commit;
+mod endpoint;
+mod error;
+mod health;
+mod journal;
+mod memo;
+mod memory;
+mod pods;
+mod reads;
+mod release;
+mod server;
+mod turn;
+mod wait;
+mod writers;
+
+use self::endpoint::Endpoints;
+use self::journal::Journal;
+use self::memory::Memory;
+use self::pods::{NodePods, PodEnded};
+use self::reads::Reads;
+use self::release::Releases;
+use self::turn::Turns;
+use self::wait::Waits;
+use self::writers::Writers;
+
+/// How often everything that is remembered is looked through.
+const SWEEP: Duration = Duration::from_secs(30);
+/// Calls in flight get this long to finish when the agent is asked to stop.
+const STOP_MAX: Duration = Duration::from_secs(12);
+
+/// What an operator may set.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the configuration, independent of the others"
+)]
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The node this agent serves.
+    pub node: String,
+    /// Name of the agent's own Pod, which signs its Events.
+    pub instance: String,
+    /// Where the plugin finds the agent.
+    pub socket: PathBuf,
+    /// Whether Pods get IPv4 addresses.
+    pub ipv4: bool,
+    /// Whether Pods get IPv6 addresses.
+    pub ipv6: bool,
+    /// Whether the annotations `subnet` and `subnets` mean anything.
+    pub subnets: bool,
+    /// Whether workloads have pools of their own.
+    pub auto_pools: bool,
+}
+
+impl Settings {
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let (ipv4, ipv6) = (self.ipv4, self.ipv6);
+        [(Family::V4, ipv4), (Family::V6, ipv6)]
+            .into_iter()
+            .filter_map(|(family, enabled)| enabled.then_some(family))
+    }
+}
+
+/// Why the agent cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The socket, or the journal beside it, cannot be had.
+    #[error("could not listen on {}", .path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The socket was removed, or gives no answer.
+    #[error("{} no longer leads to this agent", .path.display())]
+    Lost {
+        /// Where.
+        path: PathBuf,
+    },
+}
+
+/// What the agent's tasks share.
+struct Agent {
+    settings: Settings,
+    reads: Reads,
+    pods: NodePods,
+    memory: Arc<Memory>,
+    turns: Turns,
+    writers: Arc<Writers>,
+    releases: Releases,
+    endpoints: Arc<Endpoints>,
+    waits: Waits,
+}
+
+impl Agent {
+    fn new(
+        settings: Settings,
+        clients: &Clients,
+        journal: Journal,
+    ) -> (Arc<Self>, UnboundedReceiver<PodEnded>) {
+        let (pods, ended) = NodePods::new();
+        let memory = Arc::new(Memory::default());
+        let turns = Turns::default();
+        let reporter = Reporter {
+            controller: "orbweaver-agent".to_owned(),
+            instance: Some(settings.instance.clone()),
+        };
+        let recorder = Recorder::new(clients.write.clone(), reporter);
+        let waits = Waits::new(clients.read.clone(), recorder);
+        let reads = Reads::new(clients.read.clone());
+        let writers = Writers::new(reads.clone(), clients.write.clone(), Arc::clone(&memory));
+        let writers = Arc::new(writers);
+        let releases = Releases::new(
+            journal,
+            reads.clone(),
+            Arc::clone(&writers),
+            Arc::clone(&memory),
+            turns.clone(),
+        );
+        let agent = Self {
+            settings,
+            reads,
+            pods,
+            memory,
+            turns,
+            writers,
+            releases,
+            endpoints: Arc::default(),
+            waits,
+        };
+        (Arc::new(agent), ended)
+    }
+
+    /// What goes on beside the calls, for ever; drop the future to stop.
+    async fn background(self: Arc<Self>, clients: Clients, mut ended: UnboundedReceiver<PodEnded>) {
+        let watch = self
+            .pods
+            .clone()
+            .run(clients.read, self.settings.node.clone());
+        let endpoints = Arc::clone(&self.endpoints);
+        let endpoints = endpoints.run(self.reads.clone(), clients.write, self.pods.clone());
+        let releases = async {
+            while let Some(PodEnded(uid)) = ended.recv().await {
+                self.releases.pod_ended(&uid);
+            }
+        };
+        tokio::join!(watch, endpoints, releases, self.sweep());
+    }
+
+    async fn sweep(&self) {
+        let mut tick = interval(SWEEP);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.pods.synced().await;
+        loop {
+            tick.tick().await;
+            let here = self.pods.uids();
+            self.releases.sweep(|uid| here.contains(uid));
+            self.memory.prune(|uid| here.contains(uid));
+            self.reads.prune(|uid| here.contains(uid));
+            self.writers.prune();
+        }
+    }
+}
+
+/// The agent's ways to the API server.
+#[derive(Clone)]
+pub struct Clients {
+    /// For reads and watches.
+    pub read: Client,
+    /// For writes: it repeats none by itself (`kube_io::retry::write_client`).
+    pub write: Client,
+}
+
+/// What the agent tells its probes.
+#[derive(Debug)]
+pub struct State {
+    /// Turns true once the node's Pods are listed and the socket is open.
+    pub started: watch::Sender<bool>,
+    /// Whether the socket answers.
+    pub ready: watch::Sender<bool>,
+}
+
+/// Serves until `shutdown`; then finishes the calls in flight.
+///
+/// # Errors
+///
+/// [`AgentError`]; what else goes wrong is healed, or answered to the call it concerns.
+pub async fn run(
+    settings: Settings,
+    clients: Clients,
+    state: State,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), AgentError> {
+    let path = settings.socket.clone();
+    let failed = |source| AgentError::Socket {
+        path: path.clone(),
+        source,
+    };
+    let journal = Journal::beside(&path).map_err(failed)?;
+    let (agent, ended) = Agent::new(settings, &clients, journal);
+    let mut background = JoinSet::new();
+    background.spawn(Arc::clone(&agent).background(clients, ended));
+    let mut shutdown = std::pin::pin!(shutdown);
+    tokio::select! {
+        () = agent.pods.synced() => {}
+        () = &mut shutdown => return Ok(()),
+    }
+    agent.releases.replay().map_err(failed)?;
+    let listener = server::bind(&path).map_err(failed)?;
+    tracing::info!(socket = %path.display(), node = agent.settings.node, "agent serves");
+    let (stop, stopping) = watch::channel(false);
+    let mut served = tokio::spawn(server::serve(listener, agent, stopping));
+    state.started.send_replace(true);
+    let outcome = tokio::select! {
+        () = &mut shutdown => Ok(()),
+        () = health::watch_over(&path, &state.ready) => Err(AgentError::Lost { path: path.clone() }),
+    };
+    stop.send_replace(true);
+    if timeout(STOP_MAX, &mut served).await.is_err() {
+        tracing::warn!("calls still in flight are given up");
+        served.abort();
+    }
+    outcome
+}
+
+/// The lock, whole even after a panic: no holder leaves what it guards half changed.
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,438 @@
+//! ADD: addresses for one interface of a Pod.
+//!
+//! Owns: the steps of the call and its time. Never does: choose a pool or an address: pools are
+//! [`super::candidates`]', the judgement is [`ipam::select`]'s and the address the ledger's.
+//! Invariants:
+//!
+//! * What a living Pod was given stays its own: a repeated call finds it and gets it again, also
+//!   if only one family could be served, the pool has been switched off, or the agent was
+//!   restarted in between.
+//! * A refusal is said only after a live look; what may pass by itself is waited for, watched, up
+//!   to [`ADD_MAX`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cni::{IpConfig, IpVersion, IpamAddArgs, IpamAddResponse, Route};
+use futures::future::{join_all, try_join_all};
+use ipam::addr::Family;
+use ipam::ledger::Claim;
+use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
+use ipam::select::{self, NoAddress, NoPool, PodFacts};
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::{Instant, timeout_at};
+
+use super::Agent;
+use super::candidates::{self, Asked, Asker, FIRST_AGE, Found, NotFound};
+use super::commit::CommitError;
+use super::error::{AddError, StandardError};
+use super::memo::Age;
+use super::memory::Granted;
+use super::pods;
+use super::reads::{Reading, not_found};
+use super::turn::Attachment;
+use super::wait::Wait;
+
+/// Longest time from the call's turn to its answer.
+pub(super) const ADD_MAX: Duration = Duration::from_secs(10);
+
+/// One ADD on its way.
+struct Call<'a> {
+    agent: &'a Agent,
+    args: &'a IpamAddArgs,
+    asker: Asker,
+    of: Attachment,
+    deadline: Instant,
+}
+
+/// Why a try gave nothing, and what may change that; static refusals have nothing to wait for.
+struct Failure {
+    error: StandardError,
+    waits: Vec<Wait>,
+}
+
+impl From<NotFound> for Failure {
+    fn from(not_found: NotFound) -> Self {
+        Self {
+            error: not_found.error,
+            waits: not_found.wait.into_iter().collect(),
+        }
+    }
+}
+
+/// Pools to try for one family, in order.
+struct Plan {
+    family: Family,
+    pools: Vec<(PoolName, Option<Arc<Reading>>)>,
+}
+
+impl Agent {
+    /// Addresses for the interface that `args` names: those it has, or new ones.
+    ///
+    /// Errors: [`AddError`]; each may be answered by repeating the call.
+    pub(super) async fn add(&self, args: &IpamAddArgs) -> Result<IpamAddResponse, AddError> {
+        let name = PodName::new(&args.pod_namespace, &args.pod_name);
+        let pod = self.pod_to_serve(&name, &args.pod_uid).await?;
+        let of = Attachment {
+            uid: pods::uid(&pod),
+            nic: Nic::from(args.if_name.as_str()),
+        };
+        let _turn = self.turns.wait(&of).await;
+        let pod = self.pod_to_serve(&name, of.uid.as_str()).await?;
+        let is_ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
+            == Some(self.settings.node.as_str());
+        let whole = is_ours && !self.pods.is_elder(&of.uid);
+        self.memory.called(&of, whole);
+        let workload = pods::workload(&self.reads, &pod).await;
+        let workload = workload.map_err(|reason| AddError::Owner { pod: name, reason })?;
+        let nic = of.nic.clone();
+        let call = Call {
+            agent: self,
+            args,
+            asker: Asker { pod, workload, nic },
+            of,
+            deadline: Instant::now() + ADD_MAX,
+        };
+        let granted = call.allocate().await?;
+        self.memory.settle(&call.of);
+        self.releases.supersede(&call.of).await;
+        tracing::info!(addresses = %texts(&granted), "addresses given");
+        self.endpoints.note(
+            &call.asker,
+            &self.settings.node,
+            &granted,
+            args.clean_gateway,
+        );
+        Ok(reply(&granted, &call.of.nic, args.clean_gateway))
+    }
+
+    /// The Pod the call is for: it lives, and it is the one the sandbox was made for.
+    async fn pod_to_serve(&self, name: &PodName, asked: &str) -> Result<Arc<Pod>, AddError> {
+        let is_asked = |pod: &Pod| pods::uid(pod).as_str() == asked;
+        let cached = self.pods.get(name).filter(|pod| is_asked(pod));
+        let pod = if let Some(cached) = cached {
+            cached
+        } else {
+            let gone = |reason| AddError::Pod {
+                pod: name.clone(),
+                reason,
+            };
+            let found = self.reads.pod(name).await.map_err(|e| gone(e.said()))?;
+            let (_, short) = name.parts();
+            Arc::new(found.ok_or_else(|| gone(not_found("Pod", short)))?)
+        };
+        if !asked.is_empty() && !is_asked(&pod) {
+            return Err(AddError::Replaced {
+                pod: name.clone(),
+                found: pods::uid(&pod),
+                asked: Uid::from(asked),
+            });
+        }
+        if pods::is_alive(&pod) {
+            Ok(pod)
+        } else {
+            Err(AddError::Dead(name.clone()))
+        }
+    }
+}
+
+impl Call<'_> {
+    async fn allocate(&self) -> Result<Vec<Granted>, StandardError> {
+        let homes = self.homes().await?;
+        if homes.settled
+            && let Some(again) = self.reuse(&homes.pools).await
+        {
+            return Ok(again);
+        }
+        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
+        let asked = candidates::asked(settings, reads, &self.asker, self.args).await?;
+        let mut age = FIRST_AGE;
+        let mut told = false;
+        loop {
+            let failure = match self.attempt(&asked, &homes.pools, age).await {
+                Ok(granted) => return Ok(granted),
+                Err(failure) => failure,
+            };
+            if age == FIRST_AGE {
+                // What was read a moment ago may have changed since.
+                age = Age::live();
+                continue;
+            }
+            if failure.waits.is_empty() {
+                return Err(failure.error);
+            }
+            if !told {
+                let why = failure.error.to_string();
+                self.agent.waits.tell(&self.asker.pod, &why, ADD_MAX);
+                tracing::info!(because = why, "waiting for an address");
+                told = true;
+            }
+            let moved = self.agent.waits.for_any(&failure.waits);
+            if timeout_at(self.deadline, moved).await.is_err() {
+                return Err(failure.error);
+            }
+            age = Age::live();
+        }
+    }
+
+    /// Where this interface may already have addresses.
+    async fn homes(&self) -> Result<Homes, StandardError> {
+        let trace = self.agent.memory.trace(&self.of);
+        if trace.whole || !trace.granted.is_empty() {
+            let granted = trace.granted.into_iter();
+            return Ok(Homes {
+                settled: trace.settled,
+                pools: granted.map(|(family, g)| (family, g.pool)).collect(),
+            });
+        }
+        // An earlier agent may have served this Pod: its endpoint says where, its pools whether.
+        let name = pods::name(&self.asker.pod);
+        let endpoint = self.agent.reads.endpoint(&name).await;
+        let endpoint = endpoint.map_err(|e| StandardError::Read(e.said()))?;
+        let named = super::endpoint::pools_of(endpoint.as_ref(), &self.of);
+        let mut pools = BTreeMap::new();
+        for (family, pool) in &named {
+            let read = self.agent.reads.pool(pool, Age::live()).await;
+            let reading = read.map_err(|e| StandardError::Read(e.said()))?;
+            if reading.is_some_and(|reading| self.has_record(&reading)) {
+                pools.insert(*family, pool.clone());
+            }
+        }
+        Ok(Homes {
+            settled: !named.is_empty() && pools.len() == named.len(),
+            pools,
+        })
+    }
+
+    fn has_record(&self, reading: &Reading) -> bool {
+        let pool = reading.candidate.pool.as_ref();
+        pool.is_ok_and(|pool| pool.records.find(&self.of.uid, &self.of.nic).is_some())
+    }
+
+    /// The addresses that the interface has, recorded anew for this sandbox.
+    ///
+    /// `None` where they are not to be had any more: then the call is as any other.
+    async fn reuse(&self, homes: &BTreeMap<Family, PoolName>) -> Option<Vec<Granted>> {
+        let facts = candidates::facts(&self.agent.settings, &self.agent.reads, &self.asker, &[]);
+        let facts = facts.await;
+        let each = homes.values().map(|pool| self.claim(pool, &facts, None));
+        match try_join_all(each).await {
+            Ok(granted) => Some(granted),
+            Err(error) => {
+                tracing::warn!(because = %error, "addresses given before are not to be had again");
+                None
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        asked: &[Asked],
+        homes: &BTreeMap<Family, PoolName>,
+        age: Age,
+    ) -> Result<Vec<Granted>, Failure> {
+        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
+        let mut found = Vec::new();
+        for asked in asked {
+            let pools = candidates::find(reads, asked, age).await?;
+            // Only "the default pools" may be none; then the family is not served.
+            if !pools.readings.is_empty() {
+                found.push(pools);
+            }
+        }
+        if found.is_empty() {
+            return Err(NotFound::from(StandardError::NoRule).into());
+        }
+        let facts = candidates::facts(settings, reads, &self.asker, &found).await;
+        let mut plans = Vec::new();
+        for found in &found {
+            plans.push(self.plan(found, homes.get(&found.family), &facts)?);
+        }
+        let tries = plans.iter().map(|plan| self.take_one(plan, &facts));
+        all_or_nothing(join_all(tries).await)
+    }
+
+    /// The pools to try: one that has the interface's record already, then those the core selects.
+    fn plan(
+        &self,
+        found: &Found,
+        home: Option<&PoolName>,
+        facts: &PodFacts,
+    ) -> Result<Plan, Failure> {
+        let recorded = found.readings.iter().find(|r| self.has_record(r));
+        let home = home.or(recorded.map(|reading| &reading.candidate.name));
+        let mut pools: Vec<PoolName> = home.cloned().into_iter().collect();
+        let (candidates, family) = (found.candidates(), found.family);
+        match select::select(&candidates, &self.of.nic, family, facts, found.order) {
+            Ok(selected) => {
+                let others = selected.into_iter().map(|pool| pool.name.clone());
+                pools.extend(others.filter(|pool| Some(pool) != home));
+            }
+            Err(refused) if home.is_none() => return Err(no_pool(refused, found)),
+            Err(_) => {} // what the interface holds, it keeps
+        }
+        let pools = pools
+            .into_iter()
+            .map(|pool| (pool.clone(), found.reading(&pool).cloned()));
+        Ok(Plan {
+            family,
+            pools: pools.collect(),
+        })
+    }
+
+    /// An address of the first pool that gives one.
+    async fn take_one(&self, plan: &Plan, facts: &PodFacts) -> Result<Granted, Failure> {
+        let (mut empty, mut refused, mut waits) = (vec![], vec![], vec![]);
+        for (pool, reading) in &plan.pools {
+            match self.claim(pool, facts, reading.clone()).await {
+                Ok(granted) => return Ok(granted),
+                Err(CommitError::Exhausted { why, version }) => {
+                    let name = pool.clone();
+                    waits.push(Wait::Pool { name, version });
+                    empty.push(why);
+                }
+                // It was selected a moment ago, so it has just changed.
+                Err(CommitError::Refused(why)) => {
+                    waits.push(Wait::Moment);
+                    refused.push(why);
+                }
+                Err(CommitError::Gone(_)) => waits.push(Wait::Moment),
+                Err(error @ CommitError::Write { .. }) => {
+                    return Err(NotFound::from(StandardError::from(error)).into());
+                }
+            }
+        }
+        let (family, nic) = (plan.family, self.of.nic.clone());
+        let pools = plan.pools.iter().map(|(name, _)| name.clone()).collect();
+        let error = if empty.is_empty() {
+            StandardError::NoPool(NoPool {
+                family,
+                nic,
+                pools,
+                refusals: refused,
+            })
+        } else {
+            StandardError::NoAddress(NoAddress {
+                family,
+                nic,
+                pools,
+                refusals: empty,
+            })
+        };
+        Err(Failure { error, waits })
+    }
+
+    async fn claim(
+        &self,
+        pool: &PoolName,
+        facts: &PodFacts,
+        reading: Option<Arc<Reading>>,
+    ) -> Result<Granted, CommitError> {
+        let claim = Claim {
+            pod: facts.clone(),
+            uid: self.of.uid.clone(),
+            nic: self.of.nic.clone(),
+            sandbox: Sandbox::from(self.args.container_id.as_str()),
+        };
+        let writers = &self.agent.writers;
+        writers.claim(pool, claim, reading, self.deadline).await
+    }
+}
+
+/// Where an interface may have addresses already.
+struct Homes {
+    /// True where these are all it was given.
+    settled: bool,
+    pools: BTreeMap<Family, PoolName>,
+}
+
+fn no_pool(refused: NoPool, found: &Found) -> Failure {
+    let mut waits = Vec::new();
+    if refused.may_pass() {
+        waits.extend(found.readings.iter().map(|reading| Wait::Pool {
+            name: reading.candidate.name.clone(),
+            version: candidates::version(reading),
+        }));
+    }
+    Failure {
+        error: refused.into(),
+        waits,
+    }
+}
+
+/// Both families, or why not. What one of them got stays recorded for the next call.
+fn all_or_nothing(tries: Vec<Result<Granted, Failure>>) -> Result<Vec<Granted>, Failure> {
+    let (mut granted, mut failures) = (Vec::new(), Vec::new());
+    for one in tries {
+        match one {
+            Ok(grant) => granted.push(grant),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if failures.is_empty() {
+        return Ok(granted);
+    }
+    let hopeless = failures.iter().any(|failure| failure.waits.is_empty());
+    let mut waits: Vec<Wait> = failures
+        .iter()
+        .flat_map(|failure| failure.waits.iter().cloned())
+        .collect();
+    if hopeless {
+        waits.clear();
+    }
+    let mut errors: Vec<StandardError> = failures.into_iter().map(|f| f.error).collect();
+    let error = match (errors.pop(), errors.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => {
+            errors.extend(last);
+            StandardError::Both(errors)
+        }
+    };
+    Err(Failure { error, waits })
+}
+
+fn texts(granted: &[Granted]) -> String {
+    let texts: Vec<String> = granted
+        .iter()
+        .map(|grant| format!("{} of {}", grant.text(), grant.pool))
+        .collect();
+    texts.join(", ")
+}
+
+/// The answer: for each address its pool's routes, then the default route (spec/allocation §10).
+fn reply(granted: &[Granted], nic: &Nic, clean_gateway: bool) -> IpamAddResponse {
+    let mut routes = Vec::new();
+    let mut ips = Vec::new();
+    for grant in granted {
+        let (version, everywhere) = match grant.family() {
+            Family::V4 => (IpVersion::V4, "0.0.0.0/0"),
+            Family::V6 => (IpVersion::V6, "::/0"),
+        };
+        let route = |dst: &str, gw: String| Route {
+            dst: dst.to_owned(),
+            gw,
+            if_name: nic.as_str().to_owned(),
+        };
+        routes.extend(grant.routes.iter().map(|r| route(&r.dst, r.gw.clone())));
+        if let Some(gateway) = grant.gateway.filter(|_| !clean_gateway) {
+            routes.push(route(everywhere, gateway.to_string()));
+        }
+        ips.push(IpConfig {
+            address: grant.text(),
+            enable_gateway_detection: false,
+            enable_ip_conflict_detection: false,
+            gateway: grant.gateway.map(|gateway| gateway.to_string()),
+            ip_pool: Some(grant.pool.as_str().to_owned()),
+            mac: None,
+            nic: nic.as_str().to_owned(),
+            version,
+            vlan: 0,
+        });
+    }
+    IpamAddResponse {
+        dns: None,
+        ips: Some(ips),
+        routes: (!routes.is_empty()).then_some(routes),
+    }
+}

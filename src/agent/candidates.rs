@@ -1,0 +1,387 @@
+//! Which pools a Pod asks for, and what those pools are now.
+//!
+//! Owns: the order of the sources (spec/annotations §2): an auto pool by `subnets` or `subnet`,
+//! then `ippool`, the Namespace, the CNI configuration, the default pools. The first source that
+//! speaks supplies both families. Never does: judge a pool; that is [`ipam::select`].
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use cni::IpamAddArgs;
+use futures::future::try_join_all;
+use ipam::addr::Family;
+use ipam::affinity::Labels;
+use ipam::annotation::{self, PoolNames, SubnetItem};
+use ipam::name::{Nic, NodeName, PoolName, Version, WorkloadId};
+use ipam::pool::Owner;
+use ipam::select::{Candidate, Order, PodFacts};
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
+
+use super::Settings;
+use super::error::{LabelMap, StandardError, SubnetError};
+use super::memo::Age;
+use super::pods;
+use super::reads::{POOL_AGE, Reading, Reads, not_found};
+use super::wait::Wait;
+use crate::api::names::label;
+use crate::api::{SpiderIPPool, convert};
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    pub(super) pod: Arc<Pod>,
+    pub(super) workload: WorkloadId,
+    pub(super) nic: Nic,
+}
+
+/// The pools of one family that a Pod asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) family: Family,
+    pub(super) pools: Pools,
+}
+
+/// How the pools are named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Pools {
+    /// By name, in the order to try them.
+    Named(Vec<PoolName>),
+    /// The workload's own, by its labels.
+    Auto(LabelMap),
+    /// Those with `spec.default`.
+    Default,
+}
+
+/// The pools as they are.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) family: Family,
+    pub(super) order: Order,
+    pub(super) readings: Vec<Arc<Reading>>,
+}
+
+impl Found {
+    /// As the core looks at them.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.readings.iter().map(|r| r.candidate.clone()).collect()
+    }
+
+    /// The reading of a pool.
+    pub(super) fn reading(&self, pool: &PoolName) -> Option<&Arc<Reading>> {
+        self.readings.iter().find(|r| r.candidate.name == *pool)
+    }
+}
+
+/// Why there are no pools to look at, and what may change that.
+#[derive(Debug)]
+pub(super) struct NotFound {
+    pub(super) error: StandardError,
+    pub(super) wait: Option<Wait>,
+}
+
+impl From<StandardError> for NotFound {
+    fn from(error: StandardError) -> Self {
+        Self { error, wait: None }
+    }
+}
+
+/// The pools that `asker` asks for, a family each; never empty.
+///
+/// Errors: [`StandardError`]: the source that speaks cannot be read, or names nothing.
+pub(super) async fn asked(
+    settings: &Settings,
+    reads: &Reads,
+    asker: &Asker,
+    args: &IpamAddArgs,
+) -> Result<Vec<Asked>, StandardError> {
+    if settings.subnets
+        && let Some((key, items)) = subnets(settings, reads, asker).await?
+    {
+        return auto(settings, asker, key, &items);
+    }
+    let annotations = asker.pod.annotations();
+    if annotations.contains_key(annotation::IPPOOLS) {
+        return Err(StandardError::PoolsByInterface);
+    }
+    let get = |key: &str| annotations.get(key).map(String::as_str);
+    if let Some(names) = annotation::ippool(&get)? {
+        let rule = format!("Pod annotation '{}'", annotation::IPPOOL);
+        return named(settings, &asker.nic, &names, rule);
+    }
+    let namespace = asker.workload.namespace.as_str();
+    let names = namespace_pools(reads, namespace).await?;
+    if !names.is_empty() {
+        let rule = format!("the default IPPools of Namespace {namespace}");
+        return named(settings, &asker.nic, &names, rule);
+    }
+    let listed = |list: &Option<Vec<String>>| -> Vec<PoolName> {
+        list.iter().flatten().map(PoolName::new).collect()
+    };
+    let names = PoolNames {
+        ipv4: listed(&args.default_ipv4_ip_pool),
+        ipv6: listed(&args.default_ipv6_ip_pool),
+    };
+    if !names.is_empty() {
+        let rule = "the CNI configuration".to_owned();
+        return named(settings, &asker.nic, &names, rule);
+    }
+    let families = settings.families().map(|family| Asked {
+        family,
+        pools: Pools::Default,
+    });
+    Ok(families.collect())
+}
+
+/// What the Pod asks of subnets: its own annotation, else its workload's.
+async fn subnets(
+    settings: &Settings,
+    reads: &Reads,
+    asker: &Asker,
+) -> Result<Option<(&'static str, Vec<SubnetItem>)>, StandardError> {
+    let own = asker.pod.annotations();
+    let get = |key: &str| own.get(key).map(String::as_str);
+    let key = |get: annotation::Get<'_>| {
+        let keys = [annotation::SUBNETS, annotation::SUBNET];
+        keys.into_iter().find(|key| get(key).is_some())
+    };
+    if let Some(key) = key(&get) {
+        if !settings.auto_pools {
+            return Err(StandardError::AutoPoolOff);
+        }
+        let items = annotation::subnets(&get).map_err(SubnetError::from)?;
+        return Ok(items.map(|items| (key, items)));
+    }
+    if !settings.auto_pools || !has_auto_pools(&asker.workload) {
+        return Ok(None);
+    }
+    let workload = reads.annotations(&asker.workload).await;
+    let workload = workload.map_err(|e| SubnetError::Read(e.said()))?;
+    let get = |key: &str| workload.get(key).map(String::as_str);
+    let items = annotation::subnets(&get).map_err(SubnetError::from)?;
+    Ok(key(&get).zip(items))
+}
+
+/// True for the kinds whose pools the controller makes.
+fn has_auto_pools(workload: &WorkloadId) -> bool {
+    matches!(
+        (workload.group.as_str(), workload.kind.as_str()),
+        (
+            "apps",
+            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet"
+        ) | ("batch", "Job" | "CronJob")
+    )
+}
+
+fn auto(
+    settings: &Settings,
+    asker: &Asker,
+    key: &str,
+    items: &[SubnetItem],
+) -> Result<Vec<Asked>, StandardError> {
+    let workload = &asker.workload;
+    if workload.group.is_empty() && workload.kind == "Pod" {
+        return Err(SubnetError::NoController.into());
+    }
+    if !has_auto_pools(workload) {
+        return Err(SubnetError::OtherKind(workload.to_string()).into());
+    }
+    let item = items.iter().find(|item| item.nic == asker.nic);
+    let wanted: Vec<Asked> = settings
+        .families()
+        .filter_map(|family| {
+            let subnet = item?.subnet(family)?;
+            let owner = Owner::of(workload, &asker.nic, subnet, true);
+            let mut labels = convert::owner_labels(&owner, family);
+            labels.remove(label::RECLAIM);
+            Some(Asked {
+                family,
+                pools: Pools::Auto(LabelMap(labels)),
+            })
+        })
+        .collect();
+    if wanted.is_empty() {
+        let (rule, nic) = (format!("annotation '{key}'"), asker.nic.clone());
+        return Err(StandardError::Empty { rule, nic });
+    }
+    Ok(wanted)
+}
+
+fn named(
+    settings: &Settings,
+    nic: &Nic,
+    names: &PoolNames,
+    rule: String,
+) -> Result<Vec<Asked>, StandardError> {
+    let mut asked = Vec::new();
+    for family in settings.families() {
+        let pools = names.of(family);
+        let mut seen = BTreeSet::new();
+        for pool in pools {
+            if is_pattern(pool.as_str()) {
+                return Err(StandardError::Pattern(pool.clone()));
+            }
+            if !seen.insert(pool) {
+                let (pool, nic) = (pool.clone(), nic.clone());
+                return Err(StandardError::Duplicate { pool, nic });
+            }
+        }
+        if !pools.is_empty() {
+            asked.push(Asked {
+                family,
+                pools: Pools::Named(pools.to_vec()),
+            });
+        }
+    }
+    if asked.is_empty() {
+        let nic = nic.clone();
+        return Err(StandardError::Empty { rule, nic });
+    }
+    Ok(asked)
+}
+
+fn is_pattern(name: &str) -> bool {
+    name.contains(['*', '?']) || (name.contains('[') && name.contains(']'))
+}
+
+async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, StandardError> {
+    let found = reads.namespace(namespace).await;
+    let found = found.map_err(|e| StandardError::Read(e.said()))?;
+    let Some(object) = found else {
+        return Err(StandardError::Read(not_found("Namespace", namespace)));
+    };
+    let get = |key: &str| object.annotations().get(key).map(String::as_str);
+    Ok(annotation::namespace_pools(&get)?)
+}
+
+/// The pools that are asked for, as they are; none only for [`Pools::Default`].
+///
+/// Errors: a named pool is missing, the workload has none yet, or the API server gives no answer.
+pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found, NotFound> {
+    let (order, readings) = match &asked.pools {
+        Pools::Named(names) => {
+            let each = names.iter().map(|name| by_name(reads, name, age));
+            (Order::Listed, try_join_all(each).await?)
+        }
+        Pools::Auto(labels) => (Order::Listed, auto_pools(reads, labels, age).await?),
+        Pools::Default => {
+            let all = reads.pools("", age).await;
+            let all = all.map_err(|e| StandardError::Read(e.said()))?;
+            let defaults = all.pools.iter().filter(|reading| {
+                let pool = &reading.object;
+                pool.spec.default == Some(true) && family_of(pool) == Some(asked.family)
+            });
+            (Order::MostSpecific, defaults.cloned().collect())
+        }
+    };
+    Ok(Found {
+        family: asked.family,
+        order,
+        readings,
+    })
+}
+
+async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, StandardError> {
+    let missing = |reason| StandardError::Pool {
+        pool: name.clone(),
+        reason,
+    };
+    let found = reads.pool(name, age).await.map_err(|e| missing(e.said()))?;
+    found.ok_or_else(|| {
+        let kind = "SpiderIPPool.spiderpool.spidernet.io";
+        missing(not_found(kind, name.as_str()))
+    })
+}
+
+async fn auto_pools(
+    reads: &Reads,
+    labels: &LabelMap,
+    age: Age,
+) -> Result<Vec<Arc<Reading>>, NotFound> {
+    let selector = labels.selector();
+    let listing = reads.pools(&selector, age).await;
+    let listing = listing.map_err(|e| StandardError::from(SubnetError::Read(e.said())))?;
+    if listing.pools.is_empty() {
+        return Err(NotFound {
+            error: SubnetError::NoPool(labels.clone()).into(),
+            wait: Some(Wait::Pools {
+                selector,
+                version: listing.version.clone(),
+            }),
+        });
+    }
+    let mut pools = listing.pools.clone();
+    pools.sort_by_key(|reading| {
+        let terminating = reading.object.metadata.deletion_timestamp.is_some();
+        (terminating, reading.candidate.name.clone())
+    });
+    Ok(pools)
+}
+
+/// The family of a pool, also of one that cannot be read otherwise.
+fn family_of(pool: &SpiderIPPool) -> Option<Family> {
+    let cidr = convert::cidr(&pool.spec.subnet, None).ok();
+    cidr.map(|cidr| Family::of(cidr.addr()))
+        .or_else(|| Family::from_version(pool.spec.ip_version?))
+}
+
+/// The version of each pool as read: where a wait for it begins.
+pub(super) fn version(reading: &Reading) -> Version {
+    Version::new(reading.object.resource_version().unwrap_or_default())
+}
+
+/// What the core wants to know of the Pod. Node and Namespace are looked up only if one of the
+/// pools asks for their labels.
+pub(super) async fn facts(
+    settings: &Settings,
+    reads: &Reads,
+    asker: &Asker,
+    found: &[Found],
+) -> PodFacts {
+    let pod = &asker.pod;
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
+    let node = node.unwrap_or_else(|| settings.node.clone());
+    let pools = || {
+        let readings = found.iter().flat_map(|found| &found.readings);
+        readings.filter_map(|reading| reading.candidate.pool.as_ref().ok())
+    };
+    let node_labels = if pools().any(|pool| pool.restrictions.node_affinity.is_some()) {
+        let found = reads.node(&node).await.map_err(|e| e.said());
+        labels_of(found, || not_found("Node", &node))
+    } else {
+        Err(not_asked("Node", &node))
+    };
+    let namespace = pod.namespace().unwrap_or_default();
+    let wants = pools().any(|pool| pool.restrictions.namespace_affinity.is_some());
+    let namespace_labels = if wants {
+        let found = reads.namespace(&namespace).await.map_err(|e| e.said());
+        labels_of(found, || not_found("Namespace", &namespace))
+    } else {
+        Err(not_asked("Namespace", &namespace))
+    };
+    PodFacts {
+        pod: pods::name(pod),
+        labels: pod.labels().clone(),
+        node: NodeName::new(node),
+        node_labels,
+        namespace_labels,
+        workload: asker.workload.clone(),
+    }
+}
+
+fn labels_of<K: ResourceExt>(
+    found: Result<Option<Arc<K>>, String>,
+    missing: impl FnOnce() -> String,
+) -> Result<Labels, String> {
+    let object = found?.ok_or_else(missing)?;
+    Ok(object.labels().clone())
+}
+
+/// Said only where a pool begins to ask for labels between being read and being written; the call
+/// then looks again.
+fn not_asked(kind: &str, name: &str) -> String {
+    format!("the labels of {kind} {name} were not asked for when the IPPool was read")
+}
+
+/// How old the pools may be at the first try.
+pub(super) const FIRST_AGE: Age = Age::Within(POOL_AGE);

@@ -1,0 +1,409 @@
+//! One pool's writer: what is asked of the pool while a write is under way goes out in the next.
+//!
+//! Owns: the writing of one pool's records. Never does: choose an address or judge a Pod: that is
+//! the core's [`PoolLedger`], around which this is the loop of time and IO. Invariants:
+//!
+//! * An answer leaves only after the records that it speaks of are stored, or were read as stored
+//!   after the question was asked. A refusal too: one that was computed on an old reading of the
+//!   pool is checked on a live one, unless the write that went out with it proves it current.
+//! * Every write carries the version it was computed from. After a conflict, or an outcome nobody
+//!   knows, the pool is read live and everything is computed anew; nothing was promised yet.
+//! * Who no longer waits for an answer is left out of the next write.
+//! * A pool whose records cannot be read is never written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
+use ipam::name::{PoolName, Version};
+use ipam::pool::Pool;
+use ipam::select::{Exhausted, Refusal};
+use kube::{Client, ResourceExt};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::memo::Age;
+use super::memory::{Granted, Memory};
+use super::reads::{RESERVED_AGE, Reading, Reads};
+use super::turn::Attachment;
+use crate::api::SpiderIPPool;
+use crate::error::ErrorChain;
+use crate::kube_io::put::{self, Part, PutError, Reply};
+use crate::kube_io::retry::{Backoff, Outcome};
+
+/// How many questions may wait for one pool's writer.
+pub(super) const QUEUE: usize = 1024;
+/// A writer without work ends after this long.
+const IDLE: Duration = Duration::from_secs(60);
+/// First and longest cap of the pause after a write that did not go through.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(400));
+
+/// Why a pool's writer gives no address, or takes none back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CommitError {
+    /// The pool may not serve this Pod.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// It has nothing to give; this was so at `version`.
+    #[error("{why}")]
+    Exhausted {
+        /// Why.
+        why: Exhausted,
+        /// The pool's version when it was so.
+        version: Version,
+    },
+    /// There is no such pool any more.
+    #[error("IPPool {0} is gone")]
+    Gone(PoolName),
+    /// It could not be stored in time, or not at all.
+    #[error("IPPool {pool} could not be written, the call may be repeated: {reason}")]
+    Write {
+        /// Name.
+        pool: PoolName,
+        /// What went wrong last.
+        reason: String,
+    },
+}
+
+/// A question to a pool's writer.
+pub(super) struct Job {
+    pub(super) ask: Ask,
+    /// When nobody waits for the answer any more.
+    pub(super) deadline: Instant,
+    /// The pool as the caller read it, which saves the writer a read of its own.
+    pub(super) reading: Option<Arc<Reading>>,
+    pub(super) reply: oneshot::Sender<Result<Done, CommitError>>,
+}
+
+/// What a pool's writer did.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// The address is recorded.
+    Granted(Granted),
+    /// Nothing is recorded of what was released any more; whether something was.
+    Released(bool),
+}
+
+struct Waiter {
+    /// Until the ledger has it.
+    ask: Option<Ask>,
+    /// Whom a claim is for.
+    attachment: Option<Attachment>,
+    asked: Instant,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Done, CommitError>>,
+}
+
+/// The pool as last read or written.
+struct Seen {
+    object: SpiderIPPool,
+    ledger: PoolLedger,
+    /// The pool was so at this moment or later.
+    at: Instant,
+}
+
+/// The writer of one pool.
+pub(super) struct Writer {
+    pub(super) pool: PoolName,
+    pub(super) reads: Reads,
+    pub(super) writes: Client,
+    pub(super) memory: Arc<Memory>,
+    pub(super) inbox: mpsc::Receiver<Job>,
+}
+
+/// What a pass came to.
+enum Pass {
+    /// Nothing went wrong.
+    Well,
+    /// Try again after a pause; what went wrong, for those whose time is up.
+    Again(Outcome, String),
+}
+
+impl Writer {
+    /// Serves until nobody has asked anything for a while.
+    pub(super) async fn run(mut self) {
+        let mut desk = Desk::new(&self);
+        while let Some(job) = self.next_job().await {
+            desk.take(job);
+            let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+            loop {
+                while let Ok(job) = self.inbox.try_recv() {
+                    desk.take(job);
+                }
+                desk.leave_out_abandoned();
+                if desk.waiting.is_empty() {
+                    break;
+                }
+                match desk.pass().await {
+                    Pass::Well => backoff.reset(),
+                    Pass::Again(outcome, reason) => {
+                        tokio::time::sleep(backoff.next_delay_for(outcome)).await;
+                        desk.give_up_late(&reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next question; `None` once the writer may end. Who sends after that finds the queue
+    /// closed and starts another writer.
+    async fn next_job(&mut self) -> Option<Job> {
+        if let Ok(job) = tokio::time::timeout(IDLE, self.inbox.recv()).await {
+            return job;
+        }
+        self.inbox.close();
+        self.inbox.recv().await
+    }
+}
+
+/// What a writer works on.
+struct Desk {
+    pool: PoolName,
+    reads: Reads,
+    writes: Client,
+    memory: Arc<Memory>,
+    waiting: BTreeMap<AskId, Waiter>,
+    next_id: AskId,
+    seen: Option<Seen>,
+    /// True where `seen` is known to be behind.
+    stale: bool,
+}
+
+impl Desk {
+    fn new(writer: &Writer) -> Self {
+        Self {
+            pool: writer.pool.clone(),
+            reads: writer.reads.clone(),
+            writes: writer.writes.clone(),
+            memory: Arc::clone(&writer.memory),
+            waiting: BTreeMap::new(),
+            next_id: 0,
+            seen: None,
+            stale: false,
+        }
+    }
+
+    fn take(&mut self, job: Job) {
+        if let Some(reading) = &job.reading {
+            self.learn(reading);
+        }
+        let attachment = match &job.ask {
+            Ask::Claim(claim) => Some(Attachment {
+                uid: claim.uid.clone(),
+                nic: claim.nic.clone(),
+            }),
+            Ask::Release(_) => None,
+        };
+        if let Some(attachment) = &attachment {
+            self.memory.asks(attachment, &self.pool);
+        }
+        let waiter = Waiter {
+            ask: Some(job.ask),
+            attachment,
+            asked: Instant::now(),
+            deadline: job.deadline,
+            reply: job.reply,
+        };
+        self.waiting.insert(self.next_id, waiter);
+        self.next_id = self.next_id.wrapping_add(1);
+    }
+
+    /// Takes in a reading of a caller, if it is newer than what is known.
+    fn learn(&mut self, reading: &Reading) {
+        let is_news = self.seen.as_ref().is_none_or(|s| reading.began > s.at);
+        if is_news && let Ok(pool) = &reading.candidate.pool {
+            self.adopt(reading, pool);
+        }
+    }
+
+    fn adopt(&mut self, reading: &Reading, pool: &Pool) {
+        let object = reading.object.clone();
+        match &mut self.seen {
+            Some(seen) => {
+                seen.ledger.refresh(pool.clone());
+                seen.object = object;
+                seen.at = reading.began;
+            }
+            None => {
+                self.seen = Some(Seen {
+                    object,
+                    ledger: PoolLedger::new(pool.clone()),
+                    at: reading.began,
+                });
+            }
+        }
+        self.stale = false;
+    }
+
+    async fn pass(&mut self) -> Pass {
+        if self.stale || self.seen.is_none() {
+            match self.reads.pool(&self.pool, Age::live()).await {
+                Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
+                Ok(found) => self.look_at(found),
+            }
+        }
+        let Some(seen) = &mut self.seen else {
+            return Pass::Well; // everyone was told why
+        };
+        for (id, waiter) in &mut self.waiting {
+            if let Some(ask) = waiter.ask.take() {
+                seen.ledger.queue(*id, ask);
+            }
+        }
+        let reserved = match self.reads.reserved(Age::Within(RESERVED_AGE)).await {
+            Ok(reserved) => reserved,
+            Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
+        };
+        let Some(batch) = seen.ledger.batch(&reserved) else {
+            return Pass::Well;
+        };
+        if batch.changed() {
+            return self.write(batch).await;
+        }
+        if self.waiting.values().any(|waiter| waiter.asked > seen.at) {
+            // Nothing to write, so nothing would prove that this is still so.
+            self.stale = true;
+        } else {
+            let version = seen.ledger.pool().version.clone();
+            self.answer(batch, version);
+        }
+        Pass::Well
+    }
+
+    /// Takes in a live reading; where there is no usable pool, everyone is told.
+    fn look_at(&mut self, found: Option<Arc<Reading>>) {
+        let error = match found {
+            None => CommitError::Gone(self.pool.clone()),
+            Some(reading) => match &reading.candidate.pool {
+                Ok(pool) => return self.adopt(&reading, pool),
+                Err(fault) => CommitError::Refused(Refusal::Fault(fault.clone())),
+            },
+        };
+        self.seen = None;
+        self.answer_all(&error);
+    }
+
+    async fn write(&mut self, batch: Batch) -> Pass {
+        let Some(seen) = &mut self.seen else {
+            return Pass::Well;
+        };
+        let status = seen.object.status.get_or_insert_default();
+        status.allocated_ips = batch.records().to_text();
+        status.allocated_ip_count = Some(batch.records().count().to_wire());
+        status.total_ip_count = Some(seen.ledger.pool().total().count().to_wire());
+        let written = put::replace(
+            &self.writes,
+            Part::Status,
+            &mut seen.object,
+            Reply::MetadataOnly,
+        );
+        match written.await {
+            Ok(()) => {
+                seen.object.managed_fields_mut().clear();
+                let version = Version::new(seen.object.resource_version().unwrap_or_default());
+                seen.at = Instant::now();
+                self.answer(batch, version);
+                Pass::Well
+            }
+            Err(error) => self.not_written(&error),
+        }
+    }
+
+    fn not_written(&mut self, error: &PutError) -> Pass {
+        self.stale = true;
+        let outcome = error.outcome();
+        let reason = ErrorChain(error).to_string();
+        match outcome {
+            Outcome::Fatal => {
+                tracing::error!(pool = %self.pool, error = reason, "IPPool cannot be written");
+                let pool = self.pool.clone();
+                self.answer_all(&CommitError::Write { pool, reason });
+                Pass::Well
+            }
+            Outcome::Conflict | Outcome::Gone | Outcome::AlreadyExists => {
+                tracing::debug!(pool = %self.pool, because = reason, "IPPool moved; reading it again");
+                Pass::Again(outcome, reason)
+            }
+            Outcome::Unknown | Outcome::Retryable { .. } => {
+                tracing::warn!(pool = %self.pool, because = reason, "IPPool may not be written; reading it again");
+                Pass::Again(outcome, reason)
+            }
+        }
+    }
+
+    fn answer(&mut self, batch: Batch, version: Version) {
+        let Some(seen) = &mut self.seen else {
+            return;
+        };
+        let written = batch.changed();
+        let answers = seen.ledger.committed(batch, version);
+        let pool = seen.ledger.pool();
+        let (mut given, mut freed) = (0_u32, 0_u32);
+        for (id, answer) in answers {
+            let Some(waiter) = self.waiting.remove(&id) else {
+                continue;
+            };
+            let done = match answer {
+                Answer::Claim(Ok(grant)) => {
+                    given += 1;
+                    let granted = Granted::new(pool, grant.address);
+                    if let Some(attachment) = &waiter.attachment {
+                        self.memory.granted(attachment, granted.clone());
+                    }
+                    Ok(Done::Granted(granted))
+                }
+                Answer::Claim(Err(ClaimError::Refused(why))) => Err(CommitError::Refused(why)),
+                Answer::Claim(Err(ClaimError::Exhausted(why))) => Err(CommitError::Exhausted {
+                    why,
+                    version: pool.version.clone(),
+                }),
+                Answer::Release(was_recorded) => {
+                    freed += u32::from(was_recorded);
+                    Ok(Done::Released(was_recorded))
+                }
+            };
+            // Whoever asked may have left; what was stored for them is found by their next call.
+            let _ = waiter.reply.send(done);
+        }
+        if written {
+            tracing::info!(pool = %pool.name, given, freed, used = %pool.used(), "IPPool written");
+        }
+    }
+
+    fn answer_all(&mut self, error: &CommitError) {
+        for id in self.waiting.keys().copied().collect::<Vec<_>>() {
+            self.fail(id, error.clone());
+        }
+    }
+
+    fn leave_out_abandoned(&mut self) {
+        let waiting = self.waiting.iter();
+        let abandoned = waiting.filter(|(_, waiter)| waiter.reply.is_closed());
+        for id in abandoned.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.remove(id);
+        }
+    }
+
+    fn give_up_late(&mut self, reason: &str) {
+        let now = Instant::now();
+        let late = self.waiting.iter().filter(|(_, w)| w.deadline <= now);
+        for id in late.map(|(id, _)| *id).collect::<Vec<_>>() {
+            let (pool, reason) = (self.pool.clone(), reason.to_owned());
+            self.fail(id, CommitError::Write { pool, reason });
+        }
+    }
+
+    fn fail(&mut self, id: AskId, error: CommitError) {
+        if let Some(waiter) = self.remove(id) {
+            let _ = waiter.reply.send(Err(error));
+        }
+    }
+
+    fn remove(&mut self, id: AskId) -> Option<Waiter> {
+        if let Some(seen) = &mut self.seen {
+            seen.ledger.forget(id);
+        }
+        self.waiting.remove(&id)
+    }
+}

@@ -1,0 +1,319 @@
+//! `SpiderEndpoint`s: what a Pod has, for people and for programs that look there.
+//!
+//! Owns: their writing, after the reply, one at a time and not too fast. Never does: serve as the
+//! truth: an endpoint is derived from what was granted and never a reason for a failed ADD.
+//! Invariant: an endpoint is of the Pod whose uid it names; that of an earlier Pod of the same name
+//! is replaced whole.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use ipam::addr::Family;
+use ipam::name::{Nic, PodName, PoolName, Uid, WorkloadId};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::{Api, Client, ResourceExt};
+use tokio::sync::Notify;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::candidates::Asker;
+use super::locked;
+use super::memory::Granted;
+use super::pods::{self, NodePods};
+use super::reads::{ReadError, Reads};
+use super::turn::Attachment;
+use crate::api::{
+    EndpointCurrent, EndpointNic, Route, SpiderEndpoint, SpiderEndpointStatus, names,
+};
+use crate::error::ErrorChain;
+use crate::kube_io::put::{self, Part, PutError, Reply};
+use crate::kube_io::retry::{Outcome, classify};
+
+/// At most one endpoint is written in this time.
+const PACE: Duration = Duration::from_millis(20);
+/// Times an endpoint is tried; the next ADD of its Pod tries again.
+const TRIES: u32 = 5;
+
+/// Why an endpoint was not written.
+#[derive(Debug, thiserror::Error)]
+enum EndpointError {
+    #[error("could not read it")]
+    Read(#[from] ReadError),
+    #[error("could not create or delete it")]
+    Call(#[from] kube::Error),
+    #[error("could not replace it")]
+    Put(#[from] PutError),
+}
+
+/// What a Pod's endpoint should say.
+#[derive(Debug, Clone)]
+struct Wanted {
+    uid: Uid,
+    node: String,
+    workload: WorkloadId,
+    nics: BTreeMap<Nic, EndpointNic>,
+    tries: u32,
+}
+
+/// The endpoints to write.
+#[derive(Debug, Default)]
+pub(super) struct Endpoints {
+    wanted: Mutex<BTreeMap<PodName, Wanted>>,
+    more: Notify,
+}
+
+impl Endpoints {
+    /// Notes what an interface was granted; it is written soon, with whatever comes until then.
+    ///
+    /// The place for Pods with addresses of their own (StatefulSets): theirs is to be written
+    /// before the reply, and without an owner, so that it outlives the Pod.
+    pub(super) fn note(&self, asker: &Asker, node: &str, granted: &[Granted], clean: bool) {
+        let mut all = locked(&self.wanted);
+        let uid = pods::uid(&asker.pod);
+        let fresh = || Wanted {
+            uid: uid.clone(),
+            node: node.to_owned(),
+            workload: asker.workload.clone(),
+            nics: BTreeMap::new(),
+            tries: 0,
+        };
+        let wanted = all.entry(pods::name(&asker.pod)).or_insert_with(fresh);
+        if wanted.uid != uid {
+            *wanted = fresh();
+        }
+        let nic = endpoint_nic(&asker.nic, granted, clean);
+        wanted.nics.insert(asker.nic.clone(), nic);
+        wanted.tries = 0;
+        self.more.notify_one();
+    }
+
+    /// Writes for ever; drop the future to stop.
+    pub(super) async fn run(self: Arc<Self>, reads: Reads, writes: Client, pods: NodePods) {
+        let mut pace = interval(PACE);
+        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            pace.tick().await;
+            let next = locked(&self.wanted).pop_first();
+            let Some((name, wanted)) = next else {
+                self.more.notified().await;
+                continue;
+            };
+            if let Err(error) = write(&reads, &writes, &pods, &name, &wanted).await {
+                let tries = wanted.tries + 1;
+                if tries < TRIES {
+                    // What was noted meanwhile is newer.
+                    let again = Wanted { tries, ..wanted };
+                    locked(&self.wanted).entry(name).or_insert(again);
+                    tokio::time::sleep(PACE * 2_u32.pow(tries)).await;
+                } else {
+                    tracing::warn!(pod = %name, error = %ErrorChain(&error), "SpiderEndpoint not written");
+                }
+            }
+        }
+    }
+}
+
+async fn write(
+    reads: &Reads,
+    writes: &Client,
+    pods: &NodePods,
+    name: &PodName,
+    wanted: &Wanted,
+) -> Result<(), EndpointError> {
+    let is_here = match pods.get(name) {
+        Some(pod) => pods::uid(&pod) == wanted.uid && pods::is_alive(&pod),
+        None => pods::is_alive_now(reads, name, &wanted.uid).await?,
+    };
+    if !is_here {
+        return Ok(());
+    }
+    let (namespace, short) = name.parts();
+    let api: Api<SpiderEndpoint> = Api::namespaced(writes.clone(), namespace);
+    let created = api
+        .create(&PostParams::default(), &new(namespace, short, wanted))
+        .await;
+    match created {
+        Ok(_) => return Ok(()),
+        Err(error) if classify(&error) == Outcome::AlreadyExists => {}
+        Err(error) => return Err(error.into()),
+    }
+    let Some(mut there) = reads.endpoint(name).await? else {
+        return Ok(api
+            .create(&PostParams::default(), &new(namespace, short, wanted))
+            .await
+            .map(drop)?);
+    };
+    if uid_of(&there) == Some(wanted.uid.as_str()) {
+        if merge(&mut there, wanted) {
+            put::replace(writes, Part::Main, &mut there, Reply::MetadataOnly).await?;
+        }
+        return Ok(());
+    }
+    remove(&api, writes, there).await?;
+    let replaced = new(namespace, short, wanted);
+    api.create(&PostParams::default(), &replaced).await?;
+    Ok(())
+}
+
+/// Deletes the endpoint of an earlier Pod of this name, and the finalizer that would keep it.
+async fn remove(
+    api: &Api<SpiderEndpoint>,
+    writes: &Client,
+    mut old: SpiderEndpoint,
+) -> Result<(), EndpointError> {
+    if old.finalizers().iter().any(|f| f == names::FINALIZER) {
+        old.finalizers_mut().retain(|f| f != names::FINALIZER);
+        put::replace(writes, Part::Main, &mut old, Reply::MetadataOnly).await?;
+    }
+    let params = DeleteParams::default().preconditions(Preconditions {
+        uid: old.uid(),
+        ..Preconditions::default()
+    });
+    match api.delete(&old.name_any(), &params).await {
+        Err(error) if classify(&error) != Outcome::Gone => Err(error.into()),
+        Ok(_) | Err(_) => Ok(()),
+    }
+}
+
+fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
+    let status = SpiderEndpointStatus {
+        current: EndpointCurrent {
+            uid: wanted.uid.as_str().to_owned(),
+            node: wanted.node.clone(),
+            ips: wanted.nics.values().cloned().collect(),
+            ..EndpointCurrent::default()
+        },
+        owner_controller_type: wanted.workload.kind.clone(),
+        owner_controller_name: wanted.workload.name.clone(),
+        ..SpiderEndpointStatus::default()
+    };
+    let mut endpoint = SpiderEndpoint::new(namespace, name, status);
+    endpoint.owner_references_mut().push(OwnerReference {
+        api_version: "v1".to_owned(),
+        kind: "Pod".to_owned(),
+        name: name.to_owned(),
+        uid: wanted.uid.as_str().to_owned(),
+        ..OwnerReference::default()
+    });
+    endpoint
+}
+
+/// Enters the interfaces; true if that changed anything. Interfaces of others stay.
+fn merge(endpoint: &mut SpiderEndpoint, wanted: &Wanted) -> bool {
+    let status = endpoint.status.get_or_insert_default();
+    let before = status.clone();
+    for (nic, new) in &wanted.nics {
+        let ips = &mut status.current.ips;
+        match ips.iter_mut().find(|old| old.interface == nic.as_str()) {
+            Some(old) => {
+                let unknown = std::mem::take(&mut old.unknown);
+                *old = EndpointNic {
+                    unknown,
+                    vlan: old.vlan,
+                    mac: old.mac.take(),
+                    ..new.clone()
+                };
+            }
+            None => ips.push(new.clone()),
+        }
+    }
+    status.current.node.clone_from(&wanted.node);
+    *status != before
+}
+
+fn endpoint_nic(nic: &Nic, granted: &[Granted], clean: bool) -> EndpointNic {
+    let mut element = EndpointNic {
+        interface: nic.as_str().to_owned(),
+        ..EndpointNic::default()
+    };
+    let mut routes = Vec::new();
+    for grant in granted {
+        let (address, pool) = (Some(grant.text()), Some(grant.pool.as_str().to_owned()));
+        let gateway = grant.gateway.map(|gateway| gateway.to_string());
+        if gateway.is_some() {
+            element.clean_gateway = Some(clean);
+        }
+        match grant.family() {
+            Family::V4 => {
+                element.ipv4 = address;
+                element.ipv4_pool = pool;
+                element.ipv4_gateway = gateway;
+            }
+            Family::V6 => {
+                element.ipv6 = address;
+                element.ipv6_pool = pool;
+                element.ipv6_gateway = gateway;
+            }
+        }
+        routes.extend(grant.routes.iter().map(|route| Route {
+            dst: route.dst.clone(),
+            gw: route.gw.clone(),
+            ..Route::default()
+        }));
+    }
+    element.routes = (!routes.is_empty()).then_some(routes);
+    element
+}
+
+fn uid_of(endpoint: &SpiderEndpoint) -> Option<&str> {
+    Some(endpoint.status.as_ref()?.current.uid.as_str())
+}
+
+/// The pools that an endpoint names for an interface, if it is the interface's Pod's.
+pub(super) fn pools_of(
+    endpoint: Option<&SpiderEndpoint>,
+    of: &Attachment,
+) -> BTreeMap<Family, PoolName> {
+    let mut pools = BTreeMap::new();
+    let Some(status) = endpoint.and_then(|endpoint| endpoint.status.as_ref()) else {
+        return pools;
+    };
+    if status.current.uid != of.uid.as_str() {
+        return pools;
+    }
+    let elements = status.current.ips.iter();
+    for nic in elements.filter(|nic| nic.interface == of.nic.as_str()) {
+        let named = [(Family::V4, &nic.ipv4_pool), (Family::V6, &nic.ipv6_pool)];
+        for (family, pool) in named {
+            if let Some(pool) = pool.as_deref().filter(|pool| !pool.is_empty()) {
+                pools.insert(family, PoolName::from(pool));
+            }
+        }
+    }
+    pools
+}
+
+/// An endpoint as the socket's API tells it.
+pub(super) fn told(name: &PodName, endpoint: &SpiderEndpoint) -> cni::WorkloadEndpointStatus {
+    let status = endpoint.status.clone().unwrap_or_default();
+    let (namespace, short) = name.parts();
+    let interfaces = status.current.ips.into_iter().map(|nic| {
+        let routes = nic.routes.unwrap_or_default().into_iter();
+        cni::EndpointInterface {
+            interface: nic.interface,
+            ipv4: nic.ipv4,
+            ipv4_gateway: nic.ipv4_gateway,
+            ipv4_pool: nic.ipv4_pool,
+            ipv6: nic.ipv6,
+            ipv6_gateway: nic.ipv6_gateway,
+            ipv6_pool: nic.ipv6_pool,
+            mac: nic.mac,
+            vlan: nic.vlan.and_then(|v| u16::try_from(v).ok()).unwrap_or(0),
+            routes: routes
+                .map(|route| cni::Route {
+                    dst: route.dst,
+                    gw: route.gw,
+                    if_name: String::new(),
+                })
+                .collect(),
+        }
+    });
+    cni::WorkloadEndpointStatus {
+        interfaces: interfaces.collect(),
+        node: status.current.node,
+        pod_name: short.to_owned(),
+        pod_namespace: namespace.to_owned(),
+        pod_uid: status.current.uid,
+    }
+}

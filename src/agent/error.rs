@@ -1,0 +1,170 @@
+//! Why an ADD fails, in the words users of Spiderpool know.
+//!
+//! The text of an error is the body of the reply, so unlike elsewhere it contains its cause: the
+//! reply has no second line. Typing errors are the original's; people and scripts match them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use ipam::annotation::{self, AnnotationError};
+use ipam::name::{Nic, PodName, PoolName, Uid};
+use ipam::select::{NoAddress, NoPool, aggregate};
+
+use super::commit::CommitError;
+
+/// Why an ADD fails.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AddError {
+    /// The Pod is not there, or could not be read.
+    #[error("failed to get Pod {pod}: {reason}")]
+    Pod {
+        /// Which.
+        pod: PodName,
+        /// What the API server said.
+        reason: String,
+    },
+    /// The sandbox is of an earlier Pod of this name.
+    #[error(
+        "Pod {pod} now has the uid {found}, and this sandbox was made for {asked}: the call may be repeated for the new Pod"
+    )]
+    Replaced {
+        /// Which.
+        pod: PodName,
+        /// Uid of the Pod that is there.
+        found: Uid,
+        /// Uid of the call.
+        asked: Uid,
+    },
+    /// The Pod is being deleted or has finished.
+    #[error("dead Pod {0}, we cannot allocate IP addresees to it")]
+    Dead(PodName),
+    /// Its controller could not be read.
+    #[error(
+        "failed to get the top controller of the Pod {pod}: failed to get pod '{pod}' owner: {reason}"
+    )]
+    Owner {
+        /// Which.
+        pod: PodName,
+        /// What the API server said.
+        reason: String,
+    },
+    /// There is no address for it.
+    #[error("failed to allocate IP addresses in standard mode: {0}")]
+    Standard(#[from] StandardError),
+}
+
+/// Why no address can be given by the rules that hold for the Pod.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StandardError {
+    /// An auto pool is asked for, and there is none.
+    #[error("failed to get IPPool candidates from Subnet: {0}")]
+    Subnet(#[from] SubnetError),
+    /// Auto pools are switched off.
+    #[error(
+        "it's invalid to use '{}' or '{}' annotation when Auto-Pool feature is disabled",
+        annotation::SUBNETS,
+        annotation::SUBNET
+    )]
+    AutoPoolOff,
+    /// The annotation is not supported.
+    #[error(
+        "wrong input, Pod annotation '{}' is not supported yet, use '{}', which names IPPools for the interface being added",
+        annotation::IPPOOLS,
+        annotation::IPPOOL
+    )]
+    PoolsByInterface,
+    /// A name is a pattern.
+    #[error(
+        "wrong input, IPPool name '{0}' is a pattern, which is not supported yet: name each IPPool"
+    )]
+    Pattern(PoolName),
+    /// An annotation cannot be read.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// Nobody says which pools to use.
+    #[error("no IPPool available, no pool selection rules of any type are specified")]
+    NoRule,
+    /// The rule that holds names no pool.
+    #[error(
+        "no IPPool available, {rule} names none for interface {nic} in an IP family that is enabled: name one there, or remove it"
+    )]
+    Empty {
+        /// Annotation or configuration.
+        rule: String,
+        /// Interface.
+        nic: Nic,
+    },
+    /// A pool is named twice.
+    #[error("wrong input, duplicate IPPool {pool} specified for NIC {nic}")]
+    Duplicate {
+        /// Name.
+        pool: PoolName,
+        /// Interface.
+        nic: Nic,
+    },
+    /// A pool that is named is not there, or could not be read.
+    #[error("failed to get original IPPool {pool}: {reason}")]
+    Pool {
+        /// Name.
+        pool: PoolName,
+        /// What the API server said.
+        reason: String,
+    },
+    /// Something else could not be read.
+    #[error("failed to look for IPPools: {0}")]
+    Read(String),
+    /// No candidate may serve the Pod.
+    #[error(transparent)]
+    NoPool(#[from] NoPool),
+    /// No candidate has a free address.
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
+    /// A pool could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// Both families failed.
+    #[error("{}", aggregate(.0))]
+    Both(Vec<StandardError>),
+}
+
+/// Why an auto pool cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SubnetError {
+    /// The annotation cannot be read.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// A bare Pod has no workload to make a pool for.
+    #[error("SpiderSubnet feature doesn't support no-controller pod")]
+    NoController,
+    /// Nobody makes pools for workloads of this kind.
+    #[error(
+        "auto-created IPPools are not made for {0}: name an IPPool by annotation '{key}'",
+        key = annotation::IPPOOL
+    )]
+    OtherKind(String),
+    /// The pools could not be read.
+    #[error("{0}")]
+    Read(String),
+    /// There is no pool yet.
+    #[error("no matching auto-created IPPool candidate with matchLables '{0}'")]
+    NoPool(LabelMap),
+}
+
+/// Labels, printed as the original prints them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LabelMap(pub(super) BTreeMap<String, String>);
+
+impl LabelMap {
+    /// As a selector of the API.
+    pub(super) fn selector(&self) -> String {
+        let pairs: Vec<String> = self.0.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        pairs.join(",")
+    }
+}
+
+impl fmt::Display for LabelMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let pairs: Vec<String> = self.0.iter().map(|(k, v)| format!("{k}:{v}")).collect();
+        write!(f, "map[{}]", pairs.join(" "))
+    }
+}

@@ -1,0 +1,143 @@
+//! Answers of the API server, kept for a moment and asked for once at a time.
+//!
+//! Owns: the age of what was read. Never does: read by itself, or keep a failure. Invariant: an
+//! answer is handed out only if the reading *began* within the age asked for, so `Age::Since(now)`
+//! is a live read; callers that come while one is under way share it.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::locked;
+
+/// How old an answer may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Age {
+    /// Read at this moment or later.
+    Since(Instant),
+    /// Read no longer ago than this.
+    Within(Duration),
+}
+
+impl Age {
+    /// A reading that begins now or later.
+    pub(super) fn live() -> Self {
+        Self::Since(Instant::now())
+    }
+
+    fn allows(self, began: Instant) -> bool {
+        match self {
+            Self::Since(moment) => began >= moment,
+            Self::Within(longest) => began.elapsed() <= longest,
+        }
+    }
+}
+
+/// When the reading began, and what it found.
+type Answer<T> = Option<(Instant, T)>;
+
+/// Kept answers, by question.
+#[derive(Debug)]
+pub(super) struct Memo<K, T> {
+    answers: Mutex<BTreeMap<K, Arc<tokio::sync::Mutex<Answer<T>>>>>,
+}
+
+impl<K, T> Default for Memo<K, T> {
+    fn default() -> Self {
+        Self {
+            answers: Mutex::new(BTreeMap::new()),
+        }
+    }
+}
+
+impl<K: Ord + Clone, T: Clone> Memo<K, T> {
+    /// The kept answer if it is young enough, else what `read` finds.
+    pub(super) async fn get<E>(
+        &self,
+        key: &K,
+        age: Age,
+        read: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        let answer = Arc::clone(locked(&self.answers).entry(key.clone()).or_default());
+        let mut answer = answer.lock().await;
+        if let Some((began, known)) = &*answer
+            && age.allows(*began)
+        {
+            return Ok(known.clone());
+        }
+        let began = Instant::now();
+        let found = read.await?;
+        *answer = Some((began, found.clone()));
+        Ok(found)
+    }
+
+    /// Forgets answers older than `age`, and questions that were never answered.
+    pub(super) fn prune(&self, age: Age) {
+        locked(&self.answers).retain(|_, answer| {
+            // One that is locked is being read.
+            answer.try_lock().map_or(true, |answer| {
+                answer.as_ref().is_some_and(|(began, _)| age.allows(*began))
+            })
+        });
+    }
+
+    /// Forgets the questions that `keep` does not name.
+    pub(super) fn retain(&self, keep: impl Fn(&K) -> bool) {
+        locked(&self.answers).retain(|key, _| keep(key));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    struct Counter(AtomicU32, Memo<&'static str, u32>);
+
+    impl Counter {
+        async fn get(&self, age: Age) -> u32 {
+            let read = async {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                Ok::<_, Infallible>(self.0.fetch_add(1, Ordering::SeqCst))
+            };
+            self.1.get(&"key", age, read).await.unwrap()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn callers_of_one_moment_share_a_reading_and_later_ones_ask_again() {
+        let counter = Counter(AtomicU32::new(0), Memo::default());
+        let age = Age::Within(Duration::from_secs(1));
+        let (a, b) = tokio::join!(counter.get(age), counter.get(age));
+        assert_eq!((a, b), (0, 0));
+        assert_eq!(counter.get(Age::live()).await, 1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(counter.get(age).await, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_live_read_does_not_join_one_that_began_before_it() {
+        let counter = Counter(AtomicU32::new(0), Memo::default());
+        let mut first = Box::pin(counter.get(Age::live()));
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let second = counter.get(Age::live());
+        assert_eq!(tokio::join!(first, second), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn old_answers_are_forgotten() {
+        let counter = Counter(AtomicU32::new(0), Memo::default());
+        counter.get(Age::live()).await;
+        counter.1.prune(Age::Within(Duration::from_secs(1)));
+        assert_eq!(locked(&counter.1.answers).len(), 1);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        counter.1.prune(Age::Within(Duration::from_secs(1)));
+        assert!(locked(&counter.1.answers).is_empty());
+    }
+}

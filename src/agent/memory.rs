@@ -1,0 +1,117 @@
+//! What this agent remembers of the addresses it gave.
+//!
+//! Owns: for each interface, the pools that may hold a record of it and what they granted. Never
+//! does: serve as the truth, which is in the pools: losing all of it costs reads, never an address.
+//! Invariant: a pool is noted *before* the first write that may record the interface there, so for
+//! an interface that is [`Trace::whole`] no other pool can have a record.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Mutex;
+
+use ipam::addr::Family;
+use ipam::name::{PoolName, Uid};
+use ipam::pool::{Pool, Route};
+use ipnet::IpNet;
+
+use super::locked;
+use super::turn::Attachment;
+
+/// An address that is durably recorded, and what its pool says about it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) pool: PoolName,
+    pub(super) address: IpAddr,
+    pub(super) cidr: IpNet,
+    pub(super) gateway: Option<IpAddr>,
+    pub(super) routes: Vec<Route>,
+}
+
+impl Granted {
+    pub(super) fn new(pool: &Pool, address: IpAddr) -> Self {
+        Self {
+            pool: pool.name.clone(),
+            address,
+            cidr: pool.cidr,
+            gateway: pool.gateway,
+            routes: pool.routes.clone(),
+        }
+    }
+
+    pub(super) fn family(&self) -> Family {
+        Family::of(self.address)
+    }
+
+    /// `address/prefix length`.
+    pub(super) fn text(&self) -> String {
+        format!("{}/{}", self.address, self.cidr.prefix_len())
+    }
+}
+
+/// What is remembered of one interface.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Trace {
+    /// True where no earlier agent can have given this Pod an address.
+    pub(super) whole: bool,
+    /// True once all that was asked for was given: then `granted` is all the interface has.
+    pub(super) settled: bool,
+    /// Pools that may hold a record.
+    pub(super) pools: BTreeSet<PoolName>,
+    /// Addresses known to be recorded.
+    pub(super) granted: BTreeMap<Family, Granted>,
+}
+
+/// The memory.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    traces: Mutex<BTreeMap<Attachment, Trace>>,
+}
+
+impl Memory {
+    /// Notes that a call for this interface came, `whole` if it is the first that any agent saw.
+    pub(super) fn called(&self, of: &Attachment, whole: bool) {
+        let mut traces = locked(&self.traces);
+        let trace = traces.entry(of.clone()).or_insert_with(|| Trace {
+            whole,
+            ..Trace::default()
+        });
+        trace.whole &= whole;
+    }
+
+    /// Notes that `pool` is about to be asked for an address.
+    pub(super) fn asks(&self, of: &Attachment, pool: &PoolName) {
+        let mut traces = locked(&self.traces);
+        let trace = traces.entry(of.clone()).or_default();
+        trace.pools.insert(pool.clone());
+    }
+
+    /// Notes a durable grant.
+    pub(super) fn granted(&self, of: &Attachment, grant: Granted) {
+        let mut traces = locked(&self.traces);
+        let trace = traces.entry(of.clone()).or_default();
+        trace.pools.insert(grant.pool.clone());
+        trace.granted.insert(grant.family(), grant);
+    }
+
+    /// Notes that the interface was given all it asked for.
+    pub(super) fn settle(&self, of: &Attachment) {
+        if let Some(trace) = locked(&self.traces).get_mut(of) {
+            trace.settled = true;
+        }
+    }
+
+    /// What is known of the interface.
+    pub(super) fn trace(&self, of: &Attachment) -> Trace {
+        locked(&self.traces).get(of).cloned().unwrap_or_default()
+    }
+
+    /// Forgets an interface that holds nothing any more.
+    pub(super) fn forget(&self, of: &Attachment) {
+        locked(&self.traces).remove(of);
+    }
+
+    /// Forgets interfaces of Pods that are gone and were never given anything.
+    pub(super) fn prune(&self, is_here: impl Fn(&Uid) -> bool) {
+        locked(&self.traces).retain(|of, trace| !trace.pools.is_empty() || is_here(&of.uid));
+    }
+}

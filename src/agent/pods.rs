@@ -1,0 +1,224 @@
+//! The Pods of this node, watched, and what a Pod's object says about its life and its owner.
+//!
+//! Owns: the one watch of the agent, and the difference between a Pod that was here before the
+//! agent and one that came after. Never does: look at Pods of other nodes. Invariant: "dead" is
+//! final: a uid that was ever seen dead here is never alive again, so a cached death is a proof
+//! while a cached life is not.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use ipam::name::{PodName, Uid, WorkloadId};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Api, Client, ResourceExt};
+use kube_runtime::watcher;
+use tokio::sync::mpsc;
+
+use super::locked;
+use super::reads::{ReadError, Reads};
+use crate::kube_io::cache::{Cache, Key};
+
+/// The Pods of this node.
+#[derive(Clone)]
+pub(super) struct NodePods {
+    cache: Cache<Pod>,
+    /// Pods of the first list that are still there: an earlier agent may have served them.
+    elders: Arc<Mutex<BTreeSet<Uid>>>,
+}
+
+/// A Pod may have let go of its addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct PodEnded(pub(super) Uid);
+
+impl NodePods {
+    /// The Pods of `node`, and a queue of those that end.
+    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<PodEnded>) {
+        let (ended, queue) = mpsc::unbounded_channel();
+        let elders = Arc::new(Mutex::new(BTreeSet::new()));
+        let cache = Cache::new();
+        let gone = Arc::clone(&elders);
+        cache.on_change(move |change| {
+            let before = change.old.as_deref().map(uid);
+            let now = change.new.as_deref();
+            if let Some(before) = before
+                && now.is_none_or(|pod| uid(pod) != before)
+            {
+                locked(&gone).remove(&before);
+                // Nobody listens any more only while the agent stops.
+                let _ = ended.send(PodEnded(before));
+            }
+            if let Some(pod) = now
+                && !is_alive(pod)
+            {
+                let _ = ended.send(PodEnded(uid(pod)));
+            }
+        });
+        (Self { cache, elders }, queue)
+    }
+
+    /// Watches for ever; drop the future to stop.
+    pub(super) async fn run(self, client: Client, node: String) {
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+        self.cache.run(Api::all(client), config).await;
+    }
+
+    /// Waits for the first list.
+    pub(super) async fn synced(&self) {
+        self.cache.synced().await;
+        let listed = self.cache.list();
+        locked(&self.elders).extend(listed.iter().map(|pod| uid(pod)));
+    }
+
+    /// The Pod as last seen.
+    pub(super) fn get(&self, pod: &PodName) -> Option<Arc<Pod>> {
+        let (namespace, name) = pod.parts();
+        self.cache.get(&Key::namespaced(namespace, name))
+    }
+
+    /// True where an earlier agent may have given addresses to this Pod.
+    pub(super) fn is_elder(&self, uid: &Uid) -> bool {
+        locked(&self.elders).contains(uid)
+    }
+
+    /// The uids of all Pods seen and of their controllers.
+    pub(super) fn uids(&self) -> BTreeSet<Uid> {
+        let mut uids = BTreeSet::new();
+        for pod in self.cache.list() {
+            uids.insert(uid(&pod));
+            uids.extend(controller(&pod).map(|owner| Uid::from(owner.uid.as_str())));
+        }
+        uids
+    }
+}
+
+/// The Pod's uid.
+pub(super) fn uid(pod: &Pod) -> Uid {
+    Uid::new(pod.uid().unwrap_or_default())
+}
+
+/// `namespace/name`.
+pub(super) fn name(pod: &Pod) -> PodName {
+    PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any())
+}
+
+/// False where the Pod is being deleted, or has finished and will not start again.
+pub(super) fn is_alive(pod: &Pod) -> bool {
+    if pod.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let restarts = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.restart_policy.as_deref());
+    let status = pod.status.as_ref();
+    match status.and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => restarts.is_none_or(|policy| policy == "Always"),
+        Some("Failed") => {
+            let evicted = status.and_then(|s| s.reason.as_deref()) == Some("Evicted");
+            restarts != Some("Never") && !evicted
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// Whether the Pod of this uid may still use its addresses, by a live read.
+pub(super) async fn is_alive_now(
+    reads: &Reads,
+    pod: &PodName,
+    of: &Uid,
+) -> Result<bool, ReadError> {
+    let found = reads.pod(pod).await?;
+    Ok(found.is_some_and(|pod| uid(&pod) == *of && is_alive(&pod)))
+}
+
+/// The Pod's controlling owner.
+fn controller(pod: &Pod) -> Option<&OwnerReference> {
+    controller_of(pod.metadata.owner_references.as_deref())
+}
+
+fn controller_of(references: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
+    references?.iter().find(|r| r.controller == Some(true))
+}
+
+/// The Pod's top controller, at most two levels up, or the Pod itself (spec/autopool §1).
+///
+/// Errors: what the API server said about the level that could not be read.
+pub(super) async fn workload(reads: &Reads, pod: &Pod) -> Result<WorkloadId, String> {
+    let namespace = pod.namespace().unwrap_or_default();
+    let Some(owner) = controller(pod) else {
+        return Ok(WorkloadId {
+            group: String::new(),
+            version: "v1".to_owned(),
+            kind: "Pod".to_owned(),
+            name: pod.name_any(),
+            uid: uid(pod),
+            namespace,
+        });
+    };
+    let own = workload_id(owner, &namespace);
+    let above = match (owner.api_version.as_str(), owner.kind.as_str()) {
+        ("apps/v1", "ReplicaSet") => ("apps/v1", "Deployment"),
+        ("batch/v1", "Job") => ("batch/v1", "CronJob"),
+        _ => return Ok(own),
+    };
+    let meta = reads.owner(&own).await?;
+    let top = controller_of(meta.owner_references.as_deref())
+        .filter(|top| (top.api_version.as_str(), top.kind.as_str()) == above);
+    Ok(top.map_or(own, |top| workload_id(top, &namespace)))
+}
+
+fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {
+    let (group, version) = owner
+        .api_version
+        .split_once('/')
+        .unwrap_or(("", &owner.api_version));
+    WorkloadId {
+        group: group.to_owned(),
+        version: version.to_owned(),
+        kind: owner.kind.clone(),
+        namespace: namespace.to_owned(),
+        name: owner.name.clone(),
+        uid: Uid::from(owner.uid.as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn pod(spec: serde_json::Value, status: serde_json::Value) -> Pod {
+        let meta = json!({"name": "web-0", "namespace": "shop", "uid": "u"});
+        serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn life_follows_phase_restart_policy_and_eviction() {
+        let table = [
+            ("Running", "Always", "", true),
+            ("Pending", "Never", "", true),
+            ("Succeeded", "Always", "", true),
+            ("Succeeded", "OnFailure", "", false),
+            ("Succeeded", "Never", "", false),
+            ("Failed", "Always", "", true),
+            ("Failed", "OnFailure", "", true),
+            ("Failed", "Never", "", false),
+            ("Failed", "Always", "Evicted", false),
+        ];
+        for (phase, policy, reason, alive) in table {
+            let spec = json!({"containers": [], "restartPolicy": policy});
+            let pod = pod(spec, json!({"phase": phase, "reason": reason}));
+            assert_eq!(is_alive(&pod), alive, "{phase} {policy} {reason}");
+        }
+    }
+
+    #[test]
+    fn a_pod_being_deleted_is_not_alive() {
+        let mut pod = pod(json!({"containers": []}), json!({}));
+        assert!(is_alive(&pod));
+        pod.metadata.deletion_timestamp =
+            serde_json::from_value(json!("2026-11-22T17:41:24Z")).unwrap();
+        assert!(!is_alive(&pod));
+    }
+}

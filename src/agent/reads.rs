@@ -1,0 +1,301 @@
+//! What the agent reads by name or selector, when it needs it, and how long it may keep it.
+//!
+//! Owns: every GET and LIST of the agent but those of its writers. Never does: watch (the node's
+//! Pods are [`super::pods`]', a pool that is waited for is [`super::wait`]'s), or decide. What is
+//! read here serves to choose; what is given out is settled by the fenced write in
+//! [`super::commit`], so an old answer costs a second look and nothing else.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipam::addr::AddrSet;
+use ipam::name::{PodName, PoolName, Uid, Version, WorkloadId};
+use ipam::select::Candidate;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use kube::api::ListParams;
+use kube::core::{DeserializeGuard, NamespaceResourceScope, ObjectMeta};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use super::memo::{Age, Memo};
+use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
+use crate::error::ErrorChain;
+
+/// How long a pool, found by name, selector or `spec.default`, serves to choose from.
+pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
+/// How long reserved addresses are taken as read.
+pub(super) const RESERVED_AGE: Duration = Duration::from_secs(1);
+/// How long labels and annotations of Namespaces, Nodes and workloads are taken as read.
+pub(super) const OBJECT_AGE: Duration = Duration::from_secs(2);
+/// Answers older than this are forgotten.
+const FORGET_AFTER: Duration = Duration::from_secs(30);
+/// Longest wait for an answer to a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why something could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// There was no answer.
+    #[error("the API server did not answer within {} s", .0.as_secs())]
+    Timeout(Duration),
+    /// There was one.
+    #[error("the API server could not be asked")]
+    Api(#[source] kube::Error),
+}
+
+impl ReadError {
+    /// What the API server said, as users know it from `kubectl`.
+    pub(super) fn said(&self) -> String {
+        match self {
+            Self::Api(kube::Error::Api(status)) => status.message.clone(),
+            Self::Api(error) => ErrorChain(error).to_string(),
+            Self::Timeout(_) => self.to_string(),
+        }
+    }
+}
+
+/// What a client of the original sees when it looks for an object that is not there.
+pub(super) fn not_found(kind: &str, name: &str) -> String {
+    format!("{kind} \"{name}\" not found")
+}
+
+/// A pool as it was at one moment.
+#[derive(Debug)]
+pub(super) struct Reading {
+    /// The object, without `managedFields`.
+    pub(super) object: SpiderIPPool,
+    /// What the core sees in it.
+    pub(super) candidate: Candidate,
+    /// When the reading began.
+    pub(super) began: Instant,
+}
+
+impl Reading {
+    pub(super) fn new(mut object: SpiderIPPool, began: Instant) -> Self {
+        object.managed_fields_mut().clear();
+        let candidate = Candidate {
+            name: PoolName::new(object.name_any()),
+            pool: convert::pool(&object),
+        };
+        Self {
+            object,
+            candidate,
+            began,
+        }
+    }
+}
+
+/// Pools of one selector, and the version of the list, from which a watch goes on.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) version: Version,
+    pub(super) pools: Vec<Arc<Reading>>,
+}
+
+/// Reads of the API server.
+#[derive(Clone)]
+pub(super) struct Reads {
+    client: Client,
+    kept: Arc<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    pools: Memo<PoolName, Option<Arc<Reading>>>,
+    listings: Memo<String, Arc<Listing>>,
+    reserved: Memo<(), Arc<AddrSet>>,
+    namespaces: Memo<String, Option<Arc<Namespace>>>,
+    nodes: Memo<String, Option<Arc<Node>>>,
+    annotations: Memo<Uid, Arc<BTreeMap<String, String>>>,
+    owners: Memo<Uid, Arc<ObjectMeta>>,
+}
+
+impl Reads {
+    pub(super) fn new(client: Client) -> Self {
+        Self {
+            client,
+            kept: Arc::default(),
+        }
+    }
+
+    /// A pool by name.
+    pub(super) async fn pool(
+        &self,
+        name: &PoolName,
+        age: Age,
+    ) -> Result<Option<Arc<Reading>>, ReadError> {
+        let read = async {
+            let began = Instant::now();
+            let pools: Api<SpiderIPPool> = Api::all(self.client.clone());
+            let found = answered(pools.get_opt(name.as_str())).await?;
+            Ok(found.map(|object| Arc::new(Reading::new(object, began))))
+        };
+        self.kept.pools.get(name, age, read).await
+    }
+
+    /// The pools with all of these labels; every pool for an empty selector.
+    pub(super) async fn pools(&self, selector: &str, age: Age) -> Result<Arc<Listing>, ReadError> {
+        let read = async {
+            let began = Instant::now();
+            let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
+            let list = answered(pools.list(&ListParams::default().labels(selector))).await?;
+            let readable = list.items.into_iter().filter_map(|guard| match guard.0 {
+                Ok(object) => Some(Arc::new(Reading::new(object, began))),
+                Err(invalid) => {
+                    let pool = invalid.metadata.name.unwrap_or_default();
+                    tracing::warn!(pool, error = invalid.error, "IPPool left out of a list");
+                    None
+                }
+            });
+            Ok(Arc::new(Listing {
+                pools: readable.collect(),
+                version: Version::new(list.metadata.resource_version.unwrap_or_default()),
+            }))
+        };
+        let key = selector.to_owned();
+        self.kept.listings.get(&key, age, read).await
+    }
+
+    /// All reserved addresses, of both families.
+    pub(super) async fn reserved(&self, age: Age) -> Result<Arc<AddrSet>, ReadError> {
+        let read = async {
+            let reservations: Api<SpiderReservedIP> = Api::all(self.client.clone());
+            let list = answered(reservations.list(&ListParams::default())).await?;
+            let mut all = AddrSet::new();
+            for reservation in list.items {
+                let (addresses, errors) = convert::reserved(&reservation);
+                all = all.union(&addresses);
+                for error in errors {
+                    let name = reservation.name_any();
+                    tracing::warn!(reserved = name, %error, "range of a SpiderReservedIP left out");
+                }
+            }
+            Ok(Arc::new(all))
+        };
+        self.kept.reserved.get(&(), age, read).await
+    }
+
+    /// A Namespace.
+    pub(super) async fn namespace(&self, name: &str) -> Result<Option<Arc<Namespace>>, ReadError> {
+        let read = async {
+            let namespaces: Api<Namespace> = Api::all(self.client.clone());
+            Ok(answered(namespaces.get_opt(name)).await?.map(Arc::new))
+        };
+        let age = Age::Within(OBJECT_AGE);
+        self.kept.namespaces.get(&name.to_owned(), age, read).await
+    }
+
+    /// A Node.
+    pub(super) async fn node(&self, name: &str) -> Result<Option<Arc<Node>>, ReadError> {
+        let read = async {
+            let nodes: Api<Node> = Api::all(self.client.clone());
+            Ok(answered(nodes.get_opt(name)).await?.map(Arc::new))
+        };
+        let age = Age::Within(OBJECT_AGE);
+        self.kept.nodes.get(&name.to_owned(), age, read).await
+    }
+
+    /// A Pod, live.
+    pub(super) async fn pod(&self, pod: &PodName) -> Result<Option<Pod>, ReadError> {
+        let (namespace, name) = pod.parts();
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
+        answered(pods.get_opt(name)).await
+    }
+
+    /// A Pod's endpoint, live.
+    pub(super) async fn endpoint(
+        &self,
+        pod: &PodName,
+    ) -> Result<Option<SpiderEndpoint>, ReadError> {
+        let (namespace, name) = pod.parts();
+        let endpoints: Api<SpiderEndpoint> = Api::namespaced(self.client.clone(), namespace);
+        answered(endpoints.get_opt(name)).await
+    }
+
+    /// The metadata of a ReplicaSet or a Job, read once: whose it is does not change.
+    ///
+    /// Errors: what the API server said, or that this very object is gone.
+    pub(super) async fn owner(&self, of: &WorkloadId) -> Result<Arc<ObjectMeta>, String> {
+        let read = async {
+            let found = self.meta(&of.kind, &of.namespace, &of.name).await;
+            found
+                .map_err(|e| e.said())?
+                .filter(|meta| meta.uid.as_deref() == Some(of.uid.as_str()))
+                .map(Arc::new)
+                .ok_or_else(|| not_found(&of.kind, &of.name))
+        };
+        let always = Age::Within(Duration::MAX);
+        self.kept.owners.get(&of.uid, always, read).await
+    }
+
+    /// The annotations of a workload; none where it is gone or of a kind we do not know.
+    pub(super) async fn annotations(
+        &self,
+        workload: &WorkloadId,
+    ) -> Result<Arc<BTreeMap<String, String>>, ReadError> {
+        let read = async {
+            let meta = self
+                .meta(&workload.kind, &workload.namespace, &workload.name)
+                .await?;
+            let same = meta.filter(|meta| meta.uid.as_deref() == Some(workload.uid.as_str()));
+            Ok(Arc::new(
+                same.and_then(|meta| meta.annotations).unwrap_or_default(),
+            ))
+        };
+        let age = Age::Within(OBJECT_AGE);
+        self.kept.annotations.get(&workload.uid, age, read).await
+    }
+
+    async fn meta(
+        &self,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<ObjectMeta>, ReadError> {
+        match kind {
+            "Deployment" => self.meta_of::<Deployment>(namespace, name).await,
+            "ReplicaSet" => self.meta_of::<ReplicaSet>(namespace, name).await,
+            "StatefulSet" => self.meta_of::<StatefulSet>(namespace, name).await,
+            "DaemonSet" => self.meta_of::<DaemonSet>(namespace, name).await,
+            "Job" => self.meta_of::<Job>(namespace, name).await,
+            "CronJob" => self.meta_of::<CronJob>(namespace, name).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn meta_of<K>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, ReadError>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + DeserializeOwned
+            + std::fmt::Debug,
+    {
+        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
+        let found = answered(api.get_metadata_opt(name)).await?;
+        Ok(found.map(|object| object.metadata))
+    }
+
+    /// Forgets what nobody asked for lately, and the owners that no Pod of this node
+    /// has any more.
+    pub(super) fn prune(&self, is_owner: impl Fn(&Uid) -> bool) {
+        let recent = Age::Within(FORGET_AFTER);
+        self.kept.pools.prune(recent);
+        self.kept.listings.prune(recent);
+        self.kept.namespaces.prune(recent);
+        self.kept.annotations.prune(recent);
+        self.kept.owners.retain(is_owner);
+    }
+}
+
+async fn answered<T>(call: impl Future<Output = kube::Result<T>>) -> Result<T, ReadError> {
+    match tokio::time::timeout(READ_TIMEOUT, call).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(error)) => Err(ReadError::Api(error)),
+        Err(_) => Err(ReadError::Timeout(READ_TIMEOUT)),
+    }
+}

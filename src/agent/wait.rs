@@ -1,0 +1,145 @@
+//! Waiting for a pool: until it changes, or a moment where nothing can be watched.
+//!
+//! Owns: the watches that are open while a Pod waits, and the Event that tells the Pod. Never does:
+//! decide whether waiting helps. A wake-up says only "look again".
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::select_all;
+use futures::{FutureExt, StreamExt};
+use ipam::addr::AddrSet;
+use ipam::name::{PoolName, Version};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{WatchEvent, WatchParams};
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Resource};
+use kube_runtime::events::{Event, EventType, Recorder};
+use tokio::sync::Semaphore;
+
+use crate::api::{SpiderIPPool, convert};
+use crate::error::ErrorChain;
+
+/// Watches open at once; who finds none free looks again after a [`MOMENT`].
+const WATCHES: usize = 64;
+/// Pause before a new look where nothing is watched.
+const MOMENT: Duration = Duration::from_millis(500);
+/// Most characters of an Event's text: the API server takes 1,024 bytes.
+const NOTE_MAX: usize = 900;
+
+/// What may end the want of an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// A pool gets a free address, or is admitted.
+    Pool {
+        name: PoolName,
+        /// As it was when it could not serve.
+        version: Version,
+    },
+    /// A pool with these labels is made.
+    Pools {
+        selector: String,
+        /// Of the list that was empty.
+        version: Version,
+    },
+    /// Something that moved just now and settles by itself.
+    Moment,
+}
+
+/// Waits for pools.
+pub(super) struct Waits {
+    client: Client,
+    recorder: Recorder,
+    free: Semaphore,
+}
+
+impl Waits {
+    pub(super) fn new(client: Client, recorder: Recorder) -> Self {
+        Self {
+            client,
+            recorder,
+            free: Semaphore::new(WATCHES),
+        }
+    }
+
+    /// Returns when it is worth looking again.
+    pub(super) async fn for_any(&self, waits: &[Wait]) {
+        let each = waits.iter().map(|wait| self.one(wait).boxed());
+        if !waits.is_empty() {
+            select_all(each).await;
+        }
+    }
+
+    async fn one(&self, wait: &Wait) {
+        let (params, version) = match wait {
+            Wait::Pool { name, version } => {
+                let params = WatchParams::default().fields(&format!("metadata.name={name}"));
+                (params, version)
+            }
+            Wait::Pools { selector, version } => (WatchParams::default().labels(selector), version),
+            Wait::Moment => return tokio::time::sleep(MOMENT).await,
+        };
+        let Ok(_permit) = self.free.try_acquire() else {
+            return tokio::time::sleep(MOMENT).await;
+        };
+        if let Err(error) = self.watch(&params, version).await {
+            tracing::debug!(error = %ErrorChain(&error), "watch of an awaited IPPool ended");
+            tokio::time::sleep(MOMENT).await;
+        }
+    }
+
+    /// Returns at the first event that may help. An error too says that one should look again:
+    /// the version may be too old to go on from.
+    async fn watch(&self, params: &WatchParams, version: &Version) -> kube::Result<()> {
+        let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
+        let mut events = pin!(pools.watch(params, version.as_str()).await?);
+        while let Some(event) = events.next().await {
+            match event? {
+                WatchEvent::Added(pool) | WatchEvent::Modified(pool) => {
+                    if may_help(&pool) {
+                        return Ok(());
+                    }
+                }
+                WatchEvent::Deleted(_) => return Ok(()),
+                WatchEvent::Bookmark(_) => {}
+                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+            }
+        }
+        tokio::time::sleep(MOMENT).await;
+        Ok(())
+    }
+
+    /// Tells the Pod that it waits and for what; whether it could be told does not matter.
+    pub(super) fn tell(&self, pod: &Pod, why: &str, longest: Duration) {
+        let note = format!(
+            "waiting up to {} s for an address: {why}",
+            longest.as_secs()
+        );
+        let event = Event {
+            type_: EventType::Warning,
+            reason: "WaitingForIP".to_owned(),
+            note: Some(note.chars().take(NOTE_MAX).collect()),
+            action: "AllocateIP".to_owned(),
+            secondary: None,
+        };
+        let (recorder, about) = (self.recorder.clone(), pod.object_ref(&()));
+        tokio::spawn(async move {
+            if let Err(error) = recorder.publish(&event, &about).await {
+                tracing::warn!(error = %ErrorChain(&error), "Event could not be published");
+            }
+        });
+    }
+}
+
+/// False for the changes that others cause by taking the last addresses themselves.
+fn may_help(pool: &DeserializeGuard<SpiderIPPool>) -> bool {
+    let Ok(object) = &pool.0 else {
+        return false;
+    };
+    match convert::pool(object) {
+        Ok(pool) => {
+            pool.terminating || (pool.is_admitted() && !pool.free(&AddrSet::new()).is_empty())
+        }
+        Err(_) => true,
+    }
+}

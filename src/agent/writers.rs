@@ -1,0 +1,138 @@
+//! The writers of all pools that this agent has work for, one task a pool.
+//!
+//! Owns: starting them. They end by themselves when idle.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use ipam::ledger::{Ask, Claim, Release};
+use ipam::name::PoolName;
+use kube::Client;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::commit::{CommitError, Done, Job, QUEUE, Writer};
+use super::locked;
+use super::memory::{Granted, Memory};
+use super::reads::{Reading, Reads};
+
+/// Access to every pool's writer.
+pub(super) struct Writers {
+    reads: Reads,
+    writes: Client,
+    memory: Arc<Memory>,
+    queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
+}
+
+impl Writers {
+    pub(super) fn new(reads: Reads, writes: Client, memory: Arc<Memory>) -> Self {
+        Self {
+            reads,
+            writes,
+            memory,
+            queues: Mutex::default(),
+        }
+    }
+
+    /// An address of `pool`, durably recorded; `reading` is the pool as the caller saw it.
+    ///
+    /// Errors: [`CommitError`].
+    pub(super) async fn claim(
+        &self,
+        pool: &PoolName,
+        claim: Claim,
+        reading: Option<Arc<Reading>>,
+        deadline: Instant,
+    ) -> Result<Granted, CommitError> {
+        let ask = Ask::Claim(Box::new(claim));
+        match self.ask(pool, ask, reading, deadline).await? {
+            Done::Granted(granted) => Ok(granted),
+            Done::Released(_) => Err(stopped(pool)),
+        }
+    }
+
+    /// Takes an address back; whether it was recorded as the release says.
+    ///
+    /// Errors: [`CommitError`].
+    pub(super) async fn release(
+        &self,
+        pool: &PoolName,
+        release: Release,
+        deadline: Instant,
+    ) -> Result<bool, CommitError> {
+        match self
+            .ask(pool, Ask::Release(release), None, deadline)
+            .await?
+        {
+            Done::Released(was_recorded) => Ok(was_recorded),
+            Done::Granted(_) => Err(stopped(pool)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        pool: &PoolName,
+        ask: Ask,
+        reading: Option<Arc<Reading>>,
+        deadline: Instant,
+    ) -> Result<Done, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            ask,
+            deadline,
+            reading,
+            reply,
+        };
+        match timeout_at(deadline, self.deliver(pool, job, answer)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CommitError::Write {
+                pool: pool.clone(),
+                reason: "its writer did not get to it in time".to_owned(),
+            }),
+        }
+    }
+
+    async fn deliver(
+        &self,
+        pool: &PoolName,
+        mut job: Job,
+        answer: oneshot::Receiver<Result<Done, CommitError>>,
+    ) -> Result<Done, CommitError> {
+        // A queue that is closed belongs to a writer that is about to end.
+        while let Err(mpsc::error::SendError(back)) = self.queue(pool).send(job).await {
+            job = back;
+            locked(&self.queues).retain(|_, queue| !queue.is_closed());
+        }
+        answer.await.unwrap_or_else(|_| Err(stopped(pool)))
+    }
+
+    fn queue(&self, pool: &PoolName) -> mpsc::Sender<Job> {
+        let mut queues = locked(&self.queues);
+        if let Some(queue) = queues.get(pool) {
+            return queue.clone();
+        }
+        let (queue, inbox) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            pool: pool.clone(),
+            reads: self.reads.clone(),
+            writes: self.writes.clone(),
+            memory: Arc::clone(&self.memory),
+            inbox,
+        };
+        tokio::spawn(writer.run());
+        queues.insert(pool.clone(), queue.clone());
+        queue
+    }
+
+    /// Forgets writers that have ended.
+    pub(super) fn prune(&self) {
+        locked(&self.queues).retain(|_, queue| !queue.is_closed());
+    }
+}
+
+fn stopped(pool: &PoolName) -> CommitError {
+    CommitError::Write {
+        pool: pool.clone(),
+        reason: "its writer stopped".to_owned(),
+    }
+}
