@@ -6,6 +6,7 @@
 //! | [`cluster`] | control plane and nodes: up, in use, down |
 //! | [`image`], [`cni`] | images without a builder, CNI configurations |
 //! | [`product`] | the product as an operator has it: image, chart, objects |
+//! | [`workload`] | Deployments of scenarios, and their Pods |
 //! | [`scenario`], [`scenarios`] | what is tried, and how a list of it is run |
 //! | [`judge`], [`tap`] | "no address twice", seen from outside the product |
 //! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
@@ -31,3 +32,4 @@ pub mod scenarios;
 pub mod tap;
 pub mod tools;
 pub mod wait;
+pub mod workload;

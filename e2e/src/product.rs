@@ -1,0 +1,247 @@
+//! The product as an operator has it: image, chart, processes, and its objects as `kubectl` shows
+//! them.
+//!
+//! Owns: how it is built, installed, upgraded, removed, and found among a node's processes. Never
+//! does: judge. Helm works as for anybody, so RBAC, probes and mounts are the chart's own; nothing
+//! is set but what differs between clusters (the API server's address, the nodes that are real).
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::cluster::network::{API_ADDRESS, API_PORT};
+use crate::cluster::node::Node;
+use crate::cluster::{Cluster, REAL_NODE};
+use crate::process::Process;
+use crate::progress::long;
+use crate::wait::eventually;
+
+pub mod addresses;
+pub mod books;
+pub mod build;
+pub mod objects;
+
+pub use build::build_image;
+use build::{Profile, Programs};
+
+/// Where the product lives.
+pub const NAMESPACE: &str = "kube-system";
+/// The name of its release.
+pub const RELEASE: &str = "orbweaver";
+/// The chart, seen from the source tree.
+pub const CHART: &str = "helm/orbweaver";
+/// The workloads that the chart makes.
+const ROLES: [&str; 2] = [
+    "daemonset/orbweaver-agent",
+    "deployment/orbweaver-controller",
+];
+/// How many controllers there are: one acts, one waits.
+const CONTROLLERS: u64 = 2;
+/// The lease whose holder acts.
+const LEASE: &str = "spiderpool-controller-leases";
+/// On the product's Pods: the image they run, so that a new one under the old name rolls out.
+const IMAGE_ANNOTATION: &str = "e2e.orbweaver.io/image";
+/// How long helm and roll-outs may take.
+const ROLL_OUT: Duration = Duration::from_secs(120);
+
+/// A role of the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The process of a node that gives addresses to its Pods.
+    Agent,
+    /// The process that makes pools follow workloads.
+    Controller,
+}
+
+impl Role {
+    /// The command of this role.
+    pub fn command(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Controller => "controller",
+        }
+    }
+
+    /// Its process on a node, if one runs there.
+    pub fn process_on(self, node: &Node) -> Option<Process> {
+        let words = ["orbweaver", self.command()];
+        let found = node.lab().init().descendants_running(&words);
+        found.into_iter().find(|process| process.is_alive())
+    }
+}
+
+/// Sees to it that the cluster runs the product as it is in the source tree, with the defaults.
+///
+/// Cheap where that is so already. Errors: it does not build, helm refuses, a roll-out does not end.
+pub fn ensure(cluster: &Cluster) -> Result<()> {
+    let archive = cluster.file("images/orbweaver.tar");
+    let digest = Programs::build(cluster.paths(), Profile::Checked)?.pack(&archive)?;
+    if installed_image(cluster)?.as_deref() != Some(digest.as_str()) {
+        long("bringing the product's image to the nodes", || {
+            cluster.import_image(&archive)
+        })?;
+    }
+    write_values(cluster, &digest)?;
+    let known = cluster
+        .helm()
+        .run(&["list", "--namespace", NAMESPACE, "--short", "--all"])?;
+    if known.lines().any(|release| release == RELEASE) {
+        apply_crds(cluster)?;
+        upgrade(
+            cluster,
+            &["--reset-values", "--values", &values_file(cluster)],
+        )
+    } else {
+        install(cluster)
+    }
+}
+
+/// Installs the chart, and waits until everything of it runs.
+pub fn install(cluster: &Cluster) -> Result<()> {
+    let values = values_file(cluster);
+    long("helm install orbweaver", || {
+        helm(cluster, "install", &["--values", &values])
+    })?;
+    ensure_working(cluster)
+}
+
+/// Upgrades the release, and waits until everything of it runs with the new values.
+pub fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
+    let what = format!("helm upgrade orbweaver {}", args.join(" "));
+    long(&what, || helm(cluster, "upgrade", args))?;
+    ensure_working(cluster)
+}
+
+/// Takes the programs away, and waits until none of them runs.
+pub fn uninstall(cluster: &Cluster) -> Result<()> {
+    let limit = format!("{}s", ROLL_OUT.as_secs());
+    let args = [
+        "uninstall",
+        RELEASE,
+        "--namespace",
+        NAMESPACE,
+        "--wait",
+        "--timeout",
+        &limit,
+    ];
+    long("helm uninstall orbweaver", || cluster.helm().run(&args))?;
+    eventually(ROLL_OUT, "no process of the product runs", || {
+        for node in cluster.nodes() {
+            for role in [Role::Agent, Role::Controller] {
+                let runs = role.process_on(node).is_some();
+                ensure!(!runs, "the {} runs on node {}", role.command(), node.name());
+            }
+        }
+        Ok(())
+    })
+}
+
+/// The values of the installation, as a file for helm: what differs between clusters.
+pub fn values_file(cluster: &Cluster) -> String {
+    cluster.file("orbweaver-values.json").display().to_string()
+}
+
+/// Waits until every Pod of the product is ready and one controller acts.
+pub fn ensure_working(cluster: &Cluster) -> Result<()> {
+    let limit = format!("--timeout={}s", ROLL_OUT.as_secs());
+    for role in ROLES {
+        cluster
+            .kubectl()
+            .run(&["rollout", "status", role, "--namespace", NAMESPACE, &limit])?;
+    }
+    eventually(ROLL_OUT, "a controller acts", || {
+        acting_controller(cluster).map(|_| ())
+    })
+}
+
+/// The controller that acts: who holds the lease, on which node, and that it lives.
+pub fn acting_controller(cluster: &Cluster) -> Result<(&Node, Process)> {
+    let lease = cluster
+        .kubectl()
+        .json(&["get", "lease", LEASE, "--namespace", NAMESPACE])?;
+    let holder = lease
+        .pointer("/spec/holderIdentity")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    ensure!(!holder.is_empty(), "nobody holds lease {LEASE}");
+    let pod = cluster
+        .kubectl()
+        .json(&["get", "pod", holder, "--namespace", NAMESPACE])?;
+    let name = pod
+        .pointer("/spec/nodeName")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    let node = cluster.nodes().iter().find(|node| node.name() == name);
+    let node =
+        node.with_context(|| format!("controller {holder} runs on no node of ours: {name}"))?;
+    match Role::Controller.process_on(node) {
+        Some(process) => Ok((node, process)),
+        None => bail!("controller {holder} is not running on node {name}"),
+    }
+}
+
+fn helm(cluster: &Cluster, verb: &str, args: &[&str]) -> Result<String> {
+    let chart = cluster.paths().source().join(CHART).display().to_string();
+    let limit = format!("{}s", ROLL_OUT.as_secs());
+    let fixed = [
+        verb,
+        RELEASE,
+        &chart,
+        "--namespace",
+        NAMESPACE,
+        "--wait",
+        "--timeout",
+        &limit,
+    ];
+    cluster.helm().run(&[&fixed[..], args].concat())
+}
+
+/// What an operator does before an upgrade: helm installs CRDs and never changes them.
+fn apply_crds(cluster: &Cluster) -> Result<()> {
+    let crds = cluster
+        .paths()
+        .source()
+        .join(CHART)
+        .join("crds")
+        .display()
+        .to_string();
+    let args = [
+        "apply",
+        "--server-side",
+        "--force-conflicts",
+        "--filename",
+        &crds,
+    ];
+    cluster.kubectl().run(&args).map(|_| ())
+}
+
+/// The digest of the image that the agents run; none where there are no agents.
+fn installed_image(cluster: &Cluster) -> Result<Option<String>> {
+    let agents = ["daemonset", "orbweaver-agent", "--namespace", NAMESPACE];
+    let found = cluster.kubectl().find(&agents)?;
+    let annotations = found
+        .as_ref()
+        .and_then(|set| set.pointer("/spec/template/metadata/annotations"));
+    let digest = annotations
+        .and_then(|all| all.get(IMAGE_ANNOTATION))
+        .and_then(Value::as_str);
+    Ok(digest.map(str::to_owned))
+}
+
+fn write_values(cluster: &Cluster, digest: &str) -> Result<()> {
+    let (nodes, image) = (
+        json!({ REAL_NODE: "true" }),
+        json!({ IMAGE_ANNOTATION: digest }),
+    );
+    let values = json!({
+        "apiServer": { "host": API_ADDRESS, "port": API_PORT },
+        "spiderpoolAgent": { "nodeSelector": nodes, "podAnnotations": image },
+        "spiderpoolController": {
+            "nodeSelector": nodes, "podAnnotations": image, "replicas": CONTROLLERS,
+        },
+    });
+    let file = values_file(cluster);
+    fs::write(&file, values.to_string()).with_context(|| format!("cannot write {file}"))
+}

@@ -1,0 +1,105 @@
+//! The product's container image: both programs, linked statically, in one layer.
+//!
+//! Needs the Rust that is there anyway, no container builder and no network. The same sources give
+//! the same programs and the same image.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::command::run;
+use crate::image::Image;
+use crate::paths::Paths;
+use crate::progress::long;
+
+/// The image's name; the chart's default with the chart's default tag.
+pub const IMAGE: &str = concat!("docker.io/orbweaver/orbweaver:", env!("CARGO_PKG_VERSION"));
+
+/// What the programs are built for: the one platform that Debian's Rust and ours have in common.
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+/// A program that needs no library of the image, nor of a node's root file system.
+const STATIC: &str =
+    "target.x86_64-unknown-linux-gnu.rustflags=[\"-C\", \"target-feature=+crt-static\"]";
+
+/// How programs are built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// In a minute, with checks of arithmetic and assertions: for scenarios.
+    Checked,
+    /// As shipped: for measurements and for everybody's cluster.
+    Release,
+}
+
+impl Profile {
+    /// Cargo's name for it, and the folder it goes to.
+    fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Checked => ("dev", "debug"),
+            Self::Release => ("release", "release"),
+        }
+    }
+}
+
+/// The product's programs.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// Controller, agent and tools.
+    pub orbweaver: PathBuf,
+    /// The CNI plugin.
+    pub spiderpool: PathBuf,
+}
+
+impl Programs {
+    /// Builds both; quick where nothing changed.
+    pub fn build(paths: &Paths, profile: Profile) -> Result<Self> {
+        let (profile, below) = profile.names();
+        let folder = target_folder(paths);
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo
+            .current_dir(paths.source())
+            .env("CARGO_TARGET_DIR", &folder);
+        // Flags meant for the harness itself would take the place of ours.
+        cargo
+            .env_remove("RUSTFLAGS")
+            .env_remove("CARGO_ENCODED_RUSTFLAGS");
+        let words = "build --locked --bins --package orbweaver --package orbweaver-cni --profile";
+        cargo
+            .args(words.split(' '))
+            .args([profile, "--target", TARGET, "--config", STATIC]);
+        long("building the product's programs", || run(&mut cargo))?;
+        let built = |name: &str| {
+            let program = folder.join(TARGET).join(below).join(name);
+            ensure!(program.exists(), "cargo made no {}", program.display());
+            Ok(program)
+        };
+        Ok(Self {
+            orbweaver: built("orbweaver")?,
+            spiderpool: built("spiderpool")?,
+        })
+    }
+
+    /// Packs them into an image archive and returns the image's digest.
+    pub fn pack(&self, out: &Path) -> Result<String> {
+        let image = Image::new(IMAGE)
+            .folder("usr", 0o755)
+            .folder("usr/bin", 0o755)
+            .program("usr/bin/orbweaver", &self.orbweaver)
+            .program("usr/bin/spiderpool", &self.spiderpool)
+            .entrypoint(&["/usr/bin/orbweaver"]);
+        image
+            .write(out)
+            .with_context(|| format!("cannot pack image {}", out.display()))
+    }
+}
+
+/// Makes the image as shipped, as the archive `out`, and returns its digest.
+pub fn build_image(paths: &Paths, out: &Path) -> Result<String> {
+    Programs::build(paths, Profile::Release)?.pack(out)
+}
+
+/// A folder beside the ordinary builds: theirs have other flags, and would be built anew each time.
+fn target_folder(paths: &Paths) -> PathBuf {
+    let own = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    own.unwrap_or_else(|| paths.cache().join("target-static"))
+}

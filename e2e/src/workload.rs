@@ -1,0 +1,203 @@
+//! Deployments of scenarios, and their Pods: made, waited for, made to talk to each other.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Map, Value, json};
+
+use crate::cluster::kubectl::Kubectl;
+use crate::image::BUSYBOX;
+use crate::product::objects::Pod;
+use crate::wait::eventually;
+
+/// How long Pods may take to run; a node under load starts a few a second.
+pub const START: Duration = Duration::from_secs(120);
+
+/// The annotation that gives a workload a pool of a subnet.
+pub const SUBNET: &str = "ipam.spidernet.io/subnet";
+/// The annotation that sizes the pool.
+pub const NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
+
+/// A Deployment to be, whose Pods do nothing and stop at once.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    name: String,
+    replicas: u32,
+    template_annotations: Map<String, Value>,
+}
+
+impl Deployment {
+    /// A Deployment whose Pods carry the label `app` with its name, spread over the nodes.
+    pub fn new(name: &str, replicas: u32) -> Self {
+        Self {
+            name: name.to_owned(),
+            replicas,
+            template_annotations: Map::new(),
+        }
+    }
+
+    /// With an annotation on its Pods.
+    #[must_use]
+    pub fn annotated(mut self, key: &str, value: impl Into<String>) -> Self {
+        self.template_annotations
+            .insert(key.to_owned(), Value::String(value.into()));
+        self
+    }
+
+    /// With a pool of its own out of this IPv4 subnet.
+    #[must_use]
+    pub fn with_subnet(self, subnet: &str) -> Self {
+        self.annotated(SUBNET, json!({ "ipv4": [subnet] }).to_string())
+    }
+
+    /// Makes it.
+    pub fn create(&self, kubectl: &Kubectl, namespace: &str) -> Result<()> {
+        let text = self.manifest().to_string();
+        kubectl
+            .apply(&text, &["--namespace", namespace])
+            .map(|_| ())
+    }
+
+    fn manifest(&self) -> Value {
+        let labels = json!({ "app": self.name });
+        json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": { "name": self.name },
+            "spec": {
+                "replicas": self.replicas,
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels, "annotations": self.template_annotations },
+                    "spec": {
+                        "terminationGracePeriodSeconds": 0,
+                        "topologySpreadConstraints": [{
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": { "matchLabels": labels },
+                        }],
+                        "containers": [{
+                            "name": "main",
+                            "image": BUSYBOX,
+                            "imagePullPolicy": "IfNotPresent",
+                            "command": ["sleep", "infinity"],
+                        }],
+                    },
+                },
+            },
+        })
+    }
+}
+
+/// A SpiderSubnet of the Pods' underlay with these addresses.
+pub fn subnet(kubectl: &Kubectl, name: &str, ips: &[&str]) -> Result<()> {
+    use crate::cluster::network::{GATEWAY, UNDERLAY};
+    let subnet = json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1",
+        "kind": "SpiderSubnet",
+        "metadata": { "name": name },
+        "spec": { "subnet": UNDERLAY, "gateway": GATEWAY, "ips": ips },
+    });
+    kubectl.apply(&subnet.to_string(), &[]).map(|_| ())
+}
+
+/// Scales a Deployment, as a person does.
+pub fn scale(kubectl: &Kubectl, namespace: &str, name: &str, replicas: usize) -> Result<()> {
+    let replicas = format!("--replicas={replicas}");
+    kubectl
+        .run(&[
+            "scale",
+            "deployment",
+            name,
+            "--namespace",
+            namespace,
+            &replicas,
+        ])
+        .map(|_| ())
+}
+
+/// Deletes an object and waits until it is gone.
+pub fn delete(kubectl: &Kubectl, what: &[&str]) -> Result<()> {
+    let args = [
+        &["delete", "--wait", "--ignore-not-found", "--timeout=120s"],
+        what,
+    ]
+    .concat();
+    kubectl.run(&args).map(|_| ())
+}
+
+/// Waits until an app has exactly this many Pods, all ready and none on its way out.
+pub fn running(kubectl: &Kubectl, namespace: &str, app: &str, count: usize) -> Result<Vec<Pod>> {
+    eventually(START, &format!("{count} Pods of {app} run"), || {
+        let pods = Pod::of_app(kubectl, namespace, app)?;
+        let ready = pods
+            .iter()
+            .filter(|pod| pod.ready && !pod.terminating)
+            .count();
+        ensure!(
+            (ready, pods.len()) == (count, count),
+            "{ready} of {} Pods are ready",
+            pods.len()
+        );
+        Ok(pods)
+    })
+}
+
+/// Waits until an app has no Pod any more.
+pub fn gone(kubectl: &Kubectl, namespace: &str, app: &str) -> Result<()> {
+    running(kubectl, namespace, app, 0).map(|_| ())
+}
+
+/// The Pods' addresses, one each.
+///
+/// Errors: a Pod has none, or two have the same.
+pub fn ips(pods: &[Pod]) -> Result<BTreeSet<IpAddr>> {
+    let ips: BTreeSet<IpAddr> = pods.iter().map(Pod::ip).collect::<Result<_>>()?;
+    ensure!(
+        ips.len() == pods.len(),
+        "{} Pods have {} addresses",
+        pods.len(),
+        ips.len()
+    );
+    Ok(ips)
+}
+
+/// Has every Pod ping every Pod, and makes sure that two nodes took part.
+///
+/// `ping` runs in the Pods' containers, so packets leave and arrive where a Pod's do.
+pub fn ping_each_other(kubectl: &Kubectl, pods: &[Pod]) -> Result<()> {
+    let nodes: BTreeSet<&str> = pods.iter().map(|pod| pod.node.as_str()).collect();
+    ensure!(nodes.len() > 1, "all Pods are on one node: {nodes:?}");
+    let ips = ips(pods)?;
+    let all: Vec<String> = ips.iter().map(ToString::to_string).collect();
+    let script = format!(
+        "for ip in {}; do ping -c 1 -W 3 $ip >/dev/null || echo $ip; done",
+        all.join(" ")
+    );
+    for pod in pods {
+        let words = [
+            "exec",
+            "--namespace",
+            &pod.namespace,
+            &pod.name,
+            "--",
+            "sh",
+            "-c",
+            &script,
+        ];
+        let unheard = kubectl
+            .run(&words)
+            .with_context(|| format!("pinging from {}", pod.name))?;
+        let unheard: Vec<&str> = unheard.split_whitespace().collect();
+        ensure!(
+            unheard.is_empty(),
+            "{} gets no answer from {}",
+            pod.name,
+            unheard.join(" ")
+        );
+    }
+    Ok(())
+}
