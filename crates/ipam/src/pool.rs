@@ -149,11 +149,17 @@ impl Pool {
         self.ips.difference(&self.excluded)
     }
 
-    /// What the subnet's ledger must show for this pool: what it owns and what is in use.
+    /// What the subnet's ledger must show for this pool: what it owns and what is in use; only the
+    /// latter once it is being deleted, since it gives out nothing more.
     ///
     /// An address that a person took out of the pool while a Pod holds it thus stays taken.
     pub fn claimed(&self) -> AddrSet {
-        self.total().union(&self.records.addresses())
+        let in_use = self.records.addresses();
+        if self.terminating {
+            in_use
+        } else {
+            self.total().union(&in_use)
+        }
     }
 
     /// What could be given to some Pod if nobody held anything: neither reserved nor the gateway.

@@ -59,13 +59,8 @@ pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
         finalizer: (!pool.finalizer).then_some(true),
         ..PoolEdit::default()
     };
-    if pool.is_admitted() || !standing.entry.is_subset(&keep) {
-        let because = if pool.is_admitted() {
-            Reason::Revoke
-        } else {
-            Reason::TakeBack
-        };
-        pass.take_back(pool, &keep, edit, because);
+    if !standing.entry.is_subset(&keep) {
+        pass.take_back(pool, &keep, edit, Reason::TakeBack);
         return;
     }
     if keep != standing.entry {

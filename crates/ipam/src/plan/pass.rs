@@ -32,11 +32,11 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
             ..Plan::default()
         };
     }
-    if let Some(plan) = prepare(snapshot, subnet, &ledger, rebuild) {
+    if let Some(plan) = prepare(snapshot, subnet, &ledger, &standings, rebuild) {
         return plan;
     }
     let mut pass = Pass::new(snapshot, subnet, now, ledger);
-    let matched = resize::match_pools(snapshot, subnet);
+    let matched = resize::match_pools(snapshot, subnet, &standings);
     let serving: BTreeSet<&PoolName> = matched
         .iter()
         .filter_map(|(_, pool)| pool.map(|p| &p.name))
@@ -60,9 +60,6 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
         }
     }
     retire::vanished(&mut pass);
-    if rebuild {
-        pass.fence_losers(&standings);
-    }
     pass.finish()
 }
 
@@ -71,6 +68,7 @@ fn prepare(
     snapshot: &Snapshot,
     subnet: &Subnet,
     ledger: &SubnetLedger,
+    standings: &BTreeMap<&PoolName, Standing>,
     rebuild: bool,
 ) -> Option<Plan> {
     let twice = overlap::shared(ledger.iter().map(|(_, entry)| &entry.ips));
@@ -100,17 +98,81 @@ fn prepare(
             ..Plan::default()
         });
     }
+    if rebuild {
+        complete(snapshot, subnet, standings)
+    } else {
+        None
+    }
+}
+
+/// Completes a ledger that does not know every pool: all that is claimed rightly or in use enters
+/// it in one write, and nothing else is decided before that. `None` where it lacks nothing.
+///
+/// What was decided without this ledger must not land beside it: pools that lose are fenced first.
+fn complete(
+    snapshot: &Snapshot,
+    subnet: &Subnet,
+    standings: &BTreeMap<&PoolName, Standing>,
+) -> Option<Plan> {
     // Such a mark vouches for addresses that nobody may know of any more.
-    let stale: Vec<Step> = snapshot
+    let stale = snapshot
         .pools
         .values()
-        .filter(|pool| rebuild && admit::has_stale_mark(pool))
-        .map(admit::revocation)
-        .collect();
-    (!stale.is_empty()).then(|| Plan {
-        steps: stale,
+        .filter(|pool| admit::has_stale_mark(pool));
+    let mut steps: Vec<Step> = stale.map(admit::revocation).collect();
+    if !steps.is_empty() {
+        return Some(Plan {
+            steps,
+            ..Plan::default()
+        });
+    }
+    let mut edits = vec![];
+    for (pool, standing) in beside(snapshot, standings) {
+        let in_use = pool.records.addresses();
+        let wanted = if standing.is_clear() {
+            &standing.claimed
+        } else {
+            &in_use
+        };
+        let ips = standing.entry.union(&wanted.difference(&standing.foreign));
+        if ips != standing.entry {
+            let entry = Entry {
+                ips,
+                application: application(pool.owner.as_ref()),
+            };
+            edits.push(LedgerEdit {
+                pool: pool.name.clone(),
+                entry,
+                needs: Needs::Nothing,
+            });
+        }
+    }
+    let losers = beside(snapshot, standings).filter(|(_, standing)| !standing.is_clear());
+    let fenced = losers.filter(|(p, _)| p.is_admitted() || !(edits.is_empty() || p.terminating));
+    steps.extend(fenced.map(|(pool, _)| admit::revocation(pool)));
+    if !steps.is_empty() {
+        steps.push(Step::Barrier);
+    }
+    if !edits.is_empty() {
+        steps.push(Step::Ledger {
+            fence: fence_of(subnet),
+            edits,
+        });
+    }
+    (!steps.is_empty()).then(|| Plan {
+        steps,
         ..Plan::default()
     })
+}
+
+/// Each pool and how it stands.
+fn beside<'a>(
+    snapshot: &'a Snapshot,
+    standings: &'a BTreeMap<&PoolName, Standing>,
+) -> impl Iterator<Item = (&'a Pool, &'a Standing)> {
+    standings
+        .iter()
+        .filter_map(|(name, standing)| Some((snapshot.pools.get(*name)?, standing)))
 }
 
 fn idle(reason: &'static str, message: String) -> Plan {
@@ -143,7 +205,6 @@ pub(super) struct Pass<'s> {
     pub(super) born: BTreeSet<PoolName>,
     creates: Vec<Step>,
     before: Vec<PoolWrite>,
-    barrier: bool,
     edits: BTreeMap<PoolName, LedgerEdit>,
     after: Vec<PoolWrite>,
     deletes: Vec<Step>,
@@ -174,11 +235,14 @@ impl<'s> Pass<'s> {
             ledger,
             free: Carve::new(&offered.difference(&taken)),
             offered,
-            asking: snapshot.demands.iter().map(|d| (&d.workload.uid, &d.nic)).collect(),
+            asking: snapshot
+                .demands
+                .iter()
+                .map(|d| (&d.workload.uid, &d.nic))
+                .collect(),
             born: BTreeSet::new(),
             creates: vec![],
             before: vec![],
-            barrier: false,
             edits: BTreeMap::new(),
             after: vec![],
             deletes: vec![],
@@ -292,31 +356,6 @@ impl<'s> Pass<'s> {
         }
     }
 
-    /// Fences every pool that is not clear: a delayed write that would admit it was computed
-    /// without the ledger that this pass begins.
-    fn fence_losers(&mut self, standings: &BTreeMap<&PoolName, Standing>) {
-        if self.edits.is_empty() {
-            return;
-        }
-        let unclear = standings
-            .iter()
-            .filter(|(_, standing)| !standing.is_clear());
-        for pool in unclear.filter_map(|(name, _)| self.snapshot.pools.get(*name)) {
-            if pool.terminating {
-                continue;
-            }
-            self.barrier = true;
-            self.after.retain(|write| write.pool != pool.name);
-            if !self.before.iter().any(|write| write.pool == pool.name) {
-                let edit = PoolEdit {
-                    raise_epoch: true,
-                    ..PoolEdit::default()
-                };
-                self.before(pool, edit, Reason::TakeBack);
-            }
-        }
-    }
-
     pub(super) fn say(&mut self, pool: &PoolName, conditions: Vec<Condition>) {
         self.said.pools.insert(pool.clone(), conditions);
     }
@@ -337,16 +376,15 @@ impl<'s> Pass<'s> {
         let subnet = self.subnet;
         let pools = self.snapshot.pools.values();
         let empty = self.ledger.iter().next().is_none()
-            && pools.filter_map(|p| p.adopted_by.as_ref()).all(|by| *by != subnet.name);
+            && pools
+                .filter_map(|p| p.adopted_by.as_ref())
+                .all(|by| *by != subnet.name);
         let mut steps = self.creates;
         steps.extend(
             self.before
                 .into_iter()
                 .map(|write| Step::Before(Box::new(write))),
         );
-        if self.barrier {
-            steps.push(Step::Barrier);
-        }
         if !self.edits.is_empty() {
             let edits = self.edits.into_values().collect();
             steps.push(Step::Ledger {

@@ -25,10 +25,12 @@ use crate::pool::{Owner, Pool};
 use crate::subnet::Subnet;
 
 /// Which pool serves which demand, in the order of the demands. A demand's own pool (same uid)
-/// comes first, then a kept pool of a former namesake; among equals the first by name.
+/// comes first, then a kept pool of a former namesake if it can serve; among equals the first by
+/// name.
 pub(super) fn match_pools<'s>(
     snapshot: &'s Snapshot,
     subnet: &Subnet,
+    standings: &BTreeMap<&PoolName, Standing>,
 ) -> Vec<(&'s Demand, Option<&'s Pool>)> {
     let living: BTreeSet<&Uid> = snapshot.demands.iter().map(|d| &d.workload.uid).collect();
     let mut by_key: BTreeMap<_, Vec<&Pool>> = BTreeMap::new();
@@ -38,6 +40,7 @@ pub(super) fn match_pools<'s>(
             by_key.entry(key).or_default().push(pool);
         }
     }
+    let is_clear = |pool: &Pool| standings.get(&pool.name).is_some_and(Standing::is_clear);
     let mut matched = BTreeSet::new();
     let mut serving = vec![];
     for demand in &snapshot.demands {
@@ -47,7 +50,8 @@ pub(super) fn match_pools<'s>(
             !matched.contains(&pool.name)
                 && pool.owner.as_ref().is_some_and(|o| {
                     o.is_namesake(&wish)
-                        && (o.uid == wish.uid || (!o.reclaim && !living.contains(&o.uid)))
+                        && (o.uid == wish.uid
+                            || (!o.reclaim && !living.contains(&o.uid) && is_clear(pool)))
                 })
         });
         let own_first = |pool: &&&Pool| pool.owner.as_ref().map(|o| o.uid != wish.uid);

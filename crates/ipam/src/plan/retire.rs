@@ -15,8 +15,10 @@ use crate::pool::Pool;
 ///
 /// One that outlives its workload is kept as it is, unless the workload lives and has another pool.
 pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
-    let is_kept =
-        pool.owner.as_ref().is_some_and(|o| !o.reclaim && !pass.asking.contains(&(&o.uid, &o.nic)));
+    let is_kept = pool
+        .owner
+        .as_ref()
+        .is_some_and(|o| !o.reclaim && !pass.asking.contains(&(&o.uid, &o.nic)));
     if pool.terminating || is_kept {
         admit::pool_made_by_hand(pass, pool, standing);
         return;
@@ -47,8 +49,7 @@ fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
     let recorded = pool.records.addresses();
     let ips = pool.ips.intersection(&recorded);
     let keep = recorded.difference(&standing.foreign);
-    let serves_wrongly = pool.is_admitted() && !standing.is_clear();
-    if ips != pool.ips || !standing.entry.is_subset(&keep) || serves_wrongly {
+    if ips != pool.ips || !standing.entry.is_subset(&keep) {
         let edit = PoolEdit {
             ips: Some(ips),
             ..PoolEdit::default()

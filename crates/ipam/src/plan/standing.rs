@@ -19,7 +19,7 @@ use crate::subnet::SubnetLedger;
 /// One pool beside the others.
 #[derive(Debug)]
 pub(super) struct Standing {
-    /// What the ledger must show for it; of a pool that is being deleted, what is in use.
+    /// What the ledger must show for it.
     pub(super) claimed: AddrSet,
     /// What the ledger shows.
     pub(super) entry: AddrSet,
@@ -31,11 +31,7 @@ pub(super) struct Standing {
 
 impl Standing {
     fn alone(pool: &Pool, ledger: &SubnetLedger) -> Self {
-        let claimed = if pool.terminating {
-            pool.records.addresses()
-        } else {
-            pool.claimed()
-        };
+        let claimed = pool.claimed();
         let entry = ledger
             .get(&pool.name)
             .map(|e| e.ips.clone())
