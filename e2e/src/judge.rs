@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -125,6 +125,7 @@ pub struct Judge {
     since: Duration,
     stop: Arc<AtomicBool>,
     walkers: Vec<JoinHandle<Sightings>>,
+    walks: Vec<Arc<AtomicU32>>,
 }
 
 impl Judge {
@@ -135,32 +136,44 @@ impl Judge {
             tap::install(node, &cluster.exe())?;
         }
         cluster.install_conflist(&cni::macvlan(&cni::product(tap::NAME)))?;
-        let stop = Arc::<AtomicBool>::default();
-        let walkers = cluster.nodes().iter().cloned().map(|node| {
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || walk_until(&node, &stop))
-        });
-        let walkers = walkers.collect();
-        Ok(Self {
+        let mut judge = Self {
             nodes: cluster.nodes().to_vec(),
             since,
-            stop,
-            walkers,
-        })
+            stop: Arc::default(),
+            walkers: Vec::new(),
+            walks: Vec::new(),
+        };
+        for node in cluster.nodes() {
+            let node = node.clone();
+            let (stop, walks) = (Arc::clone(&judge.stop), Arc::<AtomicU32>::default());
+            judge.walks.push(Arc::clone(&walks));
+            judge
+                .walkers
+                .push(thread::spawn(move || walk_until(&node, &stop, &walks)));
+        }
+        Ok(judge)
+    }
+
+    /// How often each node was walked through so far.
+    pub fn walks(&self) -> Vec<u32> {
+        self.walks
+            .iter()
+            .map(|walks| walks.load(Ordering::Relaxed))
+            .collect()
     }
 
     /// Stops watching. Errors: an address was held twice at one time.
     pub fn end(mut self) -> Result<()> {
-        let (mut holds, mut walks) = (Vec::new(), 0);
+        let mut holds = Vec::new();
         for walker in self.stop_walkers() {
             let seen = walker.map_err(|_| anyhow!("a walk through a node failed"))?;
-            walks += seen.walks;
             holds.extend(seen.into_holds());
         }
         let mut calls = Vec::new();
         for node in &self.nodes {
             calls.extend(tap::calls(node, self.since)?);
         }
+        let walks: u32 = self.walks().iter().sum();
         let (sighted, called) = (holds.len(), holds_of_calls(&calls));
         say(format_args!(
             "judged: {} calls gave {} addresses; {walks} walks saw {sighted} on interfaces",
@@ -199,14 +212,12 @@ impl Drop for Judge {
 /// What walks through one node saw: the first and the last time of each address on each namespace.
 #[derive(Debug, Default)]
 struct Sightings {
-    walks: u32,
     seen: BTreeMap<(String, String), (Duration, Duration)>,
 }
 
 impl Sightings {
     /// Takes in a walk that began and ended at these times.
     fn add(&mut self, began: Duration, ended: Duration, seen: Vec<(String, String)>) {
-        self.walks += 1;
         for sight in seen {
             // Seen somewhen within the walk: surely there after its end, and before its begin.
             self.seen
@@ -228,13 +239,14 @@ impl Sightings {
     }
 }
 
-fn walk_until(node: &Node, stop: &AtomicBool) -> Sightings {
+fn walk_until(node: &Node, stop: &AtomicBool, walks: &AtomicU32) -> Sightings {
     let mut sightings = Sightings::default();
     while !stop.load(Ordering::Relaxed) && !wait::interrupted() {
         let began = now();
         // A namespace that goes while we look ends the walk; the next one sees the rest.
         if let Ok(seen) = walk(node) {
             sightings.add(began, now(), seen);
+            walks.fetch_add(1, Ordering::Relaxed);
         }
         // Looking must not take the machine from those who are looked at.
         thread::sleep(WALK_PAUSE.max((now().saturating_sub(began)) * 3));

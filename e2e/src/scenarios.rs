@@ -3,11 +3,20 @@
 use crate::scenario::Scenario;
 
 pub mod bare;
+pub mod planted;
 
 /// Every scenario, in the order in which they run.
-pub const ALL: &[Scenario] = &[Scenario {
-    name: "bare",
-    about: "the cluster itself, without the product: Pods on both nodes run and reach each other",
-    needs_product: false,
-    run: bare::run,
-}];
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "bare",
+        about: "the cluster itself, without the product: Pods on both nodes run and reach each other",
+        needs_product: false,
+        run: bare::run,
+    },
+    Scenario {
+        name: "planted",
+        about: "the judge itself: a plugin that gives one address to every Pod is found out",
+        needs_product: false,
+        run: planted::run,
+    },
+];

@@ -1,7 +1,6 @@
 //! The ground that other scenarios stand on: if this fails, the product is not to blame.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -17,39 +16,53 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         let ipam = cni::host_local(UNDERLAY, &range(0), &range(9));
         node.install_conflist(&cni::macvlan(&ipam))?;
     }
-    cluster.with_namespace("bare", |namespace| {
-        let kubectl = cluster.kubectl();
-        kubectl.apply(&daemon_set().to_string(), &["-n", namespace])?;
-        let patience = format!("--timeout={}s", Duration::from_secs(90).as_secs());
-        kubectl.run(&[
-            "-n",
-            namespace,
-            "rollout",
-            "status",
-            "daemonset/bare",
-            &patience,
-        ])?;
-        let pods = kubectl.list(&["-n", namespace, "pods"])?;
-        let text =
-            |pod: &Value, at: &str| pod.pointer(at).and_then(Value::as_str).map(str::to_owned);
-        let pods: Option<Vec<(String, String)>> = pods
-            .iter()
-            .map(|pod| Some((text(pod, "/metadata/name")?, text(pod, "/status/podIP")?)))
-            .collect();
-        let pods = pods.context("a Pod without an address")?;
-        let addresses: BTreeSet<&String> = pods.iter().map(|(_, address)| address).collect();
+    with_a_pod_on_each_node(cluster, "bare", |pods| {
+        let addresses: BTreeSet<&String> = pods.iter().map(|pod| &pod.address).collect();
         ensure!(
             addresses.len() == cluster.nodes().len(),
             "addresses: {addresses:?}"
         );
-        for (name, _) in &pods {
+        for pod in pods {
             for address in &addresses {
-                kubectl.run(&[
-                    "-n", namespace, "exec", name, "--", "ping", "-c1", "-W5", address,
-                ])?;
+                let ping = ["ping", "-c1", "-W5", address];
+                let exec = [&["-n", "bare", "exec", &pod.name, "--"], ping.as_slice()].concat();
+                cluster.kubectl().run(&exec)?;
             }
         }
         Ok(())
+    })
+}
+
+/// A Pod as far as these scenarios look.
+pub(super) struct Pod {
+    pub(super) name: String,
+    pub(super) uid: String,
+    pub(super) address: String,
+}
+
+/// Runs `work` while each node runs one Pod, in a namespace of this name.
+pub(super) fn with_a_pod_on_each_node(
+    cluster: &Cluster,
+    namespace: &str,
+    work: impl FnOnce(&[Pod]) -> Result<()>,
+) -> Result<()> {
+    cluster.with_namespace(namespace, |namespace| {
+        let kubectl = cluster.kubectl();
+        kubectl.apply(&daemon_set().to_string(), &["-n", namespace])?;
+        let roll_out = ["rollout", "status", "daemonset/bare", "--timeout=90s"];
+        kubectl.run(&[&["-n", namespace], roll_out.as_slice()].concat())?;
+        let pods = kubectl.list(&["-n", namespace, "pods"])?;
+        let pods: Option<Vec<Pod>> = pods.iter().map(pod_of).collect();
+        work(&pods.context("a Pod without an address")?)
+    })
+}
+
+fn pod_of(pod: &Value) -> Option<Pod> {
+    let text = |at: &str| pod.pointer(at)?.as_str().map(str::to_owned);
+    Some(Pod {
+        name: text("/metadata/name")?,
+        uid: text("/metadata/uid")?,
+        address: text("/status/podIP")?,
     })
 }
 
