@@ -89,8 +89,10 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
         ));
         let outcome = match &missing {
             Some(why) => Err(skip(why.as_str())),
-            None => stage.perform(scenario),
+            None => perform(scenario, stage.cluster()?),
         };
+        // What was cut short tells nothing about the product.
+        wait::ensure_going_on()?;
         let took = start.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {
@@ -129,26 +131,20 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    fn perform(&mut self, scenario: &Scenario) -> Result<()> {
+    /// The cluster that is up, or a new one. Without one, no scenario can be tried.
+    fn cluster(&mut self) -> Result<&Cluster> {
         let cluster = match self.cluster.take() {
             Some(cluster) => cluster,
             None => Cluster::open(self.paths)?,
         };
-        let cluster = self.cluster.insert(cluster);
-        if !scenario.needs_product {
-            return (scenario.run)(cluster); // Nobody to judge.
-        }
-        product::ensure(cluster)?;
-        let judge = Judge::start(cluster)?;
-        (scenario.run)(cluster)?;
-        judge.end()
+        Ok(self.cluster.insert(cluster))
     }
 
     /// Keeps the logs of a failure. The next scenario gets a cluster without its remains, unless
     /// the cluster is to be looked at.
     fn clear(&mut self, name: &str, options: Options) -> Result<()> {
         let Some(cluster) = self.cluster.take() else {
-            return Ok(()); // It did not come up, and said where its logs are.
+            return Ok(());
         };
         let to = self.paths.failure(name);
         logs::keep(&cluster, &to);
@@ -167,6 +163,16 @@ impl Stage<'_> {
             None => Ok(()),
         }
     }
+}
+
+fn perform(scenario: &Scenario, cluster: &Cluster) -> Result<()> {
+    if !scenario.needs_product {
+        return (scenario.run)(cluster); // Nobody to judge.
+    }
+    product::ensure(cluster)?;
+    let judge = Judge::start(cluster)?;
+    (scenario.run)(cluster)?;
+    judge.end()
 }
 
 impl Tally {
