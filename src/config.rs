@@ -1,8 +1,8 @@
 //! What an operator sets: the ConfigMap's file and the environment of the Pod.
 //!
 //! Owns: the keys, their defaults and the refusal of what can't be meant. Never does: read anything
-//! twice; a change needs a restart, as with the original. Keys and variables are the original's
-//! (spec/agent-api §3, §5.2, §6); one that this version doesn't honour is refused, not ignored.
+//! twice; a change needs a restart, as with the original. Keys and variables are the original's;
+//! one that this version doesn't honour is refused, not ignored.
 
 use std::path::{Path, PathBuf};
 

@@ -400,7 +400,7 @@ fn texts(granted: &[Granted]) -> String {
     texts.join(", ")
 }
 
-/// The answer: for each address its pool's routes, then the default route (spec/allocation §10).
+/// The answer: for each address its pool's routes, then the default route.
 fn reply(granted: &[Granted], nic: &Nic, clean_gateway: bool) -> IpamAddResponse {
     let mut routes = Vec::new();
     let mut ips = Vec::new();

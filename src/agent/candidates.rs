@@ -1,6 +1,6 @@
 //! Which pools a Pod asks for, and what those pools are now.
 //!
-//! Owns: the order of the sources (spec/annotations §2): an auto pool by `subnets` or `subnet`,
+//! Owns: the order of the sources: an auto pool by `subnets` or `subnet`,
 //! then `ippool`, the Namespace, the CNI configuration, the default pools. The first source that
 //! speaks supplies both families. Never does: judge a pool; that is [`ipam::select`].
 

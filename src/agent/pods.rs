@@ -141,7 +141,7 @@ fn controller_of(references: Option<&[OwnerReference]>) -> Option<&OwnerReferenc
     references?.iter().find(|r| r.controller == Some(true))
 }
 
-/// The Pod's top controller, at most two levels up, or the Pod itself (spec/autopool §1).
+/// The Pod's top controller, at most two levels up, or the Pod itself.
 ///
 /// Errors: what the API server said about the level that could not be read.
 pub(super) async fn workload(reads: &Reads, pod: &Pod) -> Result<WorkloadId, String> {

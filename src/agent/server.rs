@@ -1,7 +1,7 @@
 //! The API on the unix socket: requests in, the agent's answers out.
 //!
-//! Owns: HTTP: paths, methods, media types, bodies, the answers of the framework (spec/agent-api
-//! §1.3), and the socket itself. Never does: decide anything about an address. A body is read on
+//! Owns: HTTP: paths, methods, media types, bodies, the answers of the framework, and the
+//! socket itself. Never does: decide anything about an address. A body is read on
 //! every method, and an empty `Host` is as good as any: the clients send both.
 
 use std::io;

@@ -46,6 +46,9 @@ pub fn definitions() -> Result<Vec<CustomResourceDefinition>, SchemaError> {
                 // ours; requiring the spec would only keep its finalizer from being removed.
                 schema.required = None;
                 tidy(schema);
+                if let Some(spec) = schema.properties.as_mut().and_then(|p| p.get_mut("spec")) {
+                    refuse_unknown(spec);
+                }
             }
         }
     }
@@ -70,6 +73,18 @@ pub(super) fn schema_of<T: JsonSchema>() -> Result<JSONSchemaProps, SchemaError>
             kind: T::schema_name().into_owned(),
             source,
         })
+}
+
+/// Has the API server tell a person of a key that a spec doesn't have: a mistyped `excludeIPs` would
+/// otherwise pass, and give out what it was meant to hold back. A status keeps the keys of others.
+fn refuse_unknown(schema: &mut JSONSchemaProps) {
+    schema.x_kubernetes_preserve_unknown_fields = None;
+    for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
+        refuse_unknown(property);
+    }
+    if let Some(JSONSchemaPropsOrArray::Schema(items)) = &mut schema.items {
+        refuse_unknown(items);
+    }
 }
 
 /// Makes a schema say what we mean, at every level.

@@ -1,5 +1,7 @@
 //! `orbweaver controller`.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use ipam::annotation::SizeRule;
 use kube::Client;
@@ -22,6 +24,15 @@ pub(super) struct Arguments {
     /// Port of the probes.
     #[arg(long, env = env::HEALTH_PORT, default_value_t = 5720)]
     health_port: u16,
+    /// Seconds that the lease lasts without renewal.
+    #[arg(long, env = env::LEADER_DURATION, default_value_t = 15)]
+    leader_duration: u64,
+    /// Seconds after which a leader that could not renew steps down.
+    #[arg(long, env = env::LEADER_RENEW_DEADLINE, default_value_t = 10)]
+    leader_renew_deadline: u64,
+    /// Seconds between two tries to take or renew the lease.
+    #[arg(long, env = env::LEADER_RETRY_PERIOD, default_value_t = 2)]
+    leader_retry_period: u64,
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -32,7 +43,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         common,
         health_port,
+        leader_duration,
+        leader_renew_deadline,
+        leader_retry_period,
     } = arguments;
+    let durations = Durations::new(
+        Duration::from_secs(leader_duration),
+        Duration::from_secs(leader_renew_deadline),
+        Duration::from_secs(leader_retry_period),
+    )?;
     let Common {
         config_path,
         pod_namespace,
@@ -65,7 +84,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         &pod_namespace,
         names::CONTROLLER_LEASE,
         &identity,
-        Durations::default(),
+        durations,
     );
     let (stop, stopped) = watch::channel(false);
     let leadership = elector.leadership();

@@ -25,7 +25,7 @@ pub trait Workload: Resource<DynamicType = ()> {
     /// The selector of its Pods; `None` for a kind that has none.
     fn selector(&self) -> Option<&LabelSelector>;
 
-    /// How many Pods it wants when nothing changes (spec/autopool §4).
+    /// How many Pods it wants when nothing changes.
     fn replicas(&self) -> u32;
 
     /// How many Pods a roll-out that runs now may start beyond that; 0 where none runs.

@@ -1,4 +1,4 @@
-//! What users ask for in annotations, parsed once (spec/annotations).
+//! What users ask for in annotations, parsed once.
 //!
 //! Object keys are matched whatever their case and unknown keys are ignored, as the original's
 //! decoder does. Error texts begin as the original's do; their tails say what is wrong in words

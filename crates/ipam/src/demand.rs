@@ -19,7 +19,7 @@ use crate::name::Uid;
 /// What is known of a workload's Pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PodCount {
-    /// Pods the workload asks for when nothing changes (spec/autopool §4).
+    /// Pods the workload asks for when nothing changes.
     pub replicas: u32,
     /// Pods beyond that which a running roll-out may start; 0 where none runs.
     pub surge: u32,

@@ -174,7 +174,7 @@ pub fn label_value(text: &str) -> String {
     format!("{}-{hash}", head.trim_end_matches(['-', '.', '_']))
 }
 
-/// The name of a workload's pool: `auto4-<workload>-<nic>-<uid5>`, spec/autopool §3.
+/// The name of a workload's pool: `auto4-<workload>-<nic>-<uid5>`, as the original names it.
 ///
 /// Upper case is lowered, characters illegal in an object's name become `-`, and a workload's name
 /// that would pass 253 characters is cut. `salt` makes another name where that one is taken.

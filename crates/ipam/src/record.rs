@@ -1,7 +1,7 @@
 //! Who holds which address of a pool: the text of `status.allocatedIPs`, read and written.
 //!
 //! The text is JSON: an object keyed by the bare address, each value with the keys `pod` and
-//! `podUid` of the original and our optional `nic`, `node` and `sandbox` (spec/crds §2.3). Keys we
+//! `podUid` of the original and our optional `nic`, `node` and `sandbox`. Keys we
 //! do not know are carried along. A text that does not parse is never overwritten: the pool is
 //! left alone until a person mends it.
 

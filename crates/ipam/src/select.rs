@@ -1,7 +1,7 @@
 //! Which pools may serve a Pod, in which order, and why each other one may not.
 //!
-//! The texts are the ones users of Spiderpool know (spec/allocation §5.2 and §5.4, typing errors
-//! included: people and scripts match them). The rules need no webhook to have run: a pool that is
+//! The texts are the ones users of Spiderpool know, typing errors included: people and scripts
+//! match them. The rules need no webhook to have run: a pool that is
 //! half written or unreadable refuses with its reason like any other.
 
 use std::fmt;
@@ -235,7 +235,7 @@ pub fn select<'c>(
     Ok(serving)
 }
 
-/// Sort key of spec/allocation §5.3: "has it" before "has not".
+/// Sort key of the original: "has it" before "has not", kind by kind.
 fn specificity(pool: &Pool) -> [bool; 5] {
     let limits = &pool.restrictions;
     [

@@ -1,6 +1,6 @@
 //! A subnet: the range a user owns, and the ledger of what each pool has of it.
 //!
-//! The ledger is `status.controlledIPPools`, a JSON text keyed by pool (spec/crds §3.2). Invariant:
+//! The ledger is `status.controlledIPPools`, a JSON text keyed by pool. Invariant:
 //! entries are pairwise disjoint, and an address leaves an entry only after it has left its pool.
 
 use std::collections::BTreeMap;
