@@ -43,9 +43,9 @@ enum Command {
     },
     /// Write the product's image as a docker archive
     Image {
-        /// The archive
+        /// The archive; by default one in the cache folder
         #[arg(long)]
-        out: PathBuf,
+        out: Option<PathBuf>,
     },
     /// What the cluster's own processes run
     #[command(subcommand, hide = true)]
@@ -96,7 +96,9 @@ fn act(command: Command) -> Result<()> {
             scenario::run(&Paths::find()?, &chosen, options)
         }
         Command::Image { out } => {
-            let digest = product::build_image(&Paths::find()?, &out)?;
+            let paths = Paths::find()?;
+            let out = out.unwrap_or_else(|| paths.cache().join("orbweaver.image.tar"));
+            let digest = product::build_image(&paths, &out)?;
             say(format_args!("{}: {digest}", out.display()));
             Ok(())
         }
