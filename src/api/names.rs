@@ -1,10 +1,11 @@
 //! The one dictionary of names on the wire: API group, finalizer, labels, annotations, podAffinity
 //! keys, environment.
 //!
-//! Owns: every string that a foreign program reads or writes. Never does: anything; there is no
-//! code here. Invariant: a name is spelled once in the whole project, so a search for its constant
-//! finds every reader and writer. `ipam.spidernet.io/…` and `spiderpool.spidernet.io` are the
-//! original's names and can't be changed; `orbweaver.io/…` are ours.
+//! Owns: every string that a foreign program reads or writes; those that the core itself speaks
+//! are the core's constants under this roof. Never does: anything; there is no code here.
+//! Invariant: a name is spelled once in the whole project, so a search for its constant finds every
+//! reader and writer. `ipam.spidernet.io/…` and `spiderpool.spidernet.io` are the original's names
+//! and can't be changed; `orbweaver.io/…` are ours.
 
 /// API group of the four kinds; also the text of [`FINALIZER`].
 pub const GROUP: &str = "spiderpool.spidernet.io";
@@ -63,25 +64,12 @@ pub mod label {
 
 /// Annotations: what one tells; on Pods, workloads, Namespaces and pools.
 pub mod annotation {
-    /// On a Pod template or workload: auto pools for several NICs, a JSON array.
-    pub const SUBNETS: &str = "ipam.spidernet.io/subnets";
-    /// On a Pod template or workload: an auto pool for one NIC, a JSON object.
-    pub const SUBNET: &str = "ipam.spidernet.io/subnet";
-    /// On a Pod template or workload: size of the auto pool, `N` (fixed) or `+N` (flexible); on an
-    /// auto pool: the value in force, for people to read.
-    pub const POOL_IP_NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
-    /// On a Pod template or workload: whether the auto pool goes with its workload (default true).
-    pub const POOL_RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
-    /// On a Pod: explicit pools for several NICs, a JSON array.
-    pub const POOLS: &str = "ipam.spidernet.io/ippools";
-    /// On a Pod: explicit pools for the NIC being added, a JSON object.
-    pub const POOL: &str = "ipam.spidernet.io/ippool";
+    pub use ipam::annotation::{
+        IP_NUMBER, IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6, RECLAIM, SUBNET, SUBNETS,
+    };
+
     /// On a Pod: further routes, a JSON array of `{"dst", "gw"}`.
     pub const ROUTES: &str = "ipam.spidernet.io/routes";
-    /// On a Namespace: its default IPv4 pools, a JSON array of names.
-    pub const NAMESPACE_V4_POOLS: &str = "ipam.spidernet.io/default-ipv4-ippool";
-    /// On a Namespace: its default IPv6 pools, a JSON array of names.
-    pub const NAMESPACE_V6_POOLS: &str = "ipam.spidernet.io/default-ipv6-ippool";
     /// On a Pod: which `NetworkAttachmentDefinition` serves its first NIC.
     pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
     /// On a Pod: which `NetworkAttachmentDefinition`s serve its other NICs.
@@ -97,18 +85,7 @@ pub mod annotation {
 
 /// Keys in an auto pool's `podAffinity.matchLabels` that name the workload it serves. They match
 /// no label of the Pod: they are compared with the Pod's top controller.
-pub mod affinity {
-    /// API group of the workload; empty for the core group.
-    pub const APP_API_GROUP: &str = "ipam.spidernet.io/app-api-group";
-    /// API version of the workload, without the group.
-    pub const APP_API_VERSION: &str = "ipam.spidernet.io/app-api-version";
-    /// Kind of the workload.
-    pub const APP_KIND: &str = "ipam.spidernet.io/app-kind";
-    /// Namespace of the workload.
-    pub const APP_NAMESPACE: &str = "ipam.spidernet.io/app-namespace";
-    /// Name of the workload.
-    pub const APP_NAME: &str = "ipam.spidernet.io/app-name";
-}
+pub use ipam::affinity::APP_KEYS;
 
 /// Environment of the controller and the agent.
 pub mod env {

@@ -27,7 +27,7 @@ pub fn new_pool(new: &NewPool) -> SpiderIPPool {
     let family = Family::of(new.cidr.addr());
     let mut labels = convert::owner_labels(&new.owner, family);
     labels.insert(label::POOL_CIDR.to_owned(), cidr_label(&new.cidr));
-    let told = (annotation::POOL_IP_NUMBER.to_owned(), new.rule.to_string());
+    let told = (annotation::IP_NUMBER.to_owned(), new.rule.to_string());
     SpiderIPPool {
         metadata: ObjectMeta {
             name: Some(new.name.to_string()),
@@ -78,7 +78,7 @@ pub fn edited_pool(
     }
     let annotations = pool.annotations_mut();
     if let Some(rule) = edit.rule {
-        annotations.insert(annotation::POOL_IP_NUMBER.to_owned(), rule.to_string());
+        annotations.insert(annotation::IP_NUMBER.to_owned(), rule.to_string());
     }
     match edit.mark(parsed) {
         Mark::Keep => {}

@@ -4,25 +4,25 @@
 //! Never does: IO, or decide. Invariants: an object is parsed when it changes, not when a pass
 //! runs; a change that can't alter a plan wakes nobody.
 
+mod state;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use ipam::addr::{AddrSet, Family};
-use ipam::demand::PodCount;
+use ipam::addr::Family;
 use ipam::name::{PoolName, SubnetName, Uid};
-use ipam::plan::{Demand, Snapshot, SubnetSeen};
+use ipam::plan::{Snapshot, SubnetSeen};
 use ipam::pool::Pool;
 use ipam::select::PoolFault;
-use ipam::subnet::Subnet;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
+use state::{PoolEntry, State, SubnetEntry, is_below_another, overlap, pod_seen, subnets_of};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,41 +60,6 @@ impl Features {
             Family::V6 => self.ipv6,
         }
     }
-}
-
-/// A Pod as far as sizes and addresses depend on it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct PodSeen {
-    owner: Option<Uid>,
-    living: bool,
-    addresses: BTreeSet<IpAddr>,
-}
-
-struct SubnetEntry {
-    raw: Arc<SpiderSubnet>,
-    parsed: Result<Subnet, FieldError>,
-    cidr: Option<IpNet>,
-}
-
-struct PoolEntry {
-    raw: Arc<SpiderIPPool>,
-    parsed: Result<Pool, PoolFault>,
-    cidr: Option<IpNet>,
-}
-
-#[derive(Default)]
-struct State {
-    subnets: BTreeMap<String, SubnetEntry>,
-    pools: BTreeMap<PoolName, PoolEntry>,
-    pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
-    reserved: BTreeMap<String, AddrSet>,
-    workloads: BTreeMap<Uid, Seen>,
-    asking: BTreeMap<String, BTreeSet<Uid>>,
-    children: BTreeMap<Uid, BTreeSet<Uid>>,
-    pods: BTreeMap<Uid, PodSeen>,
-    pods_of_owner: BTreeMap<Uid, BTreeSet<Uid>>,
-    on_pods: BTreeMap<IpAddr, BTreeSet<Uid>>,
-    surplus: BTreeMap<PoolName, DateTime<Utc>>,
 }
 
 /// Everything a pass needs: the core's snapshot and the objects it was made from.
@@ -378,199 +343,6 @@ impl Index {
                 seen.snapshot.pools.insert(name.clone(), pool);
             }
         }
-    }
-}
-
-impl State {
-    fn cidrs(&self) -> impl Iterator<Item = IpNet> {
-        let of_subnets = self.subnets.values().filter_map(|e| e.cidr);
-        of_subnets.chain(
-            self.pools_of
-                .iter()
-                .filter(|(_, p)| !p.is_empty())
-                .map(|(c, _)| *c),
-        )
-    }
-
-    fn link(&mut self, uid: &Uid, seen: &Seen) {
-        for name in subnets_of(seen) {
-            self.asking.entry(name).or_default().insert(uid.clone());
-        }
-        if let Some(owner) = &seen.controller {
-            self.children
-                .entry(Uid::from(owner.uid.as_str()))
-                .or_default()
-                .insert(uid.clone());
-        }
-    }
-
-    fn unlink(&mut self, uid: &Uid, seen: &Seen) {
-        for name in subnets_of(seen) {
-            remove(&mut self.asking, &name, uid);
-        }
-        if let Some(owner) = &seen.controller {
-            remove(&mut self.children, &Uid::from(owner.uid.as_str()), uid);
-        }
-    }
-
-    fn remember_pod(&mut self, uid: &Uid, seen: &PodSeen) {
-        if let Some(owner) = &seen.owner {
-            self.pods_of_owner
-                .entry(owner.clone())
-                .or_default()
-                .insert(uid.clone());
-        }
-        for address in &seen.addresses {
-            self.on_pods
-                .entry(*address)
-                .or_default()
-                .insert(uid.clone());
-        }
-    }
-
-    fn forget_pod(&mut self, uid: &Uid, seen: &PodSeen) {
-        if let Some(owner) = &seen.owner {
-            remove(&mut self.pods_of_owner, owner, uid);
-        }
-        for address in &seen.addresses {
-            remove(&mut self.on_pods, address, uid);
-        }
-    }
-
-    /// CIDRs of the subnets that a workload, or the workload above it, asks for.
-    fn asked(&self, seen: &Seen) -> Dirty {
-        let own = subnets_of(seen);
-        let above = seen
-            .controller
-            .as_ref()
-            .and_then(|o| self.workloads.get(&Uid::from(o.uid.as_str())));
-        let names = own
-            .into_iter()
-            .chain(above.into_iter().flat_map(subnets_of));
-        names
-            .filter_map(|name| self.subnets.get(&name).and_then(|e| e.cidr))
-            .collect()
-    }
-
-    fn asked_by_owner(&self, owner: &Uid) -> Dirty {
-        self.workloads
-            .get(owner)
-            .map(|seen| self.asked(seen))
-            .unwrap_or_default()
-    }
-
-    /// Who asks for the subnet `name`, a workload below another one left out.
-    fn demands(&self, name: &str, family: Family) -> Vec<Demand> {
-        let mut demands = vec![];
-        for uid in self.asking.get(name).into_iter().flatten() {
-            let Some(seen) = self.workloads.get(uid).filter(|s| !is_below_another(s)) else {
-                continue;
-            };
-            let Some(Ok(wish)) = &seen.wish else { continue };
-            let items = wish.items.iter();
-            for item in items.filter(|i| i.subnet(family).is_some_and(|s| s.as_str() == name)) {
-                demands.push(Demand {
-                    workload: seen.id.clone(),
-                    nic: item.nic.clone(),
-                    selector: wish.selector.clone(),
-                    rule: wish.rule,
-                    pods: PodCount {
-                        replicas: seen.replicas,
-                        surge: seen.surge,
-                        living: self.living(uid),
-                    },
-                    reclaim: wish.reclaim,
-                });
-            }
-        }
-        demands
-    }
-
-    fn living(&self, workload: &Uid) -> BTreeSet<Uid> {
-        let children = self.children.get(workload).into_iter().flatten();
-        let owners = children.chain(std::iter::once(workload));
-        let pods = owners.flat_map(|owner| self.pods_of_owner.get(owner).into_iter().flatten());
-        pods.filter(|uid| self.pods.get(*uid).is_some_and(|p| p.living))
-            .cloned()
-            .collect()
-    }
-
-    fn surroundings(&self, cidr: &IpNet, snapshot: &mut Snapshot) {
-        snapshot.reserved = self
-            .reserved
-            .values()
-            .fold(AddrSet::new(), |all, set| all.union(set));
-        snapshot.surplus_since = self.surplus.clone();
-        snapshot.on_pods = self
-            .on_pods
-            .range(cidr.network()..=cidr.broadcast())
-            .map(|(a, _)| *a)
-            .collect();
-        for (other, names) in &self.pools_of {
-            if other == cidr {
-                continue;
-            }
-            snapshot.names_elsewhere.extend(names.iter().cloned());
-            if overlap(other, cidr) {
-                let pools = names
-                    .iter()
-                    .filter_map(|n| self.pools.get(n)?.parsed.as_ref().ok());
-                let claimed: AddrSet = pools.flat_map(|p| p.claimed().ranges().to_vec()).collect();
-                snapshot.elsewhere = snapshot.elsewhere.union(&claimed);
-            }
-        }
-    }
-}
-
-fn remove<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<Uid>>, key: &K, uid: &Uid) {
-    if let Some(set) = map.get_mut(key) {
-        set.remove(uid);
-        if set.is_empty() {
-            map.remove(key);
-        }
-    }
-}
-
-fn overlap(a: &IpNet, b: &IpNet) -> bool {
-    a.contains(b) || b.contains(a)
-}
-
-fn subnets_of(seen: &Seen) -> Vec<String> {
-    let items = seen.wish.iter().flatten().flat_map(|wish| &wish.items);
-    let names = items.flat_map(|item| [&item.ipv4, &item.ipv6]).flatten();
-    names.map(|name| name.as_str().to_owned()).collect()
-}
-
-/// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.
-fn is_below_another(seen: &Seen) -> bool {
-    seen.controller.as_ref().is_some_and(|owner| {
-        matches!(
-            (
-                seen.id.kind.as_str(),
-                owner.kind.as_str(),
-                owner.api_version.as_str()
-            ),
-            ("ReplicaSet", "Deployment", "apps/v1") | ("Job", "CronJob", "batch/v1")
-        )
-    })
-}
-
-fn pod_seen(pod: &Pod) -> PodSeen {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let finished = matches!(phase, Some("Succeeded" | "Failed"));
-    let controller = pod
-        .owner_references()
-        .iter()
-        .find(|r| r.controller == Some(true));
-    let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
-    PodSeen {
-        owner: controller.map(|r| Uid::from(r.uid.as_str())),
-        living: !finished && pod.meta().deletion_timestamp.is_none(),
-        addresses: if finished {
-            BTreeSet::new()
-        } else {
-            ips.filter_map(|ip| ip.ip.parse().ok()).collect()
-        },
     }
 }
 
