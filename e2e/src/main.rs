@@ -29,6 +29,9 @@ enum Command {
         /// Leave it up and return; without this, it stays until Ctrl-C
         #[arg(long)]
         keep: bool,
+        /// Install the product, as it is in the source tree
+        #[arg(long)]
+        product: bool,
     },
     /// Remove the cluster, whoever left it
     Down,
@@ -83,7 +86,7 @@ fn act(command: Command) -> Result<()> {
         Command::Inside(Inside::Guard { run }) => guard::live(&run),
         Command::Inside(Inside::Init(setup)) => inside::live(&setup),
         Command::Tools => Tools::ensure(&Paths::find()?).map(|_| ()),
-        Command::Up { keep } => up(keep),
+        Command::Up { keep, product } => up(keep, product),
         Command::List => {
             for Scenario { name, about, .. } in scenarios::ALL {
                 show(format_args!("{name:<16} {about}"));
@@ -114,9 +117,12 @@ fn act(command: Command) -> Result<()> {
     }
 }
 
-fn up(keep: bool) -> Result<()> {
+fn up(keep: bool, with_product: bool) -> Result<()> {
     wait::catch_signals()?;
     let cluster = Cluster::open(&Paths::find()?)?;
+    if with_product {
+        product::ensure(&cluster)?;
+    }
     show(format_args!(
         "export KUBECONFIG={}",
         cluster.kubectl().config().display()
