@@ -78,9 +78,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn calls_about_one_interface_follow_each_other_and_leave_no_queue() {
         let turns = Turns::default();
-        let first = turns.wait(&eth0("a")).await;
-        let other = turns.wait(&eth0("b")).await;
-        let mut second = Box::pin(turns.wait(&eth0("a")));
+        let (a, b) = (eth0("a"), eth0("b"));
+        let first = turns.wait(&a).await;
+        let other = turns.wait(&b).await;
+        let mut second = Box::pin(turns.wait(&a));
         assert!(futures::poll!(&mut second).is_pending());
         drop(first);
         drop(second.await);
