@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Map, Value, json};
 
+use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::image::BUSYBOX;
 use crate::product::objects::Pod;
@@ -102,6 +103,19 @@ pub fn subnet(kubectl: &Kubectl, name: &str, ips: &[&str]) -> Result<()> {
         "spec": { "subnet": UNDERLAY, "gateway": GATEWAY, "ips": ips },
     });
     kubectl.apply(&subnet.to_string(), &[]).map(|_| ())
+}
+
+/// Applies a file of `examples/` as it is.
+pub fn apply_example(cluster: &Cluster, file: &str, namespace: &str) -> Result<()> {
+    let path = cluster
+        .paths()
+        .source()
+        .join("examples")
+        .join(file)
+        .display()
+        .to_string();
+    let args = ["apply", "--filename", &path, "--namespace", namespace];
+    cluster.kubectl().run(&args).map(|_| ())
 }
 
 /// Scales a Deployment, as a person does.
