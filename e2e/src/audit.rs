@@ -47,8 +47,19 @@ impl Calls {
             .sum()
     }
 
+    /// Each kind, with how many there were.
+    pub fn iter(&self) -> impl Iterator<Item = (&Call, u64)> {
+        self.0.iter().map(|(call, count)| (call, *count))
+    }
+
     fn add(&mut self, call: Call) {
         *self.0.entry(call).or_default() += 1;
+    }
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.verb, self.resource, self.code)
     }
 }
 

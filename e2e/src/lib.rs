@@ -8,13 +8,16 @@
 //! | [`product`] | the product as an operator has it: image, chart, objects |
 //! | [`workload`] | Deployments of scenarios, and their Pods |
 //! | [`scenario`], [`scenarios`] | what is tried, and how a list of it is run |
+//! | [`load`], [`bench`](mod@bench) | 1,000 Pods at once, and figures |
 //! | [`judge`], [`tap`] | "no address twice", seen from outside the product |
 //! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
 //! | [`command`], [`digest`], [`process`], [`progress`], [`wait`] | helpers |
 //!
-//! It knows the product by its chart, its binaries and what `kubectl` shows, never by its code.
+//! It knows the product by its chart, its binaries and what `kubectl` shows, never by its code; only
+//! [`load`] makes the plugin's calls by the plugin's own library.
 
 pub mod audit;
+pub mod bench;
 pub mod cluster;
 pub mod cni;
 pub mod command;
@@ -22,6 +25,7 @@ pub mod digest;
 pub mod host;
 pub mod image;
 pub mod judge;
+pub mod load;
 pub mod logs;
 pub mod paths;
 pub mod process;

@@ -10,7 +10,7 @@ use e2e::paths::Paths;
 use e2e::progress::{say, show};
 use e2e::scenario::Scenario;
 use e2e::tools::Tools;
-use e2e::{product, scenario, scenarios, tap, wait};
+use e2e::{bench, logs, product, scenario, scenarios, tap, wait};
 
 /// A real Kubernetes on this machine, and the scenarios that run on it.
 #[derive(Debug, Parser)]
@@ -44,6 +44,8 @@ enum Command {
         #[command(flatten)]
         options: scenario::Options,
     },
+    /// Measure, on a cluster that runs the product as it is shipped
+    Bench,
     /// Write the product's image as a docker archive
     Image {
         /// The archive; by default one in the cache folder
@@ -98,6 +100,7 @@ fn act(command: Command) -> Result<()> {
             let chosen = scenario::chosen(scenarios::ALL, &names)?;
             scenario::run(&Paths::find()?, &chosen, options)
         }
+        Command::Bench => measure(),
         Command::Image { out } => {
             let paths = Paths::find()?;
             let out = out.unwrap_or_else(|| paths.cache().join("orbweaver.image.tar"));
@@ -115,6 +118,19 @@ fn act(command: Command) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn measure() -> Result<()> {
+    wait::catch_signals()?;
+    let paths = Paths::find()?;
+    let cluster = Cluster::open(&paths)?;
+    let measured = bench::run(&cluster);
+    if measured.is_err() {
+        let to = paths.failure("bench");
+        logs::keep(&cluster, &to);
+        say(format_args!("logs are in {}", to.display()));
+    }
+    measured.and(cluster.end())
 }
 
 fn up(keep: bool, with_product: bool) -> Result<()> {

@@ -76,8 +76,13 @@ impl Role {
 ///
 /// Cheap where that is so already. Errors: it does not build, helm refuses, a roll-out does not end.
 pub fn ensure(cluster: &Cluster) -> Result<()> {
+    ensure_built(cluster, Profile::Checked)
+}
+
+/// [`ensure`], with programs of this build.
+pub fn ensure_built(cluster: &Cluster, profile: Profile) -> Result<()> {
     let archive = cluster.file("images/orbweaver.tar");
-    let digest = Programs::build(cluster.paths(), Profile::Checked)?.pack(&archive)?;
+    let digest = Programs::build(cluster.paths(), profile)?.pack(&archive)?;
     if installed_image(cluster)?.as_deref() != Some(digest.as_str()) {
         long("bringing the product's image to the nodes", || {
             cluster.import_image(&archive)

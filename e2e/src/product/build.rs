@@ -53,23 +53,12 @@ pub struct Programs {
 impl Programs {
     /// Builds both; quick where nothing changed.
     pub fn build(paths: &Paths, profile: Profile) -> Result<Self> {
-        let (profile, below) = profile.names();
-        let folder = target_folder(paths);
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo
-            .current_dir(paths.source())
-            .env("CARGO_TARGET_DIR", &folder);
-        // Flags meant for the harness itself would take the place of ours.
-        cargo
-            .env_remove("RUSTFLAGS")
-            .env_remove("CARGO_ENCODED_RUSTFLAGS");
-        let words = "build --locked --bins --package orbweaver --package orbweaver-cni --profile";
-        cargo
-            .args(words.split(' '))
-            .args([profile, "--target", TARGET, "--config", STATIC]);
-        long("building the product's programs", || run(&mut cargo))?;
+        let what = "--bins --package orbweaver --package orbweaver-cni";
+        let folder = long("building the product's programs", || {
+            cargo_build(paths, profile, what)
+        })?;
         let built = |name: &str| {
-            let program = folder.join(TARGET).join(below).join(name);
+            let program = folder.join(name);
             ensure!(program.exists(), "cargo made no {}", program.display());
             Ok(program)
         };
@@ -96,6 +85,26 @@ impl Programs {
 /// Makes the image as shipped, as the archive `out`, and returns its digest.
 pub fn build_image(paths: &Paths, out: &Path) -> Result<String> {
     Programs::build(paths, Profile::Release)?.pack(out)
+}
+
+/// Builds `what`, cargo's words for it, with the flags of the product; returns the folder it is in.
+pub fn cargo_build(paths: &Paths, profile: Profile, what: &str) -> Result<PathBuf> {
+    let (profile, below) = profile.names();
+    let folder = target_folder(paths);
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(paths.source())
+        .env("CARGO_TARGET_DIR", &folder);
+    // Flags meant for the harness itself would take the place of ours.
+    cargo
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo
+        .args(["build", "--locked", "--profile", profile])
+        .args(["--target", TARGET, "--config", STATIC])
+        .args(what.split(' '));
+    run(&mut cargo)?;
+    Ok(folder.join(TARGET).join(below))
 }
 
 /// A folder beside the ordinary builds: theirs have other flags, and would be built anew each time.

@@ -1,0 +1,140 @@
+//! Which Pod the scheduler put on which node, as it happens: `kubectl get --watch`, read line by
+//! line.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::stage::{NAMESPACE, node_index};
+use crate::cluster::kubectl::Kubectl;
+use crate::wait::ensure_going_on;
+
+/// One line a change: name, uid, `app` label and, once there is one, the node.
+const COLUMNS: &str = "jsonpath={.metadata.name} {.metadata.uid} {.metadata.labels.app} \
+                       {.spec.nodeName}{\"\\n\"}";
+/// How long to wait for the next Pod.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A Pod on its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Its Deployment.
+    pub app: String,
+    /// Its node's number.
+    pub node: usize,
+}
+
+/// A watch of Pods, from before they are made.
+#[derive(Debug)]
+pub struct Bindings {
+    kubectl: Child,
+    lines: Receiver<String>,
+    seen: BTreeSet<String>,
+}
+
+impl Bindings {
+    /// Begins to watch.
+    pub fn watch(kubectl: &Kubectl) -> Result<Self> {
+        let args = [
+            "get",
+            "pods",
+            "--namespace",
+            NAMESPACE,
+            "--watch",
+            "--output",
+            COLUMNS,
+        ];
+        let mut kubectl = kubectl
+            .command(&args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        let out = kubectl.stdout.take().context("kubectl has no output")?;
+        let (line, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut all = BufReader::new(out).lines().map_while(Result::ok);
+            all.try_for_each(|text| line.send(text))
+        });
+        Ok(Self {
+            kubectl,
+            lines,
+            seen: BTreeSet::new(),
+        })
+    }
+
+    fn wait(&mut self) -> Result<Pod> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            ensure_going_on()?;
+            match self.lines.recv_timeout(Duration::from_millis(500)) {
+                Ok(line) => {
+                    if let Some(pod) = parse(&line)
+                        && self.seen.insert(pod.uid.clone())
+                    {
+                        return Ok(pod);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
+                Err(RecvTimeoutError::Timeout) => bail!(
+                    "only {} Pods got a node; no other for {} s",
+                    self.seen.len(),
+                    PATIENCE.as_secs()
+                ),
+                Err(RecvTimeoutError::Disconnected) => bail!("kubectl ended its watch of Pods"),
+            }
+        }
+    }
+}
+
+/// Pods in the order in which they got a node, without an end.
+///
+/// Errors: for a long time none did, or a person asked us to stop.
+impl Iterator for Bindings {
+    type Item = Result<Pod>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.wait())
+    }
+}
+
+impl Drop for Bindings {
+    fn drop(&mut self) {
+        let _ = self.kubectl.kill();
+        let _ = self.kubectl.wait();
+    }
+}
+
+/// A Pod without a node, or on one of others, is none of ours.
+fn parse(line: &str) -> Option<Pod> {
+    let mut words = line.split(' ').map(str::to_owned);
+    let (name, uid, app) = (words.next()?, words.next()?, words.next()?);
+    let node = node_index(&words.next()?)?;
+    Some(Pod {
+        name,
+        uid,
+        app,
+        node,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_counts_once_it_has_a_node() {
+        assert_eq!(parse("app-007-x u app-007 "), None);
+        let pod = parse("app-007-x u app-007 load-3").unwrap();
+        assert_eq!((pod.app.as_str(), pod.node), ("app-007", 3));
+    }
+}

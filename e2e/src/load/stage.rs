@@ -1,0 +1,253 @@
+//! What all rounds share: nodes that are only objects, an account for each agent, programs.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::NODES;
+use crate::audit;
+use crate::cluster::Cluster;
+use crate::cluster::kubectl::Kubectl;
+use crate::cluster::network::API_SERVER;
+use crate::product::build::{Profile, Programs, cargo_build};
+use crate::product::objects::{Pool, Subnet};
+use crate::progress::long;
+use crate::wait::eventually;
+
+/// Where accounts and Pods are.
+pub const NAMESPACE: &str = "load";
+/// A label of the nodes that Pods go to.
+pub const NODE_LABEL: &str = "e2e.orbweaver.io/load";
+/// A label of all nodes that are only objects.
+const OBJECT_LABEL: &str = "e2e.orbweaver.io/object";
+/// The node that no Pod goes to; it comes after the others.
+pub const QUIET_NODE: usize = NODES;
+/// Where the controller's account is.
+const CONTROLLER: (&str, &str) = ("kube-system", "orbweaver-controller");
+
+/// The shared part of a load test.
+#[derive(Debug)]
+pub struct Stage<'a> {
+    /// The cluster, with the product installed.
+    pub cluster: &'a Cluster,
+    /// The product's programs.
+    pub programs: Programs,
+    /// The baseline's agent.
+    pub one_by_one: PathBuf,
+}
+
+impl<'a> Stage<'a> {
+    /// Sets the stage, has `work` done on it, and clears it.
+    ///
+    /// All agents are built alike, and as the controller that is installed should be.
+    pub fn with<T>(
+        cluster: &'a Cluster,
+        profile: Profile,
+        work: impl FnOnce(&Self) -> Result<T>,
+    ) -> Result<T> {
+        let stage = Self {
+            cluster,
+            programs: Programs::build(cluster.paths(), profile)?,
+            one_by_one: build_one_by_one(cluster, profile)?,
+        };
+        stage.clear()?;
+        fs::create_dir_all(stage.folder()).context("cannot make the folder of the load test")?;
+        let done = cluster.with_namespace(NAMESPACE, |_| {
+            stage.make_nodes()?;
+            stage.make_accounts()?;
+            work(&stage)
+        })?;
+        stage.clear()?;
+        Ok(done)
+    }
+
+    /// The admin's client.
+    pub fn kubectl(&self) -> &'a Kubectl {
+        self.cluster.kubectl()
+    }
+
+    /// A file of the load test's own.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder().join(name)
+    }
+
+    /// Whether the API server's user is an agent on a node that is only an object.
+    pub fn is_agent(user: &str) -> bool {
+        (0..NODES).any(|node| user == audit::service_account(NAMESPACE, &account(node)))
+    }
+
+    /// Whether the API server's user is the product's controller.
+    pub fn is_controller(user: &str) -> bool {
+        user == audit::service_account(CONTROLLER.0, CONTROLLER.1)
+    }
+
+    /// Writes a kubeconfig for the agent of a node, whose way to the API server is `server`.
+    pub fn write_kubeconfig(&self, node: usize, server: &str) -> Result<PathBuf> {
+        let account = account(node);
+        let args = [
+            "create",
+            "token",
+            &account,
+            "--namespace",
+            NAMESPACE,
+            "--duration=12h",
+        ];
+        let token = self.kubectl().run(&args)?;
+        let authority = self.cluster.access().file("ca.crt");
+        let cluster = json!({
+            "server": format!("https://{server}"), "certificate-authority": authority,
+        });
+        let config = json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{ "name": "e2e", "cluster": cluster }],
+            "users": [{ "name": account, "user": { "token": token.trim() } }],
+            "contexts": [{ "name": "e2e", "context": { "cluster": "e2e", "user": account } }],
+            "current-context": "e2e",
+        });
+        let file = self.file(&format!("{account}.kubeconfig"));
+        fs::write(&file, config.to_string())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
+    /// The file that an agent's way to the API server is in, once it was written.
+    pub fn kubeconfig(&self, node: usize) -> PathBuf {
+        self.file(&format!("{}.kubeconfig", account(node)))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.cluster.file("load")
+    }
+
+    fn make_nodes(&self) -> Result<()> {
+        let nodes: Vec<Value> = (0..=QUIET_NODE).map(node_object).collect();
+        self.kubectl().create(&list(&nodes), &[])?;
+        eventually(Duration::from_secs(60), "no node is tainted", || {
+            let selector = format!("{OBJECT_LABEL}=true");
+            let nodes = self.kubectl().list(&["nodes", "--selector", &selector])?;
+            let tainted = |node: &&Value| node.pointer("/spec/taints").is_some();
+            let tainted = nodes.iter().filter(tainted).count();
+            ensure!(tainted == 0, "{tainted} of {} nodes are", nodes.len());
+            Ok(())
+        })
+    }
+
+    fn make_accounts(&self) -> Result<()> {
+        let mut objects: Vec<Value> = (0..=QUIET_NODE).map(account_object).collect();
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": { "name": NAMESPACE },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "ClusterRole",
+                "name": "orbweaver-agent",
+            },
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Group",
+                "name": format!("system:serviceaccounts:{NAMESPACE}"),
+            }],
+        }));
+        self.kubectl().apply(&list(&objects), &[])?;
+        (0..NODES).try_for_each(|node| self.write_kubeconfig(node, API_SERVER).map(drop))
+    }
+
+    /// Takes away what lies outside the namespace, also that of a run that failed.
+    fn clear(&self) -> Result<()> {
+        let selector = format!("{OBJECT_LABEL}=true");
+        let nodes = ["delete", "nodes", "--selector", &selector];
+        self.kubectl().run(&nodes)?;
+        let binding = [
+            "delete",
+            "clusterrolebinding",
+            NAMESPACE,
+            "--ignore-not-found",
+        ];
+        self.kubectl().run(&binding).map(drop)
+    }
+
+    /// Errors: there are pools, subnets, endpoints or Pods of an earlier round.
+    pub fn ensure_clear(&self) -> Result<()> {
+        let pods = self
+            .kubectl()
+            .list(&["pods", "--namespace", NAMESPACE])?
+            .len();
+        let endpoints = self
+            .kubectl()
+            .list(&["spiderendpoints", "--all-namespaces"])?
+            .len();
+        let (pools, subnets) = (Pool::all(self.kubectl())?, Subnet::all(self.kubectl())?);
+        let held: usize = pools.iter().map(|pool| pool.records.len()).sum();
+        ensure!(
+            pods == 0 && endpoints == 0 && pools.is_empty() && subnets.is_empty(),
+            "left over: {pods} Pods, {endpoints} endpoints, {held} addresses in {} pools, {} subnets",
+            pools.len(),
+            subnets.len(),
+        );
+        Ok(())
+    }
+}
+
+/// The name of a node that is only an object.
+pub fn node(index: usize) -> String {
+    format!("load-{index}")
+}
+
+/// The number of the node of this name.
+pub fn node_index(name: &str) -> Option<usize> {
+    name.strip_prefix("load-")?.parse().ok()
+}
+
+/// Several objects in one text.
+pub fn list(objects: &[Value]) -> String {
+    json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()
+}
+
+fn build_one_by_one(cluster: &Cluster, profile: Profile) -> Result<PathBuf> {
+    let what = "--package orbweaver-e2e --example one_by_one";
+    let folder = long("building the baseline's agent", || {
+        cargo_build(cluster.paths(), profile, what)
+    })?;
+    Ok(folder.join("examples/one_by_one"))
+}
+
+fn account(node: usize) -> String {
+    format!("agent-{node}")
+}
+
+fn account_object(node: usize) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "ServiceAccount",
+        "metadata": { "name": account(node), "namespace": NAMESPACE },
+    })
+}
+
+fn node_object(index: usize) -> Value {
+    let name = node(index);
+    let mut labels = json!({ "kubernetes.io/hostname": name, OBJECT_LABEL: "true" });
+    if index != QUIET_NODE {
+        labels[NODE_LABEL] = "true".into();
+    }
+    let resources = json!({ "cpu": "64", "memory": "256Gi", "pods": "250" });
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": { "name": name, "labels": labels },
+        "status": {
+            "capacity": resources,
+            "allocatable": resources,
+            "conditions": [{
+                "type": "Ready",
+                "status": "True",
+                "reason": "OnlyAnObject",
+                "message": "there is no kubelet",
+            }],
+        },
+    })
+}
