@@ -90,7 +90,6 @@ struct Waiter {
     ask: Option<Ask>,
     /// Whom a claim is for.
     attachment: Option<Attachment>,
-    asked: Instant,
     deadline: Instant,
     reply: oneshot::Sender<Result<Done, CommitError>>,
 }
@@ -201,7 +200,6 @@ impl Desk {
         let waiter = Waiter {
             ask: Some(job.ask),
             attachment,
-            asked: Instant::now(),
             deadline: job.deadline,
             reply: job.reply,
         };
@@ -237,7 +235,9 @@ impl Desk {
     }
 
     async fn pass(&mut self) -> Pass {
-        if self.stale || self.seen.is_none() {
+        // What is asked now was taken in before this.
+        let looks = self.stale || self.seen.is_none();
+        if looks {
             match self.reads.pool(&self.pool, Age::live()).await {
                 Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
                 Ok(found) => self.look_at(found),
@@ -261,12 +261,12 @@ impl Desk {
         if batch.changed() {
             return self.write(batch).await;
         }
-        if self.waiting.values().any(|waiter| waiter.asked > seen.at) {
-            // Nothing to write, so nothing would prove that this is still so.
-            self.stale = true;
-        } else {
+        if looks {
             let version = seen.ledger.pool().version.clone();
             self.answer(batch, version);
+        } else {
+            // No write will prove that this is still so: a look must.
+            self.stale = true;
         }
         Pass::Well
     }

@@ -46,7 +46,7 @@ struct Server {
 }
 
 /// The router of the socket.
-fn router(agent: Arc<Agent>) -> Router {
+pub(super) fn router(agent: Arc<Agent>) -> Router {
     let server = Arc::new(Server {
         agent,
         adds: Semaphore::new(ADDS),

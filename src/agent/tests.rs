@@ -1,0 +1,202 @@
+//! The whole agent against a small API server: what it answers, what it writes, and what it does
+//! when something goes wrong in between. Time is paused: a wait costs nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use cni::Operation;
+use futures::future::join_all;
+use http::{Request, StatusCode, header};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tower::ServiceExt;
+
+use self::fake::{Fault, World};
+use super::journal::Journal;
+use super::{Agent, Clients, Settings, server};
+
+mod adds;
+mod fake;
+mod http_api;
+mod releases;
+
+/// An agent on node `n1`, without the socket: its router is called directly.
+struct Node {
+    world: World,
+    router: Router,
+    alive: Arc<AtomicBool>,
+    _background: JoinSet<()>,
+}
+
+impl Node {
+    async fn start(world: &World, dir: &Path) -> Self {
+        Self::start_with(world, dir, |_| {}).await
+    }
+
+    async fn start_with(world: &World, dir: &Path, set: impl FnOnce(&mut Settings)) -> Self {
+        let socket: PathBuf = dir.join("agent.sock");
+        let mut settings = Settings {
+            node: "n1".to_owned(),
+            instance: "agent-1".to_owned(),
+            socket: socket.clone(),
+            ipv4: true,
+            ipv6: true,
+            subnets: true,
+            auto_pools: true,
+        };
+        set(&mut settings);
+        let alive = Arc::new(AtomicBool::new(true));
+        let clients = Clients {
+            read: world.client(&alive),
+            write: world.client(&alive),
+        };
+        let journal = Journal::beside(&socket).unwrap();
+        let (agent, ended) = Agent::new(settings, &clients, journal);
+        let mut background = JoinSet::new();
+        background.spawn(Arc::clone(&agent).background(clients, ended));
+        agent.pods.synced().await;
+        agent.releases.replay().unwrap();
+        Self {
+            world: world.clone(),
+            router: server::router(agent),
+            alive,
+            _background: background,
+        }
+    }
+
+    /// The process is gone: none of its calls arrives any more.
+    fn kill(self) {
+        self.alive.store(false, Ordering::SeqCst);
+    }
+
+    async fn call(&self, operation: Operation, body: &Value) -> (StatusCode, Value) {
+        let request = Request::builder()
+            .method(operation.method().as_str())
+            .uri(operation.full_path())
+            .header(header::HOST, "")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1 << 20).await;
+        let body = body.unwrap();
+        let value = if body.is_empty() {
+            Value::Null
+        } else {
+            serde_json::from_slice(&body).unwrap()
+        };
+        (status, value)
+    }
+
+    async fn add(&self, pod: &str, uid: &str, sandbox: &str) -> (StatusCode, Value) {
+        let args = args(pod, uid, "eth0", sandbox);
+        self.call(Operation::PostIpamIp, &args).await
+    }
+
+    /// The first address given to `eth0`.
+    async fn address(&self, pod: &str, uid: &str, sandbox: &str) -> String {
+        let (status, reply) = self.add(pod, uid, sandbox).await;
+        assert_eq!(status, StatusCode::OK, "{reply}");
+        reply["ips"][0]["address"].as_str().unwrap().to_owned()
+    }
+
+    /// The text of the refusal.
+    async fn refusal(&self, pod: &str, uid: &str) -> String {
+        let (status, text) = self.add(pod, uid, "s1").await;
+        assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR, "{text}");
+        text.as_str().unwrap().to_owned()
+    }
+
+    async fn del(&self, pod: &str, uid: &str, sandbox: &str) {
+        let args = args(pod, uid, "eth0", sandbox);
+        let (status, body) = self.call(Operation::DeleteIpamIp, &args).await;
+        assert_eq!((status, body), (StatusCode::OK, Value::Null));
+    }
+}
+
+fn args(pod: &str, uid: &str, nic: &str, sandbox: &str) -> Value {
+    json!({"containerID": sandbox, "ifName": nic, "netNamespace": "/var/run/netns/x",
+        "podName": pod, "podNamespace": "shop", "podUID": uid,
+        "defaultIPv4IPPool": null, "defaultIPv6IPPool": null})
+}
+
+fn temp() -> TempDir {
+    tempfile::tempdir().unwrap()
+}
+
+/// Lets everything that is due happen, and `seconds` pass.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+impl World {
+    /// A cluster with Namespace `shop` and node `n1`.
+    fn with_shop() -> Self {
+        let world = Self::new();
+        world.put("namespaces", json!({"metadata": {"name": "shop"}}));
+        world.put(
+            "nodes",
+            json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}}),
+        );
+        world
+    }
+
+    /// A bare Pod on `n1` with the annotations given; its uid.
+    fn pod(&self, name: &str, annotations: &Value) -> String {
+        self.pod_of(name, annotations, &Value::Null)
+    }
+
+    fn pod_of(&self, name: &str, annotations: &Value, owner: &Value) -> String {
+        let owners: Vec<&Value> = std::iter::once(owner).filter(|o| !o.is_null()).collect();
+        let meta = json!({"name": name, "namespace": "shop", "labels": {"app": name},
+            "annotations": annotations, "ownerReferences": owners});
+        let spec = json!({"nodeName": "n1", "containers": []});
+        let uid = self.put("pods", json!({"metadata": meta, "spec": spec}));
+        uid
+    }
+
+    /// A pool of `172.18.41.0/24`, admitted.
+    fn pool(&self, name: &str, ips: &str) {
+        let spec = json!({"subnet": "172.18.41.0/24", "ips": [ips], "ipVersion": 4});
+        self.put(
+            "spiderippools",
+            json!({"metadata": {"name": name}, "spec": spec}),
+        );
+    }
+
+    /// The records of a pool, by address.
+    fn records(&self, pool: &str) -> Value {
+        let pool = self.get("spiderippools", "", pool).unwrap();
+        match pool["status"]["allocatedIPs"].as_str() {
+            Some(text) => serde_json::from_str(text).unwrap(),
+            None => json!({}),
+        }
+    }
+
+    fn puts(&self, pool: &str) -> usize {
+        let path = "/apis/spiderpool.spidernet.io/v2beta1/spiderippools";
+        self.calls(&format!("PUT {path}/{pool}/status")).len()
+    }
+
+    /// The Pod begins to go: it stays there, with a deletion timestamp.
+    fn terminate(&self, pod: &str) {
+        self.edit("pods", "shop", pod, |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!("2026-11-22T17:41:24Z");
+        });
+    }
+}
+
+/// Annotation `ippool` with these IPv4 pools.
+fn uses(pools: &[&str]) -> Value {
+    json!({"ipam.spidernet.io/ippool": json!({"ipv4": pools}).to_string()})
+}

@@ -1,0 +1,472 @@
+//! ADD: who gets what, once, and what happens when writes go wrong.
+
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_add_gets_the_same_address_and_the_new_sandbox_is_recorded() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let first = node.address("a", &uid, "s1").await;
+    assert_eq!(node.address("a", &uid, "s1").await, first);
+    assert_eq!(world.puts("p"), 1, "the same call again writes nothing");
+    assert_eq!(node.address("a", &uid, "s2").await, first);
+    let expected = json!({"172.18.41.40": {"pod": "shop/a", "podUid": uid, "nic": "eth0", "node": "n1", "sandbox": "s2"}});
+    assert_eq!(world.records("p"), expected);
+    let status = &world.get("spiderippools", "", "p").unwrap()["status"];
+    assert_eq!(
+        (&status["allocatedIPCount"], &status["totalIPCount"]),
+        (&json!(1), &json!(4))
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_calls_at_once_for_one_interface_are_one_allocation() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let (a, b) = tokio::join!(node.address("a", &uid, "s1"), node.address("a", &uid, "s1"));
+    assert_eq!(a, b);
+    assert_eq!(world.records("p").as_object().unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_restarted_gives_the_same_address_even_from_a_pool_switched_off() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let first = node.address("a", &uid, "s1").await;
+    node.kill();
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["spec"]["disable"] = json!(true)
+    });
+    let node = Node::start(&world, dir.path()).await;
+    assert_eq!(node.address("a", &uid, "s2").await, first);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_the_endpoint_leads_to_a_pool_that_is_no_longer_asked_for() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    world.pool("q", "172.18.41.50-172.18.41.53");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let first = node.address("a", &uid, "s1").await;
+    pass(1).await;
+    node.kill();
+    world.edit("pods", "shop", "a", |pod| {
+        pod["metadata"]["annotations"] = uses(&["q"])
+    });
+    let node = Node::start(&world, dir.path()).await;
+    assert_eq!(node.address("a", &uid, "s2").await, first);
+    assert_eq!(world.records("q"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn fifty_adds_at_once_take_few_writes_and_no_address_twice() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.10-172.18.41.99");
+    let pods: Vec<(String, String)> = (0..50)
+        .map(|i| format!("a{i}"))
+        .map(|name| (name.clone(), world.pod(&name, &uses(&["p"]))))
+        .collect();
+    let node = Node::start(&world, dir.path()).await;
+    let calls = pods.iter().map(|(name, uid)| node.address(name, uid, "s"));
+    let given: BTreeSet<String> = join_all(calls).await.into_iter().collect();
+    assert_eq!(given.len(), 50);
+    assert_eq!(world.records("p").as_object().unwrap().len(), 50);
+    assert!(world.puts("p") <= 3, "{} writes", world.puts("p"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_write_in_between_costs_a_second_write_and_keeps_what_it_wrote() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let foreign = r#"{"172.18.41.40":{"pod":"shop/x","podUid":"x","later":{"z":[1]}}}"#;
+    world.fail_next([Fault::WriteFirst(Box::new(move |pool| {
+        pool["status"]["allocatedIPs"] = json!(foreign);
+        pool["status"]["whoWrote"] = json!("a later version");
+    }))]);
+    assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.41/24");
+    let foreign: Value = serde_json::from_str(foreign).unwrap();
+    assert_eq!(world.records("p")["172.18.41.40"], foreign["172.18.41.40"]);
+    let status = &world.get("spiderippools", "", "p").unwrap()["status"];
+    assert_eq!(status["whoWrote"], "a later version");
+    assert_eq!(world.puts("p"), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_leaves_one_record() {
+    for fault in [Fault::LoseAnswer, Fault::LoseRequest] {
+        let (world, dir) = (World::with_shop(), temp());
+        world.pool("p", "172.18.41.40-172.18.41.43");
+        let uid = world.pod("a", &uses(&["p"]));
+        let node = Node::start(&world, dir.path()).await;
+        world.fail_next([fault]);
+        assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.40/24");
+        assert_eq!(world.records("p").as_object().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_free_or_add_is_seen_at_once_by_an_agent_that_knew_the_pool_as_full() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let (a, b) = (world.pod("a", &uses(&["p"])), world.pod("b", &uses(&["p"])));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &a, "s1").await;
+    world.edit("spiderippools", "", "p", |pool| pool["status"] = json!({}));
+    let began = tokio::time::Instant::now();
+    assert_eq!(node.address("b", &b, "s1").await, "172.18.41.40/24");
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_others_took_back_is_not_answered_from_memory() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &uid, "s1").await;
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["status"]["allocatedIPs"] = json!(r#"{"172.18.41.40":{"pod":"shop/b","podUid":"b"}}"#);
+    });
+    assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.41/24");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_whose_records_cannot_be_read_is_named_and_never_written() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["status"] = json!({"allocatedIPs": "{"})
+    });
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let text = node.refusal("a", &uid).await;
+    assert!(
+        text.contains("unreadable IPPool p: status.allocatedIPs '{'"),
+        "{text}"
+    );
+    assert_eq!(world.puts("p"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_breaks_while_an_add_is_under_way_is_not_overwritten() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    world.fail_next([Fault::WriteFirst(Box::new(|pool| {
+        pool["status"] = json!({"allocatedIPs": "{"});
+    }))]);
+    node.refusal("a", &uid).await;
+    let pool = world.get("spiderippools", "", "p").unwrap();
+    assert_eq!(pool["status"]["allocatedIPs"], "{");
+}
+
+#[tokio::test(start_paused = true)]
+async fn pools_are_tried_in_the_listed_order_and_each_refusal_is_named() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("first", "172.18.41.40");
+    world.pool("backup", "172.18.41.50");
+    world.edit("spiderippools", "", "first", |pool| {
+        pool["spec"]["namespaceName"] = json!(["else"]);
+    });
+    let uid = world.pod("a", &uses(&["first", "backup"]));
+    let other = world.pod("b", &uses(&["first"]));
+    let node = Node::start(&world, dir.path()).await;
+    assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.50/24");
+    assert_eq!(
+        node.refusal("b", &other).await,
+        "failed to allocate IP addresses in standard mode: no IPPool available, all IPv4 IPPools [first] of eth0 filtered out: unmatched Namespace name of IPPool first"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_when_an_address_is_freed_and_the_pod_is_told() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let (a, b) = (world.pod("a", &uses(&["p"])), world.pod("b", &uses(&["p"])));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &a, "s1").await;
+    let free = async {
+        pass(3).await;
+        world.terminate("a");
+        node.del("a", &a, "s1").await;
+    };
+    let began = tokio::time::Instant::now();
+    let (given, ()) = tokio::join!(node.address("b", &b, "s1"), free);
+    assert_eq!(given, "172.18.41.40/24");
+    let waited = began.elapsed();
+    assert!(
+        (5..6).contains(&waited.as_secs()),
+        "the hold-off and no more: {waited:?}"
+    );
+    assert_eq!(world.calls("POST /apis/events.k8s.io").len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_vain_ends_after_ten_seconds_with_the_reason() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let (a, b) = (world.pod("a", &uses(&["p"])), world.pod("b", &uses(&["p"])));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &a, "s1").await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(
+        node.refusal("b", &b).await,
+        "failed to allocate IP addresses in standard mode: failed to allocate any IPv4 IP address to NIC eth0 from IPPools [p]: all IP addresses used out"
+    );
+    assert_eq!(began.elapsed().as_secs(), 10);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_when_the_controller_admits_the_pool() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let admitted = world.get("spiderippools", "", "p").unwrap()["metadata"]["annotations"].clone();
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["metadata"]["annotations"] = json!({})
+    });
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let admit = async {
+        pass(1).await;
+        world.edit("spiderippools", "", "p", |pool| {
+            pool["metadata"]["annotations"] = admitted
+        });
+    };
+    let (given, ()) = tokio::join!(node.address("a", &uid, "s1"), admit);
+    assert_eq!(given, "172.18.41.40/24");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_family_got_is_kept_for_the_call_that_gets_both() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p4", "172.18.41.40-172.18.41.43");
+    let spec = json!({"subnet": "fd00::/64", "ips": ["fd00::5"], "excludeIPs": ["fd00::5"]});
+    world.put(
+        "spiderippools",
+        json!({"metadata": {"name": "p6"}, "spec": spec}),
+    );
+    let both = json!({"ipv4": ["p4"], "ipv6": ["p6"]}).to_string();
+    let uid = world.pod("a", &json!({"ipam.spidernet.io/ippool": both}));
+    let node = Node::start(&world, dir.path()).await;
+    node.refusal("a", &uid).await;
+    assert_eq!(world.records("p4")["172.18.41.40"]["podUid"], json!(uid));
+    let spec = json!({"subnet": "fd00::/64", "ips": ["fd00::5"]});
+    world.delete("spiderippools", "", "p6");
+    world.put(
+        "spiderippools",
+        json!({"metadata": {"name": "p6"}, "spec": spec}),
+    );
+    let (status, reply) = node.add("a", &uid, "s2").await;
+    assert_eq!(status, StatusCode::OK, "{reply}");
+    let addresses = [&reply["ips"][0]["address"], &reply["ips"][1]["address"]];
+    assert_eq!(addresses, ["172.18.41.40/24", "fd00::5/64"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_a_missing_and_a_replaced_pod_are_refused() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let text = node.refusal("a", "another").await;
+    assert!(
+        text.starts_with(&format!("Pod shop/a now has the uid {uid}")),
+        "{text}"
+    );
+    world.terminate("a");
+    pass(1).await;
+    assert_eq!(
+        node.refusal("a", &uid).await,
+        "dead Pod shop/a, we cannot allocate IP addresees to it"
+    );
+    assert_eq!(
+        node.refusal("b", "u").await,
+        "failed to get Pod shop/b: Pod \"b\" not found"
+    );
+    assert_eq!(world.records("p"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_give_no_pool_say_what_to_do() {
+    let (world, dir) = (World::with_shop(), temp());
+    let table = [
+        (
+            json!({}),
+            "no IPPool available, no pool selection rules of any type are specified",
+        ),
+        (
+            json!({"ipam.spidernet.io/ippool": "{}"}),
+            "no IPPool available, Pod annotation 'ipam.spidernet.io/ippool' names none for interface eth0 in an IP family that is enabled: name one there, or remove it",
+        ),
+        (
+            uses(&["p", "p"]),
+            "wrong input, duplicate IPPool p specified for NIC eth0",
+        ),
+        (
+            uses(&["ghost"]),
+            "failed to get original IPPool ghost: SpiderIPPool.spiderpool.spidernet.io \"ghost\" not found",
+        ),
+        (
+            json!({"ipam.spidernet.io/ippools": "[]"}),
+            "wrong input, Pod annotation 'ipam.spidernet.io/ippools' is not supported yet, use 'ipam.spidernet.io/ippool', which names IPPools for the interface being added",
+        ),
+        (
+            json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"}),
+            "failed to get IPPool candidates from Subnet: SpiderSubnet feature doesn't support no-controller pod",
+        ),
+    ];
+    let node = Node::start(&world, dir.path()).await;
+    for (number, (annotations, text)) in table.into_iter().enumerate() {
+        let name = format!("a{number}");
+        let uid = world.pod(&name, &annotations);
+        let expected = format!("failed to allocate IP addresses in standard mode: {text}");
+        assert_eq!(node.refusal(&name, &uid).await, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn namespace_then_cni_configuration_then_default_pools_serve_who_names_none() {
+    let (world, dir) = (World::with_shop(), temp());
+    for (name, ip) in [
+        ("ns", "172.18.41.10"),
+        ("cni", "172.18.41.20"),
+        ("any", "172.18.41.30"),
+    ] {
+        world.pool(name, ip);
+    }
+    world.edit("spiderippools", "", "any", |pool| {
+        pool["spec"]["default"] = json!(true)
+    });
+    world.edit("namespaces", "", "shop", |ns| {
+        ns["metadata"]["annotations"] =
+            json!({"ipam.spidernet.io/default-ipv4-ippool": "[\"ns\"]"});
+    });
+    let node = Node::start(&world, dir.path()).await;
+    let uid = world.pod("a", &json!({}));
+    assert_eq!(node.address("a", &uid, "s").await, "172.18.41.10/24");
+    world.edit("namespaces", "", "shop", |ns| {
+        ns["metadata"]["annotations"] = json!({})
+    });
+    pass(5).await;
+    let uid = world.pod("b", &json!({}));
+    let mut with_cni = args("b", &uid, "eth0", "s");
+    with_cni["defaultIPv4IPPool"] = json!(["cni"]);
+    let (_, reply) = node.call(Operation::PostIpamIp, &with_cni).await;
+    assert_eq!(reply["ips"][0]["address"], "172.18.41.20/24");
+    let uid = world.pod("c", &json!({}));
+    assert_eq!(node.address("c", &uid, "s").await, "172.18.41.30/24");
+}
+
+/// A Deployment `web` with its ReplicaSet; the owner reference of its Pods.
+fn web(world: &World, annotations: &Value) -> Value {
+    let meta =
+        json!({"name": "web", "namespace": "shop", "uid": "d-1", "annotations": annotations});
+    world.put("deployments", json!({"metadata": meta}));
+    let owner = json!([{"apiVersion": "apps/v1", "kind": "Deployment", "name": "web", "uid": "d-1", "controller": true}]);
+    let meta =
+        json!({"name": "web-1", "namespace": "shop", "uid": "r-1", "ownerReferences": owner});
+    world.put("replicasets", json!({"metadata": meta}));
+    json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "r-1", "controller": true})
+}
+
+/// The pool the controller makes for Deployment `web` in subnet `net4`.
+fn make_web_pool(world: &World, ips: &Value) {
+    let labels = json!({
+        "ipam.spidernet.io/interface": "eth0",
+        "ipam.spidernet.io/ip-version": "IPv4",
+        "ipam.spidernet.io/owner-application-gv": "apps_v1",
+        "ipam.spidernet.io/owner-application-kind": "Deployment",
+        "ipam.spidernet.io/owner-application-name": "web",
+        "ipam.spidernet.io/owner-application-namespace": "shop",
+        "ipam.spidernet.io/owner-application-uid": "d-1",
+        "ipam.spidernet.io/owner-spider-subnet": "net4",
+        "ipam.spidernet.io/ippool-reclaim": "true",
+    });
+    let affinity = json!({"matchLabels": {
+        "ipam.spidernet.io/app-api-group": "apps", "ipam.spidernet.io/app-api-version": "v1",
+        "ipam.spidernet.io/app-kind": "Deployment", "ipam.spidernet.io/app-namespace": "shop",
+        "ipam.spidernet.io/app-name": "web"}});
+    let meta = json!({"name": "auto4-web-eth0-1", "labels": labels});
+    let spec = json!({"subnet": "172.18.41.0/24", "ips": ips, "podAffinity": affinity});
+    world.put("spiderippools", json!({"metadata": meta, "spec": spec}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_auto_pool_serves_its_workload_also_if_made_and_grown_while_the_pod_waits() {
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    for (on_pod, on_workload) in [(subnet.clone(), json!({})), (json!({}), subnet)] {
+        let (world, dir) = (World::with_shop(), temp());
+        let owner = web(&world, &on_workload);
+        let uid = world.pod_of("web-1-x", &on_pod, &owner);
+        let node = Node::start(&world, dir.path()).await;
+        let make = async {
+            pass(1).await;
+            make_web_pool(&world, &json!([]));
+            pass(1).await;
+            world.delete("spiderippools", "", "auto4-web-eth0-1");
+            make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+        };
+        let (given, ()) = tokio::join!(node.address("web-1-x", &uid, "s1"), make);
+        assert_eq!(given, "172.18.41.60/24");
+        let endpoints = || world.get("spiderendpoints", "shop", "web-1-x");
+        pass(1).await;
+        assert_eq!(
+            endpoints().unwrap()["status"]["ownerControllerType"],
+            "Deployment"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn switches_decide_what_subnet_annotations_mean() {
+    let world = World::with_shop();
+    world.pool("any", "172.18.41.30");
+    world.edit("spiderippools", "", "any", |pool| {
+        pool["spec"]["default"] = json!(true)
+    });
+    let owner = web(&world, &json!({}));
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let uid = world.pod_of("web-1-x", &subnet, &owner);
+    let dir = temp();
+    let node = Node::start_with(&world, dir.path(), |s| s.auto_pools = false).await;
+    assert_eq!(
+        node.refusal("web-1-x", &uid).await,
+        "failed to allocate IP addresses in standard mode: it's invalid to use 'ipam.spidernet.io/subnets' or 'ipam.spidernet.io/subnet' annotation when Auto-Pool feature is disabled"
+    );
+    node.kill();
+    let dir = temp();
+    let node = Node::start_with(&world, dir.path(), |s| s.subnets = false).await;
+    assert_eq!(node.address("web-1-x", &uid, "s").await, "172.18.41.30/24");
+    node.kill();
+    let dir = temp();
+    let node = Node::start_with(&world, dir.path(), |s| s.ipv4 = false).await;
+    let uid = world.pod("v4", &uses(&["any"]));
+    let text = node.refusal("v4", &uid).await;
+    assert!(text.contains("in an IP family that is enabled"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_pods_of_this_node_are_watched() {
+    let (world, dir) = (World::with_shop(), temp());
+    let _node = Node::start(&world, dir.path()).await;
+    pass(60).await;
+    let watched = world.calls("WATCH");
+    assert!(
+        watched
+            .iter()
+            .all(|call| call.contains("/pods?") && call.contains("spec.nodeName%3Dn1")),
+        "{watched:?}"
+    );
+}

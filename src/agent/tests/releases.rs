@@ -1,0 +1,229 @@
+//! DEL: an address is freed with both halves of the proof, and with one of them never.
+
+use super::*;
+
+const ADDRESS: &str = "172.18.41.40";
+
+/// A node with one Pod that has [`ADDRESS`] in sandbox `s1`; its uid.
+async fn served(world: &World, dir: &Path) -> (Node, String) {
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(world, dir).await;
+    node.address("a", &uid, "s1").await;
+    pass(1).await;
+    (node, uid)
+}
+
+fn is_recorded(world: &World) -> bool {
+    !world.records("p")[ADDRESS].is_null()
+}
+
+fn journal(dir: &Path) -> usize {
+    Journal::beside(&dir.join("agent.sock"))
+        .unwrap()
+        .entries()
+        .unwrap()
+        .len()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_pod_s_address_is_freed_after_the_hold_off_and_not_before() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    world.terminate("a");
+    node.del("a", &uid, "s1").await;
+    assert_eq!(journal(dir.path()), 1);
+    pass(1).await;
+    assert!(is_recorded(&world), "the link may still be there");
+    pass(2).await;
+    assert!(!is_recorded(&world));
+    assert_eq!(journal(dir.path()), 0);
+    node.del("a", &uid, "s1").await;
+    pass(5).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_living_pod_keeps_its_address_until_it_ends() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.del("a", &uid, "s1").await;
+    pass(60).await;
+    assert!(is_recorded(&world));
+    assert_eq!(journal(dir.path()), 1);
+    world.delete("pods", "shop", "a");
+    pass(1).await;
+    assert!(!is_recorded(&world), "the watch told of its end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_del_of_an_older_sandbox_frees_nothing() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.address("a", &uid, "s2").await;
+    world.terminate("a");
+    node.del("a", &uid, "s1").await;
+    pass(60).await;
+    assert!(is_recorded(&world));
+    node.del("a", &uid, "s2").await;
+    pass(5).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_del_of_an_older_sandbox_does_not_hide_that_of_the_last() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.address("a", &uid, "s2").await;
+    node.del("a", &uid, "s2").await;
+    node.del("a", &uid, "s1").await;
+    world.terminate("a");
+    pass(5).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_sandbox_takes_back_what_a_del_acknowledged() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.del("a", &uid, "s1").await;
+    pass(5).await;
+    node.address("a", &uid, "s1").await;
+    assert_eq!(journal(dir.path()), 0);
+    world.terminate("a");
+    pass(60).await;
+    assert!(
+        is_recorded(&world),
+        "the sandbox of the last ADD has not let go"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_del_that_was_answered_survives_a_restart() {
+    for endpoint_is_there in [true, false] {
+        let (world, dir) = (World::with_shop(), temp());
+        let (node, uid) = served(&world, dir.path()).await;
+        node.del("a", &uid, "s1").await;
+        node.kill();
+        world.delete("pods", "shop", "a");
+        if !endpoint_is_there {
+            world.delete("spiderendpoints", "shop", "a");
+        }
+        pass(60).await;
+        assert!(is_recorded(&world), "nobody is there to free it");
+        let _node = Node::start(&world, dir.path()).await;
+        pass(1).await;
+        assert!(is_recorded(&world), "the hold-off is not shortened");
+        pass(3).await;
+        assert!(!is_recorded(&world));
+        assert_eq!(journal(dir.path()), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_uid_or_a_record_a_del_succeeds_and_changes_nothing() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, _) = served(&world, dir.path()).await;
+    node.del("nosuch", "", "s9").await;
+    node.del("nosuch", "u9", "s9").await;
+    pass(60).await;
+    assert!(is_recorded(&world));
+    assert_eq!((world.puts("p"), journal(dir.path())), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_was_never_given_anything_leaves_no_trace() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, _) = served(&world, dir.path()).await;
+    let uid = world.pod("b", &uses(&["ghost"]));
+    node.refusal("b", &uid).await;
+    node.del("b", &uid, "s1").await;
+    assert_eq!(journal(dir.path()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_gone_counts_as_released() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    world.delete("spiderippools", "", "p");
+    world.terminate("a");
+    node.del("a", &uid, "s1").await;
+    pass(5).await;
+    assert_eq!(journal(dir.path()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_went_to_another_pod_is_not_touched() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["status"]["allocatedIPs"] = json!(r#"{"172.18.41.40":{"pod":"shop/b","podUid":"b"}}"#);
+    });
+    world.terminate("a");
+    node.del("a", &uid, "s1").await;
+    pass(5).await;
+    assert_eq!(world.records("p")[ADDRESS]["pod"], "shop/b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_whose_answer_is_lost_or_that_conflicts_happens_once() {
+    for fault in [
+        Fault::LoseAnswer,
+        Fault::LoseRequest,
+        Fault::WriteFirst(Box::new(|pool| {
+            pool["metadata"]["labels"] = json!({"x": "y"})
+        })),
+    ] {
+        let (world, dir) = (World::with_shop(), temp());
+        let (node, uid) = served(&world, dir.path()).await;
+        world.fail_next([fault]);
+        world.terminate("a");
+        node.del("a", &uid, "s1").await;
+        pass(10).await;
+        assert!(!is_recorded(&world));
+        assert_eq!(journal(dir.path()), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_releases_share_a_write() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.10-172.18.41.99");
+    let pods: Vec<(String, String)> = (0..30)
+        .map(|i| format!("a{i}"))
+        .map(|name| (name.clone(), world.pod(&name, &uses(&["p"]))))
+        .collect();
+    let node = Node::start(&world, dir.path()).await;
+    join_all(pods.iter().map(|(name, uid)| node.address(name, uid, "s"))).await;
+    let before = world.puts("p");
+    for (name, _) in &pods {
+        world.delete("pods", "shop", name);
+    }
+    join_all(pods.iter().map(|(name, uid)| node.del(name, uid, "s"))).await;
+    pass(5).await;
+    assert_eq!(world.records("p"), json!({}));
+    assert!(
+        world.puts("p") - before <= 3,
+        "{} writes",
+        world.puts("p") - before
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_of_an_earlier_pod_of_the_name_is_replaced() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let old = json!({"metadata": {"name": "a", "namespace": "shop", "finalizers": ["spiderpool.spidernet.io"]},
+        "status": {"current": {"uid": "old", "node": "n9", "ips": []}, "ownerControllerType": "Pod", "ownerControllerName": "a"}});
+    world.put("spiderendpoints", old);
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &uid, "s1").await;
+    pass(1).await;
+    let endpoint = world.get("spiderendpoints", "shop", "a").unwrap();
+    assert_eq!(endpoint["status"]["current"]["uid"], json!(uid));
+    assert_eq!(endpoint["metadata"]["finalizers"], Value::Null);
+    assert_eq!(
+        endpoint["metadata"]["ownerReferences"][0]["uid"],
+        json!(uid)
+    );
+}
