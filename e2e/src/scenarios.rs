@@ -2,8 +2,11 @@
 
 use crate::scenario::Scenario;
 
+pub mod auto_pool;
 pub mod bare;
+pub mod no_room;
 pub mod planted;
+pub mod rolling_update;
 pub mod walkthrough;
 
 /// Every scenario, in the order in which they run.
@@ -25,5 +28,23 @@ pub const ALL: &[Scenario] = &[
         about: "a static pool: the right Deployment runs with its addresses, the wrong one is refused with the reason",
         needs_product: true,
         run: walkthrough::run,
+    },
+    Scenario {
+        name: "auto-pool",
+        about: "an annotated Deployment gets a pool of its own, which follows kubectl scale and goes with it",
+        needs_product: true,
+        run: auto_pool::run,
+    },
+    Scenario {
+        name: "rolling-update",
+        about: "a rolling update with no address to spare ends, and the pool is as before",
+        needs_product: true,
+        run: rolling_update::run,
+    },
+    Scenario {
+        name: "no-room",
+        about: "a subnet too small: everybody concerned is told what is missing; widened, all run by themselves",
+        needs_product: true,
+        run: no_room::run,
     },
 ];

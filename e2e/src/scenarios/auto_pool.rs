@@ -1,0 +1,147 @@
+//! A pool for an annotated Deployment: made, followed up and down, gone with it.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use serde_json::json;
+
+use crate::cluster::Cluster;
+use crate::product::addresses::{Addresses, told};
+use crate::product::books::Books;
+use crate::product::objects::{Pod, Pool, Subnet};
+use crate::wait::eventually;
+use crate::workload::{
+    Deployment, SUBNET, apply_example, delete, gone, ips, ping_each_other, running, scale,
+};
+
+/// How long a pool may take to follow; most of it is that released addresses rest.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Once with the annotation on the Pod template, as in `examples/`; once put on a Deployment that
+/// exists, by `kubectl annotate`.
+pub fn run(cluster: &Cluster) -> Result<()> {
+    cluster.with_namespace("auto-pool", |namespace| {
+        let kubectl = cluster.kubectl();
+        apply_example(cluster, "subnets.yaml", namespace)?;
+
+        apply_example(cluster, "auto-pool.yaml", namespace)?;
+        follow(cluster, namespace)?;
+
+        Deployment::new("web", 2).create(kubectl, namespace)?;
+        let subnet = format!("{SUBNET}={}", json!({ "ipv4": ["net4"] }));
+        kubectl.run(&[
+            "annotate",
+            "deployment",
+            "web",
+            "--namespace",
+            namespace,
+            &subnet,
+        ])?;
+        follow(cluster, namespace)?;
+
+        delete(kubectl, &["spidersubnet", "net4", "net6"])?;
+        eventually(LIMIT, "nothing is left", || {
+            Books::read(kubectl)?.ensure_empty()
+        })
+    })
+}
+
+/// From two replicas to ten to three, with one address more each time, to none.
+fn follow(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let pods = settled(cluster, namespace, 2, 3)?;
+    the_pool_is_for_web(cluster, namespace)?;
+    ping_each_other(kubectl, &pods)?;
+
+    scale(kubectl, namespace, "web", 10)?;
+    let more = settled(cluster, namespace, 10, 11)?;
+    ping_each_other(kubectl, &more)?;
+    let (before, now) = (ips(&pods)?, ips(&more)?);
+    ensure!(
+        before.is_subset(&now),
+        "{} had {}",
+        told(&now),
+        told(&before)
+    );
+
+    scale(kubectl, namespace, "web", 3)?;
+    settled(cluster, namespace, 3, 4)?;
+
+    delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
+    gone(kubectl, namespace, "web")?;
+    eventually(LIMIT, "the pool is gone and the subnet empty", || {
+        let pools = Pool::all(kubectl)?;
+        ensure!(pools.is_empty(), "pool {} is there", pools[0].name);
+        let net4 = Subnet::named(kubectl, "net4")?;
+        ensure!(net4.ledger.is_empty(), "its ledger is {:?}", net4.ledger);
+        ensure!(
+            net4.counts.allocated == 0,
+            "it tells {} given",
+            net4.counts.allocated
+        );
+        Ok(())
+    })
+}
+
+/// Waits until `replicas` Pods run and the pool has `size` addresses, and ledger, records and
+/// counts say just that.
+fn settled(cluster: &Cluster, namespace: &str, replicas: usize, size: usize) -> Result<Vec<Pod>> {
+    let kubectl = cluster.kubectl();
+    let pods = running(kubectl, namespace, "web", replicas)?;
+    let has = ips(&pods)?;
+    let what = format!("a pool of {size} addresses for {replicas} replicas");
+    eventually(LIMIT, &what, || {
+        let pool = Pool::of_deployment(kubectl, namespace, "web")?;
+        ensure!(
+            pool.addresses.len() == size,
+            "it has {}",
+            told(&pool.addresses)
+        );
+        let recorded: Addresses = pool.records.keys().copied().collect();
+        ensure!(
+            recorded == has,
+            "the Pods have {}, recorded are {}",
+            told(&has),
+            told(&recorded)
+        );
+        let net4 = Subnet::named(kubectl, "net4")?;
+        ensure!(
+            net4.counts.allocated == size,
+            "the subnet tells {} given",
+            net4.counts.allocated
+        );
+        let ready = pool.condition("Ready")?;
+        ensure!(
+            ready.status == "True",
+            "Ready is {}: {}",
+            ready.status,
+            ready.message
+        );
+        Books::read(kubectl)?.ensure_agree()
+    })?;
+    Ok(pods)
+}
+
+/// The pool carries the Deployment's own selector, and the keys that the original knows it by.
+fn the_pool_is_for_web(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let pool = Pool::of_deployment(cluster.kubectl(), namespace, "web")?;
+    let named = pool.name.starts_with("auto4-web-eth0-");
+    ensure!(named, "the pool is called {}", pool.name);
+    let key = |key: &str| format!("ipam.spidernet.io/app-{key}");
+    let wanted = [
+        ("app".to_owned(), "web"),
+        (key("api-group"), "apps"),
+        (key("api-version"), "v1"),
+        (key("kind"), "Deployment"),
+        (key("name"), "web"),
+        (key("namespace"), namespace),
+    ];
+    for (key, value) in wanted {
+        let is = pool.affinity.get(&key).map(String::as_str);
+        ensure!(
+            is == Some(value),
+            "podAffinity {key} is {is:?}, not {value}"
+        );
+    }
+    Ok(())
+}
