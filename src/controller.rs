@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
-use ipam::name::{SubnetName, Uid};
+use ipam::name::Uid;
 use ipam::plan::{self, Plan};
 use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -87,9 +87,10 @@ struct Context {
     complaints: mpsc::Sender<(Seen, &'static str, String)>,
 }
 
-/// Runs until `shutdown`. `ready` turns true when every cache is complete.
+/// Runs for ever. `ready` turns true when every cache is complete.
 ///
-/// Errors: none; what fails is logged and tried again.
+/// Returns only if a part of it ended that never should, which the caller must not survive: the
+/// Lease would be held by a process that does nothing. Calls that fail are logged and tried again.
 pub async fn run(
     options: Options,
     clients: Clients,
@@ -114,14 +115,25 @@ pub async fn run(
     });
     let mut tasks = JoinSet::new();
     let synced = watch_all(&ctx, &mut tasks);
-    tasks.spawn(listen(ctx.clone(), heard));
-    for task in synced {
-        task.await;
+    tasks.spawn(listen(ctx.clone(), heard, leadership.clone()));
+    let work = async {
+        for cache in synced {
+            cache.await;
+        }
+        ready.send_replace(true);
+        tracing::info!("all caches are complete");
+        tokio::join!(
+            resync(ctx.clone(), leadership.clone()),
+            passes(ctx.clone(), leadership)
+        );
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        Some(ended) = tasks.join_next() => {
+            tracing::error!(panicked = ended.is_err(), "a watch ended");
+        }
     }
-    ready.send_replace(true);
-    tracing::info!("all caches are complete");
-    tasks.spawn(resync(ctx.clone(), leadership.clone()));
-    passes(ctx, leadership).await;
 }
 
 type Synced = futures::future::BoxFuture<'static, ()>;
@@ -231,45 +243,35 @@ impl Context {
         }
     }
 
-    /// Has a workload told what is wrong with its annotations.
+    /// Has a workload told why it can't be served. Until all subnets are known nothing is said:
+    /// [`resync`] says it then.
     fn complain(&self, seen: &Seen) {
-        if let Some(Err(error)) = &seen.wish {
-            self.say(seen, "InvalidAnnotation", error.to_string());
-        } else if self.writer.subnets.is_synced()
-            && let Some(subnet) = self.index.missing_subnet(seen)
+        if self.writer.subnets.is_synced()
+            && let Some((reason, note)) = self.index.complaint(seen)
         {
-            self.say(seen, "SubnetNotFound", missing_subnet(&subnet));
+            self.say(seen.clone(), reason, note);
         }
     }
 
-    fn complain_of_missing_subnets(&self) {
-        for (seen, subnet) in self.index.without_subnet() {
-            self.say(&seen, "SubnetNotFound", missing_subnet(&subnet));
-        }
-    }
-
-    fn say(&self, seen: &Seen, reason: &'static str, note: String) {
+    fn say(&self, seen: Seen, reason: &'static str, note: String) {
+        let workload = seen.id.clone();
         // A full channel drops the notice, not the workload: the next change repeats it.
-        if self
-            .complaints
-            .try_send((seen.clone(), reason, note))
-            .is_err()
-        {
-            tracing::warn!(workload = %seen.id, because = reason, "too many notices: not told");
+        if self.complaints.try_send((seen, reason, note)).is_err() {
+            tracing::warn!(%workload, because = reason, "too many notices: not told");
         }
     }
 }
 
-fn missing_subnet(subnet: &SubnetName) -> String {
-    format!(
-        "SpiderSubnet {subnet} does not exist: create it, or name another one in the annotation"
-    )
-}
-
-/// Tells workloads what is wrong with them, off the path of passes.
-async fn listen(ctx: Arc<Context>, mut heard: mpsc::Receiver<(Seen, &'static str, String)>) {
+/// Tells workloads what is wrong with them, off the path of passes, while this replica leads.
+async fn listen(
+    ctx: Arc<Context>,
+    mut heard: mpsc::Receiver<(Seen, &'static str, String)>,
+    leadership: watch::Receiver<Leadership>,
+) {
     while let Some((seen, reason, note)) = heard.recv().await {
-        ctx.reports.complain(&seen, reason, note).await;
+        if *leadership.borrow() == Leadership::Leader {
+            ctx.reports.complain(&seen, reason, note).await;
+        }
     }
 }
 
@@ -277,7 +279,9 @@ async fn listen(ctx: Arc<Context>, mut heard: mpsc::Receiver<(Seen, &'static str
 async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
     loop {
         ctx.wake(ctx.index.all());
-        ctx.complain_of_missing_subnets();
+        for (seen, reason, note) in ctx.index.complaints() {
+            ctx.say(seen, reason, note);
+        }
         tokio::select! {
             biased;
             changed = leadership.changed() => if changed.is_err() { return },
@@ -286,7 +290,14 @@ async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
     }
 }
 
-/// Hands keys to passes for as long as this replica leads.
+impl queue::Key for IpNet {
+    /// CIDRs that share an address: a pass sees what the other one carved.
+    fn excludes(&self, other: &Self) -> bool {
+        self.contains(other) || other.contains(self)
+    }
+}
+
+/// Hands keys to passes for as long as this replica leads. Ends if the election does.
 async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
     let mut running = JoinSet::new();
     loop {
@@ -300,7 +311,9 @@ async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
         tokio::select! {
             biased;
             changed = leadership.changed() => if changed.is_err() { return },
-            Some(_) = running.join_next() => {}
+            Some(ended) = running.join_next() => if let Err(error) = ended {
+                tracing::error!(%error, "a pass broke off; it is repeated");
+            },
             key = ctx.queue.next() => {
                 running.spawn(guarded_pass(ctx.clone(), key));
             }
@@ -308,19 +321,38 @@ async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
     }
 }
 
-async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
-    let again = pass(&ctx, &cidr).await;
-    ctx.queue.done(&cidr);
-    if let Some(delay) = again {
-        ctx.queue.add_at(cidr, Instant::now() + delay);
+/// Gives a key back to the queue when its pass ends, however it ends.
+struct Running {
+    ctx: Arc<Context>,
+    cidr: IpNet,
+    /// When to come again.
+    again: Option<Duration>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(delay) = self.again {
+            self.ctx.queue.add_at(self.cidr, Instant::now() + delay);
+        }
+        self.ctx.queue.done(&self.cidr);
     }
+}
+
+async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
+    // A pass that breaks off is repeated after the longest pause.
+    let mut running = Running {
+        ctx: ctx.clone(),
+        cidr,
+        again: Some(PASS_BACKOFF.1),
+    };
+    running.again = pass(&ctx, &cidr).await;
 }
 
 /// One pass over `cidr`; when to come again.
 #[tracing::instrument(name = "pass", skip_all, fields(cidr = %cidr))]
 async fn pass(ctx: &Context, cidr: &IpNet) -> Option<Duration> {
     let now = time::now();
-    let (seen, plan) = match observe(ctx, cidr, now).await {
+    let (seen, mut plan) = match observe(ctx, cidr, now).await {
         Ok(both) => both,
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "pools could not be listed; trying again");
@@ -328,6 +360,7 @@ async fn pass(ctx: &Context, cidr: &IpNet) -> Option<Duration> {
         }
     };
     ctx.index.remember_surplus(cidr, &plan.surplus, now);
+    plan.subnet.extend(report::subnet_conflict(&seen));
     let done = apply::apply(&ctx.writer, &seen, &plan).await;
     log(&done);
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow, bail};
 use ipam::annotation::SizeRule;
 use kube::Client;
 use tokio::sync::watch;
@@ -88,18 +88,26 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     );
     let (stop, stopped) = watch::channel(false);
     let leadership = elector.leadership();
-    let election = tokio::spawn(elector.run(stopped));
+    let mut election = tokio::spawn(elector.run(stopped));
     tasks.spawn(controller::run(
         options(&config, pod_name),
         clients,
         leadership,
         ready,
     ));
-    shutdown.await;
-    tracing::info!("stopping: the lease is given back");
+    let ended = tokio::select! {
+        biased;
+        () = shutdown => {
+            tracing::info!("stopping: the lease is given back");
+            Ok(())
+        }
+        _ = tasks.join_next() => Err(anyhow!("a part of the controller ended")),
+        _ = &mut election => bail!("the election ended"),
+    };
     tasks.shutdown().await;
     stop.send_replace(true);
-    election.await.context("the election ended badly")
+    election.await.context("the election ended badly")?;
+    ended
 }
 
 fn options(config: &Config, pod_name: Option<String>) -> Options {

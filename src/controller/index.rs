@@ -22,7 +22,7 @@ use kube::ResourceExt;
 use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
-use state::{PoolEntry, State, SubnetEntry, is_below_another, overlap, pod_seen, subnets_of};
+use state::{PoolEntry, State, SubnetEntry, overlap, pod_seen};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +71,10 @@ pub struct Observed {
     pub subnet: Option<Arc<SpiderSubnet>>,
     /// The pools' objects.
     pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
+    /// Younger subnets with the same CIDR: they serve nobody.
+    pub twins: Vec<Arc<SpiderSubnet>>,
+    /// Elder subnets whose CIDR overlaps this one: what they have is theirs.
+    pub elders: Vec<SubnetName>,
 }
 
 /// The index. Cheap to share; every method locks it for a short, await-free moment.
@@ -101,7 +105,7 @@ impl Index {
         self.features.serves(Family::of(cidr.addr()))
     }
 
-    /// A subnet appeared, changed or went.
+    /// A subnet appeared, changed or went. Those with an overlapping CIDR are concerned too.
     pub fn subnet(&self, name: &str, new: Option<&Arc<SpiderSubnet>>) -> Dirty {
         let mut state = self.state();
         let old = match new {
@@ -120,10 +124,11 @@ impl Index {
             }
         };
         let now = state.subnets.get(name).and_then(|e| e.cidr);
-        [old.and_then(|e| e.cidr), now]
+        let touched: Vec<IpNet> = [old.and_then(|e| e.cidr), now]
             .into_iter()
             .flatten()
-            .collect()
+            .collect();
+        state.with_overlapping(&touched)
     }
 
     /// A pool appeared, changed or went. Pools with an overlapping CIDR are concerned too.
@@ -156,10 +161,7 @@ impl Index {
             }
         }
         let touched: Vec<IpNet> = [was, now].into_iter().flatten().collect();
-        let overlapping = state
-            .cidrs()
-            .filter(|c| touched.iter().any(|t| overlap(t, c)));
-        overlapping.chain(touched.iter().copied()).collect()
+        state.with_overlapping(&touched)
     }
 
     /// A reservation appeared, changed or went. Returns what can't be read of it, too.
@@ -233,40 +235,37 @@ impl Index {
         self.state().cidrs().collect()
     }
 
-    /// Workloads that ask for a subnet that is not there, each with its name.
-    pub fn without_subnet(&self) -> Vec<(Seen, SubnetName)> {
-        let state = self.state();
-        let missing = state
-            .asking
-            .iter()
-            .filter(|(name, _)| !state.subnets.contains_key(*name));
-        missing
-            .flat_map(|(name, uids)| uids.iter().map(move |uid| (name, uid)))
-            .filter_map(|(name, uid)| Some((state.workloads.get(uid)?, name)))
-            .filter(|(seen, _)| !is_below_another(seen))
-            .map(|(seen, name)| (seen.clone(), SubnetName::from(name.as_str())))
-            .collect()
+    /// What a workload must be told before it can be served: event reason and text.
+    ///
+    /// Only true once all subnets are known.
+    pub fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
+        self.state().complaint(seen)
     }
 
-    /// The first subnet that `seen` asks for and that is not there.
-    pub fn missing_subnet(&self, seen: &Seen) -> Option<SubnetName> {
-        if is_below_another(seen) {
-            return None;
-        }
+    /// Every workload that must be told something.
+    pub fn complaints(&self) -> Vec<(Seen, &'static str, String)> {
         let state = self.state();
-        let mut names = subnets_of(seen).into_iter();
-        names
-            .find(|name| !state.subnets.contains_key(name))
-            .map(SubnetName::new)
+        let told = |seen: &Seen| {
+            state
+                .complaint(seen)
+                .map(|(reason, note)| (seen.clone(), reason, note))
+        };
+        state.workloads.values().filter_map(told).collect()
     }
 
     /// Remembers which pools of `cidr` have more than they need, and since when.
     pub fn remember_surplus(&self, cidr: &IpNet, surplus: &BTreeSet<PoolName>, now: DateTime<Utc>) {
         let mut state = self.state();
-        let here = state.pools_of.get(cidr).cloned().unwrap_or_default();
-        state
-            .surplus
-            .retain(|pool, _| surplus.contains(pool) || !here.contains(pool));
+        let State {
+            pools,
+            pools_of,
+            surplus: since,
+            ..
+        } = &mut *state;
+        let here = pools_of.get(cidr).cloned().unwrap_or_default();
+        since.retain(|pool, _| {
+            surplus.contains(pool) || (pools.contains_key(pool) && !here.contains(pool))
+        });
         for pool in surplus {
             state.surplus.entry(pool.clone()).or_insert(now);
         }
@@ -277,11 +276,11 @@ impl Index {
         let state = self.state();
         let mut seen = Observed::default();
         let family = Family::of(cidr.addr());
-        let subnet = match self.features.subnets {
-            Switch::On => state.subnets.iter().find(|(_, e)| e.cidr == Some(*cidr)),
-            Switch::Off => None,
+        let mut subnets = match self.features.subnets {
+            Switch::On => state.subnets_with(cidr).into_iter(),
+            Switch::Off => vec![].into_iter(),
         };
-        if let Some((name, entry)) = subnet {
+        if let Some((name, entry)) = subnets.next() {
             seen.subnet = Some(entry.raw.clone());
             seen.snapshot.subnet = match &entry.parsed {
                 Ok(subnet) => SubnetSeen::Readable(Box::new(subnet.clone())),
@@ -295,12 +294,13 @@ impl Index {
                 Switch::Off => vec![],
             };
         }
+        seen.twins = subnets.map(|(_, entry)| entry.raw.clone()).collect();
         for name in state.pools_of.get(cidr).into_iter().flatten() {
             if let Some(entry) = state.pools.get(name) {
-                self.add_pool(&mut seen, name, &entry.raw, &entry.parsed);
+                self.add_pool(&state, &mut seen, name, &entry.raw, &entry.parsed);
             }
         }
-        state.surroundings(cidr, &mut seen.snapshot);
+        seen.elders = state.surroundings(cidr, &mut seen.snapshot);
         seen
     }
 
@@ -310,10 +310,16 @@ impl Index {
         seen.pools.clear();
         seen.snapshot.pools.clear();
         seen.snapshot.unreadable.clear();
+        let state = self.state();
         for raw in pools {
-            if convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok() == Some(*cidr) {
-                let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw));
-                self.add_pool(&mut seen, &name, &Arc::new(raw), &parsed);
+            let Ok(other) = convert::cidr(&raw.spec.subnet, raw.spec.ip_version) else {
+                continue;
+            };
+            let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw));
+            if other == *cidr {
+                self.add_pool(&state, &mut seen, &name, &Arc::new(raw), &parsed);
+            } else if let (true, Ok(pool)) = (overlap(&other, cidr), parsed) {
+                seen.snapshot.elsewhere = seen.snapshot.elsewhere.union(&pool.claimed());
             }
         }
         seen.snapshot.live = true;
@@ -322,6 +328,7 @@ impl Index {
 
     fn add_pool(
         &self,
+        state: &State,
         seen: &mut Observed,
         name: &PoolName,
         raw: &Arc<SpiderIPPool>,
@@ -336,9 +343,10 @@ impl Index {
             }
             Ok(pool) => {
                 let mut pool = pool.clone();
-                // With auto pools switched off nobody asks for them: they are kept as they are.
-                if let (Switch::Off, Some(owner)) = (self.features.auto_pools, &mut pool.owner) {
-                    owner.reclaim = false;
+                if let Some(owner) = &mut pool.owner {
+                    // Nobody asks for the pool, but not because nobody wants it: it is kept.
+                    let off = self.features.auto_pools == Switch::Off;
+                    owner.reclaim &= !off && !state.is_undecided(&owner.uid);
                 }
                 seen.snapshot.pools.insert(name.clone(), pool);
             }

@@ -1,13 +1,20 @@
 //! What to look at next: a set of keys, each handed out to one pass at a time.
 //!
 //! Owns: coalescing, exclusion and wake-ups. Never does: drop a key. Invariants: a key added while
-//! its pass runs is handed out again afterwards; a key is never with two passes at once.
+//! its pass runs is handed out again afterwards; two keys that exclude each other, and so one key,
+//! are never with two passes at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+/// A key that may not be worked on together with certain others.
+pub trait Key: Ord + Clone {
+    /// True where passes over `self` and `other` must not run at once; always true of itself.
+    fn excludes(&self, other: &Self) -> bool;
+}
 
 /// A work queue of keys. Bounded by the number of distinct keys.
 #[derive(Debug, Default)]
@@ -33,7 +40,7 @@ impl<K> Default for State<K> {
     }
 }
 
-impl<K: Ord + Clone> Queue<K> {
+impl<K: Key> Queue<K> {
     /// Asks for a pass over `key` as soon as none runs.
     pub fn add(&self, key: K) {
         self.state().ready.insert(key);
@@ -84,7 +91,7 @@ impl<K: Ord + Clone> Queue<K> {
     }
 }
 
-impl<K: Ord + Clone> State<K> {
+impl<K: Key> State<K> {
     fn take(&mut self, now: Instant) -> Option<K> {
         let due: Vec<K> = self
             .later
@@ -99,7 +106,7 @@ impl<K: Ord + Clone> State<K> {
         let key = self
             .ready
             .iter()
-            .find(|k| !self.running.contains(*k))
+            .find(|key| !self.running.iter().any(|other| key.excludes(other)))
             .cloned()?;
         self.ready.remove(&key);
         self.running.insert(key.clone());
@@ -112,6 +119,25 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    /// Numbers exclude those of the same tens.
+    impl Key for u32 {
+        fn excludes(&self, other: &Self) -> bool {
+            self / 10 == other / 10
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_exclude_each_other_follow_each_other() {
+        let queue = Queue::default();
+        [11, 12, 21].into_iter().for_each(|key| queue.add(key));
+        assert_eq!(queue.next().await, 11);
+        assert_eq!(queue.next().await, 21);
+        let waited = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
+        assert!(waited.is_err(), "handed out beside one that excludes it");
+        queue.done(&11);
+        assert_eq!(queue.next().await, 12);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_key_added_while_it_runs_comes_again_and_never_twice_at_once() {

@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ipam::name::{PoolName, Uid, WorkloadId};
-use ipam::plan::{Plan, Reason, SubnetSeen};
+use ipam::addr::AddrCount;
+use ipam::name::{PoolName, SubnetName, Uid, WorkloadId};
+use ipam::plan::{Condition, ConditionKind, Plan, Reason, SubnetSeen};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, ResourceExt};
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
@@ -16,7 +17,7 @@ use super::apply::{Done, Writer};
 use super::edit;
 use super::index::Observed;
 use super::workload::Seen;
-use crate::api::{SpiderIPPool, convert, names};
+use crate::api::{SpiderIPPool, SpiderSubnet, convert, names};
 use crate::error::ErrorChain;
 use crate::kube_io::put::{self, Part, Reply};
 use crate::kube_io::time;
@@ -62,6 +63,10 @@ impl Reports {
     pub async fn report(&self, writer: &Writer, seen: &Observed, plan: &Plan, done: &Done) {
         pool_statuses(writer, plan, done).await;
         subnet_status(writer, seen, plan, done).await;
+        for twin in &seen.twins {
+            let conditions = twin_conditions(seen);
+            put_subnet_status(writer, twin, AddrCount::ZERO, &conditions).await;
+        }
         self.forget_healed(seen, plan);
         let notices = notices(seen, plan, done);
         for notice in notices.into_iter().take(EVENTS_PER_PASS) {
@@ -152,10 +157,19 @@ async fn subnet_status(writer: &Writer, seen: &Observed, plan: &Plan, done: &Don
     let Some(raw) = &done.subnet else { return };
     let total = match &seen.snapshot.subnet {
         SubnetSeen::Readable(subnet) => subnet.total().count(),
-        SubnetSeen::None | SubnetSeen::Unreadable { .. } => return,
+        SubnetSeen::None | SubnetSeen::Unreadable { .. } => AddrCount::ZERO,
     };
+    put_subnet_status(writer, raw, total, &plan.subnet).await;
+}
+
+async fn put_subnet_status(
+    writer: &Writer,
+    raw: &SpiderSubnet,
+    total: AddrCount,
+    conditions: &[Condition],
+) {
     let now = time::to_wire(time::now());
-    let Some(mut subnet) = edit::subnet_status(raw, total, &plan.subnet, &now) else {
+    let Some(mut subnet) = edit::subnet_status(raw, total, conditions, &now) else {
         return;
     };
     match put::replace(&writer.client, Part::Status, &mut subnet, Reply::Full).await {
@@ -164,6 +178,56 @@ async fn subnet_status(writer: &Writer, seen: &Observed, plan: &Plan, done: &Don
             tracing::debug!(subnet = %raw.name_any(), error = %ErrorChain(&error), "status not written");
         }
     }
+}
+
+/// Whether the subnet of the pass overlaps an elder one.
+pub fn subnet_conflict(seen: &Observed) -> Option<Condition> {
+    seen.subnet.as_ref()?;
+    let elders: Vec<&str> = seen.elders.iter().map(SubnetName::as_str).collect();
+    Some(if elders.is_empty() {
+        Condition {
+            kind: ConditionKind::Conflicting,
+            holds: false,
+            reason: "NoOverlap",
+            message: "no elder subnet has these addresses".to_owned(),
+        }
+    } else {
+        let message = format!(
+            "spec.subnet overlaps that of the elder SpiderSubnet {}: no address of theirs is given \
+             out here; give this subnet a CIDR of its own",
+            elders.join(", ")
+        );
+        Condition {
+            kind: ConditionKind::Conflicting,
+            holds: true,
+            reason: "Overlap",
+            message,
+        }
+    })
+}
+
+/// What a subnet is told whose CIDR another one has.
+fn twin_conditions(seen: &Observed) -> Vec<Condition> {
+    let elder = seen
+        .subnet
+        .as_ref()
+        .map(|s| s.name_any())
+        .unwrap_or_default();
+    let message = format!(
+        "SpiderSubnet {elder} is older and has the same CIDR: this one serves nobody; delete it, and \
+         add its addresses to spec.ips of {elder}"
+    );
+    [
+        (ConditionKind::Ready, false),
+        (ConditionKind::Conflicting, true),
+    ]
+    .map(|(kind, holds)| Condition {
+        kind,
+        holds,
+        reason: "SameCidr",
+        message: message.clone(),
+    })
+    .into()
 }
 
 fn notices(seen: &Observed, plan: &Plan, done: &Done) -> Vec<Notice> {

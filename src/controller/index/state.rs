@@ -8,13 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use ipam::addr::{AddrSet, Family};
+use ipam::addr::{AddrSet, Family, Range};
 use ipam::demand::PodCount;
-use ipam::name::{PoolName, Uid};
+use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Snapshot};
 use ipam::pool::Pool;
 use ipam::select::PoolFault;
-use ipam::subnet::Subnet;
+use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Resource, ResourceExt};
@@ -68,6 +68,54 @@ impl State {
                 .filter(|(_, p)| !p.is_empty())
                 .map(|(c, _)| *c),
         )
+    }
+
+    /// The CIDRs known that share an address with one of `touched`, and `touched` themselves.
+    pub(super) fn with_overlapping(&self, touched: &[IpNet]) -> Dirty {
+        let near = self
+            .cidrs()
+            .filter(|c| touched.iter().any(|t| overlap(t, c)));
+        near.chain(touched.iter().copied()).collect()
+    }
+
+    /// The subnets with just this CIDR, the one that counts first: the elder of namesakes.
+    pub(super) fn subnets_with(&self, cidr: &IpNet) -> Vec<(&String, &SubnetEntry)> {
+        let mut all: Vec<_> = self
+            .subnets
+            .iter()
+            .filter(|(_, entry)| entry.cidr == Some(*cidr))
+            .collect();
+        all.sort_by_key(|(name, entry)| rank(name, entry));
+        all
+    }
+
+    /// What the pools and subnets with another, overlapping CIDR have: all of an elder subnet, what
+    /// a younger one has handed out. Returns the names of the elders, too.
+    fn rivals(&self, cidr: &IpNet) -> (AddrSet, Vec<SubnetName>) {
+        let own = self
+            .subnets_with(cidr)
+            .first()
+            .map(|(name, entry)| rank(name, entry));
+        let (mut has, mut elders) = (AddrSet::new(), vec![]);
+        for (name, entry) in &self.subnets {
+            let Some(other) = entry.cidr.filter(|c| c != cidr && overlap(c, cidr)) else {
+                continue;
+            };
+            let is_elder = own.as_ref().is_some_and(|own| rank(name, entry) < *own);
+            if is_elder {
+                elders.push(SubnetName::from(name.as_str()));
+            }
+            has = has.union(&match &entry.parsed {
+                Ok(subnet) if is_elder => subnet.total(),
+                Ok(subnet) => subnet
+                    .ledger
+                    .as_ref()
+                    .map(SubnetLedger::taken)
+                    .unwrap_or_default(),
+                Err(_) => Range::of_net(&other).into(),
+            });
+        }
+        (has, elders)
     }
 
     pub(super) fn link(&mut self, uid: &Uid, seen: &Seen) {
@@ -173,7 +221,8 @@ impl State {
             .collect()
     }
 
-    pub(super) fn surroundings(&self, cidr: &IpNet, snapshot: &mut Snapshot) {
+    /// What is around the CIDR; returns the elder subnets that it overlaps.
+    pub(super) fn surroundings(&self, cidr: &IpNet, snapshot: &mut Snapshot) -> Vec<SubnetName> {
         snapshot.reserved = self
             .reserved
             .values()
@@ -184,20 +233,60 @@ impl State {
             .range(cidr.network()..=cidr.broadcast())
             .map(|(a, _)| *a)
             .collect();
-        for (other, names) in &self.pools_of {
-            if other == cidr {
-                continue;
-            }
+        let (mut elsewhere, elders) = self.rivals(cidr);
+        for (other, names) in self.pools_of.iter().filter(|(other, _)| *other != cidr) {
             snapshot.names_elsewhere.extend(names.iter().cloned());
             if overlap(other, cidr) {
                 let pools = names
                     .iter()
                     .filter_map(|n| self.pools.get(n)?.parsed.as_ref().ok());
                 let claimed: AddrSet = pools.flat_map(|p| p.claimed().ranges().to_vec()).collect();
-                snapshot.elsewhere = snapshot.elsewhere.union(&claimed);
+                elsewhere = elsewhere.union(&claimed);
             }
         }
+        snapshot.elsewhere = elsewhere;
+        elders
     }
+
+    /// See [`super::Index::complaint`].
+    pub(super) fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
+        if is_below_another(seen) {
+            return None;
+        }
+        if let Some(Err(error)) = &seen.wish {
+            return Some(("InvalidAnnotation", error.to_string()));
+        }
+        subnets_of(seen).into_iter().find_map(|name| {
+            let Some(entry) = self.subnets.get(&name) else {
+                let note = format!(
+                    "SpiderSubnet {name} does not exist: create it, or name another one in the annotation"
+                );
+                return Some(("SubnetNotFound", note));
+            };
+            let (first, _) = *self.subnets_with(&entry.cidr?).first()?;
+            (*first != name).then(|| {
+                let note = format!(
+                    "SpiderSubnet {name} serves nobody: the elder SpiderSubnet {first} has the same \
+                     CIDR; name that one in the annotation"
+                );
+                ("SubnetConflicting", note)
+            })
+        })
+    }
+
+    /// True for a workload that lives and whose annotations can't be read: nobody knows what it
+    /// wants, so its pool stays as it is.
+    pub(super) fn is_undecided(&self, uid: &Uid) -> bool {
+        self.workloads
+            .get(uid)
+            .is_some_and(|seen| matches!(seen.wish, Some(Err(_))))
+    }
+}
+
+/// Elder first; among subnets of one second, by name.
+fn rank(name: &str, entry: &SubnetEntry) -> (Option<DateTime<Utc>>, String) {
+    let created = entry.raw.meta().creation_timestamp.as_ref();
+    (created.map(crate::api::time::from_wire), name.to_owned())
 }
 
 pub(super) fn remove<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<Uid>>, key: &K, uid: &Uid) {

@@ -123,14 +123,99 @@ fn a_subnet_that_is_not_there_is_named_until_it_is() {
     let index = Index::new(features());
     index.workload(&Uid::from("d"), Some(web(2)));
     index.workload(&Uid::from("r"), Some(web_set()));
-    assert_eq!(
-        index.missing_subnet(&web(2)),
-        Some(SubnetName::from("net4"))
-    );
-    assert_eq!(index.without_subnet().len(), 1);
+    let complaints = index.complaints();
+    assert_eq!(complaints.len(), 1);
+    assert_eq!(complaints[0].1, "SubnetNotFound");
+    assert!(complaints[0].2.contains("net4"));
     index.subnet("net4", Some(&net4()));
-    assert!(index.without_subnet().is_empty());
+    assert!(index.complaints().is_empty());
     assert_eq!(index.observe(&cidr()).snapshot.demands.len(), 1);
+}
+
+fn subnet(name: &str, cidr: &str, ips: &str, created: &str) -> Arc<SpiderSubnet> {
+    Arc::new(read(json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+        "metadata": {"name": name, "uid": name, "resourceVersion": "1", "creationTimestamp": created},
+        "spec": {"subnet": cidr, "ips": [ips]}
+    })))
+}
+
+#[test]
+fn of_two_subnets_with_one_cidr_the_elder_serves_and_the_other_is_told() {
+    let index = Index::new(features());
+    let ips = "10.6.0.10-10.6.0.19";
+    index.subnet(
+        "net4",
+        Some(&subnet("net4", "10.6.0.0/24", ips, "2026-01-02T00:00:00Z")),
+    );
+    index.subnet(
+        "a",
+        Some(&subnet("a", "10.6.0.0/24", ips, "2026-01-03T00:00:00Z")),
+    );
+    let seen = index.observe(&cidr());
+    assert_eq!(seen.subnet.unwrap().name_any(), "net4");
+    assert_eq!(seen.twins[0].name_any(), "a");
+    index.subnet(
+        "0",
+        Some(&subnet("0", "10.6.0.0/24", ips, "2026-01-01T00:00:00Z")),
+    );
+    index.workload(&Uid::from("d"), Some(web(2)));
+    assert_eq!(index.complaint(&web(2)).unwrap().0, "SubnetConflicting");
+}
+
+#[test]
+fn of_two_subnets_that_overlap_the_elder_has_its_addresses_for_itself() {
+    let index = Index::new(features());
+    let wide = subnet(
+        "wide",
+        "10.6.0.0/16",
+        "10.6.0.10-10.6.0.30",
+        "2026-01-01T00:00:00Z",
+    );
+    let narrow = subnet(
+        "narrow",
+        "10.6.0.0/24",
+        "10.6.0.20-10.6.0.40",
+        "2026-01-02T00:00:00Z",
+    );
+    index.subnet("wide", Some(&wide));
+    let both = [cidr(), "10.6.0.0/16".parse().unwrap()].into();
+    assert_eq!(index.subnet("narrow", Some(&narrow)), both);
+    let younger = index.observe(&cidr());
+    assert_eq!(younger.elders, [SubnetName::from("wide")]);
+    assert_eq!(
+        younger.snapshot.elsewhere.to_string(),
+        "[10.6.0.10-10.6.0.30]"
+    );
+    let elder = index.observe(&"10.6.0.0/16".parse().unwrap());
+    assert!(elder.elders.is_empty() && elder.snapshot.elsewhere.is_empty());
+}
+
+#[test]
+fn an_annotation_that_cannot_be_read_leaves_the_pool_as_it_is() {
+    let index = with_web();
+    let pool: SpiderIPPool = read(json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+        "metadata": {"name": "p", "uid": "u", "labels": {
+            "ipam.spidernet.io/owner-application-name": "web",
+            "ipam.spidernet.io/owner-application-uid": "d",
+            "ipam.spidernet.io/ippool-reclaim": "true"}},
+        "spec": {"subnet": "10.6.0.0/24"}
+    }));
+    index.pool("p", Some(&Arc::new(pool)));
+    let goes = |index: &Index| {
+        index.observe(&cidr()).snapshot.pools[&"p".into()]
+            .owner
+            .as_ref()
+            .unwrap()
+            .reclaim
+    };
+    assert!(goes(&index));
+    let mut broken = web(2);
+    broken.wish = Some(Err(ipam::annotation::AnnotationError::NegativeNumber));
+    assert_eq!(index.complaint(&broken).unwrap().0, "InvalidAnnotation");
+    index.workload(&Uid::from("d"), Some(broken));
+    assert!(!goes(&index));
 }
 
 #[test]
