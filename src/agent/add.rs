@@ -21,18 +21,20 @@ use ipam::ledger::Claim;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::select::{self, NoAddress, NoPool, PodFacts};
 use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
-use super::candidates::{self, Asked, Asker, FIRST_AGE, Found, NotFound};
+use super::candidates::{self, Asked, Asker, FIRST_AGE, Found};
 use super::commit::CommitError;
-use super::error::{AddError, StandardError};
+use super::error::{AddError, Failure, StandardError};
 use super::memo::Age;
 use super::memory::Granted;
 use super::pods;
 use super::reads::{Reading, not_found};
 use super::turn::Attachment;
 use super::wait::Wait;
+use crate::api::names::annotation::ROUTES;
 
 /// Longest time from the call's turn to its answer.
 pub(super) const ADD_MAX: Duration = Duration::from_secs(10);
@@ -44,21 +46,6 @@ struct Call<'a> {
     asker: Asker,
     of: Attachment,
     deadline: Instant,
-}
-
-/// Why a try gave nothing, and what may change that; static refusals have nothing to wait for.
-struct Failure {
-    error: StandardError,
-    waits: Vec<Wait>,
-}
-
-impl From<NotFound> for Failure {
-    fn from(not_found: NotFound) -> Self {
-        Self {
-            error: not_found.error,
-            waits: not_found.wait.into_iter().collect(),
-        }
-    }
 }
 
 /// Pools to try for one family, in order.
@@ -95,6 +82,12 @@ impl Agent {
             deadline: Instant::now() + ADD_MAX,
         };
         let granted = call.allocate().await?;
+        if call.asker.pod.annotations().contains_key(ROUTES) {
+            tracing::warn!(
+                annotation = ROUTES,
+                "routes of the annotation are not supported yet"
+            );
+        }
         self.memory.settle(&call.of);
         self.releases.supersede(&call.of).await;
         tracing::info!(addresses = %texts(&granted), "addresses given");
@@ -242,7 +235,7 @@ impl Call<'_> {
             }
         }
         if found.is_empty() {
-            return Err(NotFound::from(StandardError::NoRule).into());
+            return Err(StandardError::NoRule.into());
         }
         let facts = candidates::facts(settings, reads, &self.asker, &found).await;
         let mut plans = Vec::new();
@@ -299,7 +292,7 @@ impl Call<'_> {
                 }
                 Err(CommitError::Gone(_)) => waits.push(Wait::Moment),
                 Err(error @ CommitError::Write { .. }) => {
-                    return Err(NotFound::from(StandardError::from(error)).into());
+                    return Err(error.into());
                 }
             }
         }

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Settings;
-use super::error::{LabelMap, StandardError, SubnetError};
+use super::error::{Failure, LabelMap, StandardError, SubnetError};
 use super::memo::Age;
 use super::pods;
 use super::reads::{POOL_AGE, Reading, Reads, not_found};
@@ -73,19 +73,6 @@ impl Found {
     }
 }
 
-/// Why there are no pools to look at, and what may change that.
-#[derive(Debug)]
-pub(super) struct NotFound {
-    pub(super) error: StandardError,
-    pub(super) wait: Option<Wait>,
-}
-
-impl From<StandardError> for NotFound {
-    fn from(error: StandardError) -> Self {
-        Self { error, wait: None }
-    }
-}
-
 /// The pools that `asker` asks for, a family each; never empty.
 ///
 /// Errors: [`StandardError`]: the source that speaks cannot be read, or names nothing.
@@ -95,6 +82,9 @@ pub(super) async fn asked(
     asker: &Asker,
     args: &IpamAddArgs,
 ) -> Result<Vec<Asked>, StandardError> {
+    if args.match_master_subnet {
+        return Err(StandardError::MasterSubnet);
+    }
     if settings.subnets
         && let Some((key, items)) = subnets(settings, reads, asker).await?
     {
@@ -257,7 +247,7 @@ async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, St
 /// The pools that are asked for, as they are; none only for [`Pools::Default`].
 ///
 /// Errors: a named pool is missing, the workload has none yet, or the API server gives no answer.
-pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found, NotFound> {
+pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found, Failure> {
     let (order, readings) = match &asked.pools {
         Pools::Named(names) => {
             let each = names.iter().map(|name| by_name(reads, name, age));
@@ -297,17 +287,17 @@ async fn auto_pools(
     reads: &Reads,
     labels: &LabelMap,
     age: Age,
-) -> Result<Vec<Arc<Reading>>, NotFound> {
+) -> Result<Vec<Arc<Reading>>, Failure> {
     let selector = labels.selector();
     let listing = reads.pools(&selector, age).await;
     let listing = listing.map_err(|e| StandardError::from(SubnetError::Read(e.said())))?;
     if listing.pools.is_empty() {
-        return Err(NotFound {
+        return Err(Failure {
             error: SubnetError::NoPool(labels.clone()).into(),
-            wait: Some(Wait::Pools {
+            waits: vec![Wait::Pools {
                 selector,
                 version: listing.version.clone(),
-            }),
+            }],
         });
     }
     let mut pools = listing.pools.clone();

@@ -50,6 +50,8 @@ enum EndpointError {
 #[derive(Debug, Clone)]
 struct Wanted {
     uid: Uid,
+    /// Uid of the Pod's object, which a static Pod's own differs from.
+    owner: String,
     node: String,
     workload: WorkloadId,
     nics: BTreeMap<Nic, EndpointNic>,
@@ -73,6 +75,7 @@ impl Endpoints {
         let uid = pods::uid(&asker.pod);
         let fresh = || Wanted {
             uid: uid.clone(),
+            owner: asker.pod.uid().unwrap_or_default(),
             node: node.to_owned(),
             workload: asker.workload.clone(),
             nics: BTreeMap::new(),
@@ -193,7 +196,7 @@ fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),
         name: name.to_owned(),
-        uid: wanted.uid.as_str().to_owned(),
+        uid: wanted.owner.clone(),
         ..OwnerReference::default()
     });
     endpoint

@@ -11,6 +11,7 @@ use ipam::name::{Nic, PodName, PoolName, Uid};
 use ipam::select::{NoAddress, NoPool, aggregate};
 
 use super::commit::CommitError;
+use super::wait::Wait;
 
 /// Why an ADD fails.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +74,11 @@ pub(super) enum StandardError {
         annotation::IPPOOL
     )]
     PoolsByInterface,
+    /// The CNI configuration asks for a filter that is not there.
+    #[error(
+        "wrong input, match_master_subnet of the CNI configuration is not supported yet: remove it"
+    )]
+    MasterSubnet,
     /// A name is a pattern.
     #[error(
         "wrong input, IPPool name '{0}' is a pattern, which is not supported yet: name each IPPool"
@@ -125,6 +131,22 @@ pub(super) enum StandardError {
     /// Both families failed.
     #[error("{}", aggregate(.0))]
     Both(Vec<StandardError>),
+}
+
+/// Why a try gave nothing, and what may change that; a refusal that stands has nothing to wait for.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: StandardError,
+    pub(super) waits: Vec<Wait>,
+}
+
+impl<E: Into<StandardError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            waits: Vec::new(),
+        }
+    }
 }
 
 /// Why an auto pool cannot be used.

@@ -6,6 +6,7 @@
 //! while a cached life is not.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipam::name::{PodName, Uid, WorkloadId};
@@ -25,6 +26,8 @@ pub(super) struct NodePods {
     cache: Cache<Pod>,
     /// Pods of the first list that are still there: an earlier agent may have served them.
     elders: Arc<Mutex<BTreeSet<Uid>>>,
+    /// True once `elders` are known.
+    listed: Arc<AtomicBool>,
 }
 
 /// A Pod may have let go of its addresses.
@@ -54,7 +57,13 @@ impl NodePods {
                 let _ = ended.send(PodEnded(uid(pod)));
             }
         });
-        (Self { cache, elders }, queue)
+        let listed = Arc::default();
+        let pods = Self {
+            cache,
+            elders,
+            listed,
+        };
+        (pods, queue)
     }
 
     /// Watches for ever; drop the future to stop.
@@ -66,8 +75,10 @@ impl NodePods {
     /// Waits for the first list.
     pub(super) async fn synced(&self) {
         self.cache.synced().await;
-        let listed = self.cache.list();
-        locked(&self.elders).extend(listed.iter().map(|pod| uid(pod)));
+        if !self.listed.swap(true, Ordering::AcqRel) {
+            let first = self.cache.list();
+            locked(&self.elders).extend(first.iter().map(|pod| uid(pod)));
+        }
     }
 
     /// The Pod as last seen.
@@ -92,9 +103,14 @@ impl NodePods {
     }
 }
 
-/// The Pod's uid.
+/// On the API server's copy of a static Pod: the uid by which its node, and so the runtime, knows it.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The Pod's uid, as its sandbox carries it. That of a static Pod is its node's, not its copy's:
+/// the copy may be deleted and made again while the Pod runs.
 pub(super) fn uid(pod: &Pod) -> Uid {
-    Uid::new(pod.uid().unwrap_or_default())
+    let of_node = pod.annotations().get(MIRROR).cloned();
+    Uid::new(of_node.or(pod.uid()).unwrap_or_default())
 }
 
 /// `namespace/name`.
@@ -188,7 +204,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn pod(spec: serde_json::Value, status: serde_json::Value) -> Pod {
+    fn pod(spec: &serde_json::Value, status: &serde_json::Value) -> Pod {
         let meta = json!({"name": "web-0", "namespace": "shop", "uid": "u"});
         serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()
     }
@@ -208,14 +224,23 @@ mod tests {
         ];
         for (phase, policy, reason, alive) in table {
             let spec = json!({"containers": [], "restartPolicy": policy});
-            let pod = pod(spec, json!({"phase": phase, "reason": reason}));
+            let pod = pod(&spec, &json!({"phase": phase, "reason": reason}));
             assert_eq!(is_alive(&pod), alive, "{phase} {policy} {reason}");
         }
     }
 
     #[test]
+    fn a_static_pod_is_known_by_the_uid_of_its_node() {
+        let mut pod = pod(&json!({"containers": []}), &json!({}));
+        assert_eq!(uid(&pod), Uid::from("u"));
+        let hash = "0a1b2c3d".to_owned();
+        pod.annotations_mut().insert(MIRROR.to_owned(), hash);
+        assert_eq!(uid(&pod), Uid::from("0a1b2c3d"));
+    }
+
+    #[test]
     fn a_pod_being_deleted_is_not_alive() {
-        let mut pod = pod(json!({"containers": []}), json!({}));
+        let mut pod = pod(&json!({"containers": []}), &json!({}));
         assert!(is_alive(&pod));
         pod.metadata.deletion_timestamp =
             serde_json::from_value(json!("2026-11-22T17:41:24Z")).unwrap();

@@ -144,10 +144,18 @@ impl Releases {
     /// Errors: it could not be kept; the DEL has to be repeated.
     pub(super) async fn acknowledge(
         &self,
-        of: &Attachment,
-        pod: &PodName,
+        of: Attachment,
+        pod: PodName,
         sandbox: Sandbox,
     ) -> io::Result<()> {
+        // On its own, so that a caller who hangs up leaves nothing half done.
+        let this = self.clone();
+        let kept = tokio::spawn(async move { this.keep(&of, &pod, sandbox).await });
+        kept.await
+            .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+    }
+
+    async fn keep(&self, of: &Attachment, pod: &PodName, sandbox: Sandbox) -> io::Result<()> {
         let _turn = self.shared.turns.wait(of).await;
         let trace = self.shared.memory.trace(of);
         if trace.whole && trace.pools.is_empty() {

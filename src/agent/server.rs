@@ -208,7 +208,7 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
         nic: Nic::from(args.if_name.as_str()),
     };
     let sandbox = Sandbox::from(args.container_id.as_str());
-    match agent.releases.acknowledge(&of, &pod, sandbox).await {
+    match agent.releases.acknowledge(of, pod.clone(), sandbox).await {
         Ok(()) => empty(StatusCode::OK),
         Err(error) => {
             tracing::error!(%error, "DEL could not be kept");

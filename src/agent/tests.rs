@@ -24,6 +24,7 @@ mod adds;
 mod fake;
 mod http_api;
 mod releases;
+mod socket;
 
 /// An agent on node `n1`, without the socket: its router is called directly.
 struct Node {
@@ -39,23 +40,14 @@ impl Node {
     }
 
     async fn start_with(world: &World, dir: &Path, set: impl FnOnce(&mut Settings)) -> Self {
-        let socket: PathBuf = dir.join("agent.sock");
-        let mut settings = Settings {
-            node: "n1".to_owned(),
-            instance: "agent-1".to_owned(),
-            socket: socket.clone(),
-            ipv4: true,
-            ipv6: true,
-            subnets: true,
-            auto_pools: true,
-        };
+        let mut settings = settings(dir);
         set(&mut settings);
         let alive = Arc::new(AtomicBool::new(true));
         let clients = Clients {
             read: world.client(&alive),
             write: world.client(&alive),
         };
-        let journal = Journal::beside(&socket).unwrap();
+        let journal = Journal::beside(&settings.socket).unwrap();
         let (agent, ended) = Agent::new(settings, &clients, journal);
         let mut background = JoinSet::new();
         background.spawn(Arc::clone(&agent).background(clients, ended));
@@ -124,6 +116,18 @@ impl Node {
     }
 }
 
+fn settings(dir: &Path) -> Settings {
+    Settings {
+        node: "n1".to_owned(),
+        instance: "agent-1".to_owned(),
+        socket: dir.join("agent.sock"),
+        ipv4: true,
+        ipv6: true,
+        subnets: true,
+        auto_pools: true,
+    }
+}
+
 fn args(pod: &str, uid: &str, nic: &str, sandbox: &str) -> Value {
     json!({"containerID": sandbox, "ifName": nic, "netNamespace": "/var/run/netns/x",
         "podName": pod, "podNamespace": "shop", "podUID": uid,
@@ -161,8 +165,7 @@ impl World {
         let meta = json!({"name": name, "namespace": "shop", "labels": {"app": name},
             "annotations": annotations, "ownerReferences": owners});
         let spec = json!({"nodeName": "n1", "containers": []});
-        let uid = self.put("pods", json!({"metadata": meta, "spec": spec}));
-        uid
+        self.put("pods", json!({"metadata": meta, "spec": spec}))
     }
 
     /// A pool of `172.18.41.0/24`, admitted.

@@ -43,7 +43,7 @@ async fn an_agent_that_was_restarted_gives_the_same_address_even_from_a_pool_swi
     let first = node.address("a", &uid, "s1").await;
     node.kill();
     world.edit("spiderippools", "", "p", |pool| {
-        pool["spec"]["disable"] = json!(true)
+        pool["spec"]["disable"] = json!(true);
     });
     let node = Node::start(&world, dir.path()).await;
     assert_eq!(node.address("a", &uid, "s2").await, first);
@@ -60,7 +60,7 @@ async fn after_a_restart_the_endpoint_leads_to_a_pool_that_is_no_longer_asked_fo
     pass(1).await;
     node.kill();
     world.edit("pods", "shop", "a", |pod| {
-        pod["metadata"]["annotations"] = uses(&["q"])
+        pod["metadata"]["annotations"] = uses(&["q"]);
     });
     let node = Node::start(&world, dir.path()).await;
     assert_eq!(node.address("a", &uid, "s2").await, first);
@@ -146,7 +146,7 @@ async fn a_pool_whose_records_cannot_be_read_is_named_and_never_written() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40-172.18.41.43");
     world.edit("spiderippools", "", "p", |pool| {
-        pool["status"] = json!({"allocatedIPs": "{"})
+        pool["status"] = json!({"allocatedIPs": "{"});
     });
     let uid = world.pod("a", &uses(&["p"]));
     let node = Node::start(&world, dir.path()).await;
@@ -234,14 +234,14 @@ async fn a_wait_ends_when_the_controller_admits_the_pool() {
     world.pool("p", "172.18.41.40");
     let admitted = world.get("spiderippools", "", "p").unwrap()["metadata"]["annotations"].clone();
     world.edit("spiderippools", "", "p", |pool| {
-        pool["metadata"]["annotations"] = json!({})
+        pool["metadata"]["annotations"] = json!({});
     });
     let uid = world.pod("a", &uses(&["p"]));
     let node = Node::start(&world, dir.path()).await;
     let admit = async {
         pass(1).await;
         world.edit("spiderippools", "", "p", |pool| {
-            pool["metadata"]["annotations"] = admitted
+            pool["metadata"]["annotations"] = admitted;
         });
     };
     let (given, ()) = tokio::join!(node.address("a", &uid, "s1"), admit);
@@ -347,7 +347,7 @@ async fn namespace_then_cni_configuration_then_default_pools_serve_who_names_non
         world.pool(name, ip);
     }
     world.edit("spiderippools", "", "any", |pool| {
-        pool["spec"]["default"] = json!(true)
+        pool["spec"]["default"] = json!(true);
     });
     world.edit("namespaces", "", "shop", |ns| {
         ns["metadata"]["annotations"] =
@@ -357,7 +357,7 @@ async fn namespace_then_cni_configuration_then_default_pools_serve_who_names_non
     let uid = world.pod("a", &json!({}));
     assert_eq!(node.address("a", &uid, "s").await, "172.18.41.10/24");
     world.edit("namespaces", "", "shop", |ns| {
-        ns["metadata"]["annotations"] = json!({})
+        ns["metadata"]["annotations"] = json!({});
     });
     pass(5).await;
     let uid = world.pod("b", &json!({}));
@@ -434,7 +434,7 @@ async fn switches_decide_what_subnet_annotations_mean() {
     let world = World::with_shop();
     world.pool("any", "172.18.41.30");
     world.edit("spiderippools", "", "any", |pool| {
-        pool["spec"]["default"] = json!(true)
+        pool["spec"]["default"] = json!(true);
     });
     let owner = web(&world, &json!({}));
     let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});

@@ -56,6 +56,17 @@ async fn a_living_pod_keeps_its_address_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_lived_at_its_del_is_freed_when_it_begins_to_go() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.del("a", &uid, "s1").await;
+    pass(10).await;
+    world.terminate("a");
+    pass(1).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_del_of_an_older_sandbox_frees_nothing() {
     let (world, dir) = (World::with_shop(), temp());
     let (node, uid) = served(&world, dir.path()).await;
@@ -170,7 +181,7 @@ async fn a_release_whose_answer_is_lost_or_that_conflicts_happens_once() {
         Fault::LoseAnswer,
         Fault::LoseRequest,
         Fault::WriteFirst(Box::new(|pool| {
-            pool["metadata"]["labels"] = json!({"x": "y"})
+            pool["metadata"]["labels"] = json!({"x": "y"});
         })),
     ] {
         let (world, dir) = (World::with_shop(), temp());
