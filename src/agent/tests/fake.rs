@@ -197,71 +197,74 @@ impl World {
         Ok(match (&head.method, call.named) {
             (&Method::GET, true) => found(state.objects.get(&call.key), &call.key),
             (&Method::GET, false) => list(&state, &call, &query, *self.version.borrow()),
-            (&Method::POST, _) => {
-                let mut object = input();
-                let name = object["metadata"]["name"]
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned();
-                let key = (call.key.0, call.key.1, name);
-                if state.objects.contains_key(&key) {
-                    return Ok(refused(409, "AlreadyExists", "it exists"));
-                }
-                state.uids += 1;
-                object["metadata"]["uid"] = json!(format!("uid-{}", state.uids));
-                self.store(&mut state, &key, object);
-                found(state.objects.get(&key), &key)
-            }
+            (&Method::POST, _) => self.create(&mut state, call, input()),
             (&Method::PUT, _) => {
-                let fault = (call.status).then(|| state.faults.pop_front()).flatten();
-                let lost = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-                match fault {
-                    Some(Fault::LoseRequest) => return lost(),
-                    Some(Fault::WriteFirst(edit)) => {
-                        let mut object = state.objects[&call.key].clone();
-                        edit(&mut object);
-                        self.store(&mut state, &call.key, object);
-                    }
-                    Some(Fault::LoseAnswer) => {
-                        self.replace(&mut state, &call, input());
-                        return lost();
-                    }
-                    None => {}
-                }
                 let accept = head.headers.get(http::header::ACCEPT);
                 let bare = accept.is_some_and(|a| {
                     String::from_utf8_lossy(a.as_bytes()).contains("PartialObjectMetadata")
                 });
-                match self.replace(&mut state, &call, input()) {
-                    Some(refusal) => refusal,
-                    None if bare => {
-                        let meta = &state.objects[&call.key]["metadata"];
-                        ok(
-                            &json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta}),
-                        )
-                    }
-                    None => found(state.objects.get(&call.key), &call.key),
-                }
+                self.put_call(&mut state, &call, input(), bare)?
             }
-            (&Method::DELETE, _) => {
-                let wanted = input()["preconditions"]["uid"].clone();
-                let there = state
-                    .objects
-                    .get(&call.key)
-                    .map(|o| o["metadata"]["uid"].clone());
-                match there {
-                    None => found(None, &call.key),
-                    Some(uid) if !wanted.is_null() && uid != wanted => {
-                        refused(409, "Conflict", "another uid")
-                    }
-                    Some(_) => {
-                        self.drop_object(&mut state, &call.key);
-                        ok(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
-                    }
-                }
-            }
+            (&Method::DELETE, _) => self.delete_call(&mut state, &call, &input()),
             _ => ok(&input()),
         })
+    }
+
+    fn create(&self, state: &mut State, call: Call, mut object: Value) -> Response<Body> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let key = (call.key.0, call.key.1, name.to_owned());
+        if state.objects.contains_key(&key) {
+            return refused(409, "AlreadyExists", "it exists");
+        }
+        state.uids += 1;
+        object["metadata"]["uid"] = json!(format!("uid-{}", state.uids));
+        self.store(state, &key, object);
+        found(state.objects.get(&key), &key)
+    }
+
+    fn put_call(
+        &self,
+        state: &mut State,
+        call: &Call,
+        input: Value,
+        bare: bool,
+    ) -> std::io::Result<Response<Body>> {
+        let fault = (call.status).then(|| state.faults.pop_front()).flatten();
+        let lost = std::io::Error::from(std::io::ErrorKind::ConnectionReset);
+        match fault {
+            Some(Fault::LoseRequest) => return Err(lost),
+            Some(Fault::WriteFirst(edit)) => {
+                let mut object = state.objects[&call.key].clone();
+                edit(&mut object);
+                self.store(state, &call.key, object);
+            }
+            Some(Fault::LoseAnswer) => {
+                self.replace(state, call, input);
+                return Err(lost);
+            }
+            None => {}
+        }
+        if let Some(refusal) = self.replace(state, call, input) {
+            return Ok(refusal);
+        }
+        let object = &state.objects[&call.key];
+        Ok(ok(&if bare {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
+        } else {
+            object.clone()
+        }))
+    }
+
+    fn delete_call(&self, state: &mut State, call: &Call, options: &Value) -> Response<Body> {
+        let wanted = &options["preconditions"]["uid"];
+        let Some(object) = state.objects.get(&call.key) else {
+            return found(None, &call.key);
+        };
+        if !wanted.is_null() && object["metadata"]["uid"] != *wanted {
+            return refused(409, "Conflict", "another uid");
+        }
+        self.drop_object(state, &call.key);
+        ok(&json!({"kind": "Status", "apiVersion": "v1", "status": "Success"}))
     }
 
     fn replace(&self, state: &mut State, call: &Call, input: Value) -> Option<Response<Body>> {
