@@ -100,6 +100,7 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
         writer,
         seen,
         written: BTreeSet::new(),
+        ledger_written: false,
         refused: BTreeSet::new(),
         done: Done {
             subnet: seen.subnet.clone(),
@@ -157,6 +158,8 @@ struct Pass<'a> {
     seen: &'a Observed,
     /// Pools whose write of the first stage was accepted.
     written: BTreeSet<PoolName>,
+    /// The ledger write of this pass was accepted.
+    ledger_written: bool,
     /// Pools whose ledger edit was left out or failed.
     refused: BTreeSet<PoolName>,
     done: Done,
@@ -304,9 +307,12 @@ impl Pass<'_> {
             return;
         }
         let names: Vec<PoolName> = due.iter().map(|edit| edit.pool.clone()).collect();
-        if let Err(error) = self.put_ledger(fence, &due).await {
-            self.refused.extend(names);
-            self.done.errors.push(error);
+        match self.put_ledger(fence, &due).await {
+            Ok(()) => self.ledger_written = true,
+            Err(error) => {
+                self.refused.extend(names);
+                self.done.errors.push(error);
+            }
         }
     }
 
@@ -395,7 +401,8 @@ impl Pass<'_> {
         let mut parsed = read.clone();
         for _ in 0..FOLLOW_TRIES {
             match self.put(&raw, &parsed, write, step()).await {
-                Err(error) if error.outcome() == Outcome::Conflict => {}
+                // Without a ledger write in this pass nothing proves that the world stood still.
+                Err(error) if error.outcome() == Outcome::Conflict && self.ledger_written => {}
                 other => return other,
             }
             let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());

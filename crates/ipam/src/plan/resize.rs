@@ -66,9 +66,27 @@ fn owner(demand: &Demand, subnet: &Subnet) -> Owner {
     Owner::of(&demand.workload, &demand.nic, &subnet.name, demand.reclaim)
 }
 
+/// Was the demand's own pool deleted while nobody held an address of it? Then it is gone in a
+/// moment, and is made anew under its name with the addresses that the ledger keeps for it.
+fn leaves_soon(pass: &Pass<'_>, demand: &Demand) -> bool {
+    let wish = owner(demand, pass.subnet);
+    pass.snapshot.pools.values().any(|pool| {
+        pool.terminating
+            && pool.finalizer
+            && pool.records.is_empty()
+            && pool
+                .owner
+                .as_ref()
+                .is_some_and(|o| o.is_namesake(&wish) && o.uid == wish.uid)
+    })
+}
+
 /// Makes the pool of a demand that has none, and gives it its addresses in the same pass.
 pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     let subnet = pass.subnet;
+    if leaves_soon(pass, demand) {
+        return;
+    }
     let name = free_name(pass, demand);
     let wanted = demand::wanted(demand.rule, &demand.pods, &BTreeSet::new());
     if subnet.terminating {

@@ -33,8 +33,13 @@ pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standi
 }
 
 /// A pool with a deletion timestamp: drained, and let go once nobody holds an address.
+///
+/// One that its workload will have anew keeps its entry in the ledger, and so its addresses.
 pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
-    if !drain(pass, pool, standing) && pool.records.is_empty() && pool.finalizer {
+    let owner = pool.owner.as_ref();
+    let comes_back = owner.is_some_and(|o| pass.asking.contains(&(&o.uid, &o.nic)));
+    let at_once = comes_back && pool.records.is_empty() && pool.finalizer;
+    if at_once || !drain(pass, pool, standing) && pool.records.is_empty() && pool.finalizer {
         let edit = PoolEdit {
             finalizer: Some(false),
             ..PoolEdit::default()
