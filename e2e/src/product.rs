@@ -22,6 +22,7 @@ pub mod addresses;
 pub mod books;
 pub mod build;
 pub mod objects;
+pub mod watch;
 
 pub use build::build_image;
 use build::{Profile, Programs};

@@ -4,6 +4,7 @@ use crate::scenario::Scenario;
 
 pub mod auto_pool;
 pub mod bare;
+pub mod crash;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
@@ -46,5 +47,11 @@ pub const ALL: &[Scenario] = &[
         about: "a subnet too small: everybody concerned is told what is missing; widened, all run by themselves",
         needs_product: true,
         run: no_room::run,
+    },
+    Scenario {
+        name: "crash",
+        about: "controller or agent killed at ten points of a scale-up: all run, no address twice, the books agree",
+        needs_product: true,
+        run: crash::run,
     },
 ];

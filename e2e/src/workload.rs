@@ -10,16 +10,34 @@ use serde_json::{Map, Value, json};
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::image::BUSYBOX;
+use crate::product::books::Books;
 use crate::product::objects::Pod;
 use crate::wait::eventually;
 
 /// How long Pods may take to run; a node under load starts a few a second.
 pub const START: Duration = Duration::from_secs(120);
 
+/// How long what follows from Pods may take: pools, ledgers, Events; released addresses rest first.
+pub const SETTLE: Duration = Duration::from_secs(60);
+
 /// The annotation that gives a workload a pool of a subnet.
 pub const SUBNET: &str = "ipam.spidernet.io/subnet";
 /// The annotation that sizes the pool.
 pub const NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
+
+/// Runs `work` in a namespace of this name, between an empty cluster and an empty cluster.
+///
+/// Errors: those of `work`; pools, subnets, endpoints or Pods were there before, or stay.
+pub fn leaving_nothing(
+    cluster: &Cluster,
+    name: &str,
+    work: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    let ensure_empty = || Books::read(cluster.kubectl())?.ensure_empty();
+    ensure_empty().context("something was here before: `e2e down` ends a cluster that was kept")?;
+    cluster.with_namespace(name, work)?;
+    eventually(SETTLE, "nothing is left", ensure_empty)
+}
 
 /// A Deployment to be, whose Pods do nothing and stop at once.
 #[derive(Clone, Debug)]

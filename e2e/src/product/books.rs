@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use anyhow::{Result, ensure};
 
 use super::addresses::{Addresses, told};
-use super::objects::{Pod, Pool, Subnet};
+use super::objects::{Pod, Pool, Subnet, names};
 use crate::cluster::kubectl::Kubectl;
 
 /// Everything that says who has which address.
@@ -29,6 +29,8 @@ pub struct Books {
     pub pools: Vec<Pool>,
     /// All Pods.
     pub pods: Vec<Pod>,
+    /// Names of all endpoints.
+    pub endpoints: Vec<String>,
 }
 
 impl Books {
@@ -38,6 +40,7 @@ impl Books {
             subnets: Subnet::all(kubectl)?,
             pools: Pool::all(kubectl)?,
             pods: Pod::all(kubectl)?,
+            endpoints: names(kubectl, "spiderendpoints")?,
         })
     }
 
@@ -48,7 +51,7 @@ impl Books {
         Ok(())
     }
 
-    /// Errors: there is a pool or a subnet, or a Pod that is neither on the host nor gone.
+    /// Errors: there is a pool, a subnet or an endpoint, or a Pod that is not on its node's network.
     pub fn ensure_empty(&self) -> Result<()> {
         let pools = self.pools.iter().map(|pool| format!("pool {}", pool.name));
         let subnets = self
@@ -57,7 +60,8 @@ impl Books {
             .map(|subnet| format!("subnet {}", subnet.name));
         let pods = self.pods.iter().filter(|pod| !pod.on_host);
         let pods = pods.map(|pod| format!("Pod {}/{}", pod.namespace, pod.name));
-        let left: Vec<String> = pools.chain(subnets).chain(pods).collect();
+        let endpoints = self.endpoints.iter().map(|name| format!("endpoint {name}"));
+        let left: Vec<String> = pools.chain(subnets).chain(pods).chain(endpoints).collect();
         ensure!(left.is_empty(), "left over: {}", left.join(", "));
         Ok(())
     }
@@ -243,6 +247,7 @@ mod tests {
             subnets: vec![subnet],
             pools,
             pods,
+            endpoints: Vec::new(),
         }
     }
 

@@ -269,6 +269,18 @@ pub fn events(
         .collect())
 }
 
+/// Names of all objects of a kind, with their namespaces.
+pub fn names(kubectl: &Kubectl, kinds: &str) -> Result<Vec<String>> {
+    let full = |object: &Value| {
+        let (namespace, name) = (
+            text(object, "/metadata/namespace"),
+            text(object, "/metadata/name"),
+        );
+        Ok(format!("{namespace}/{name}"))
+    };
+    parse_all(kubectl, &[kinds, "--all-namespaces"], full)
+}
+
 fn parse_all<T>(
     kubectl: &Kubectl,
     which: &[&str],

@@ -3,8 +3,6 @@
 //!
 //! Applies the files of `examples/` as they are, so what a reader copies is what is tried.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 
 use crate::cluster::Cluster;
@@ -12,7 +10,7 @@ use crate::product::addresses::{addresses, told};
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, events};
 use crate::wait::eventually;
-use crate::workload::{apply_example, delete, gone, ips, running};
+use crate::workload::{SETTLE, apply_example, delete, gone, ips, leaving_nothing, running};
 
 /// What the kubelet's event says from here on is the product's.
 const MARK: &str = "spiderpool IP allocation error:";
@@ -24,17 +22,16 @@ const REFUSAL: &str = "spiderpool IP allocation error: [POST /ipam/ip][500] post
 const POOL: &str = "static-ipv4-ippool";
 const RIGHT: &str = "static-ippool-deploy";
 const WRONG: &str = "wrong-static-ippool-deploy";
-const LIMIT: Duration = Duration::from_secs(60);
 
 /// Runs it.
 pub fn run(cluster: &Cluster) -> Result<()> {
     let kubectl = cluster.kubectl();
-    cluster.with_namespace("walkthrough", |namespace| {
+    leaving_nothing(cluster, "walkthrough", |namespace| {
         apply_example(cluster, "static-pool.yaml", namespace)?;
         the_right_ones_run(cluster, namespace)?;
         apply_example(cluster, "static-pool-refused.yaml", namespace)?;
         the_wrong_ones_are_refused(cluster, namespace)?;
-        eventually(LIMIT, "the books agree", || {
+        eventually(SETTLE, "the books agree", || {
             Books::read(kubectl)?.ensure_agree()
         })?;
 
@@ -47,7 +44,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         gone(kubectl, namespace, "static")?;
         gone(kubectl, namespace, "wrong")?;
         delete(kubectl, &["spiderippool", POOL])?;
-        nothing_is_left(cluster, namespace)
+        Ok(())
     })
 }
 
@@ -59,10 +56,10 @@ fn the_right_ones_run(cluster: &Cluster, namespace: &str) -> Result<()> {
     ensure!(given.is_subset(&allowed), "the Pods have {}", told(&given));
     let shown = kubectl.run(&["get", "pods", "--namespace", namespace, "--output", "wide"])?;
     for ip in &given {
-        let shows = shown.split_whitespace().any(|word| word == ip.to_string());
-        ensure!(shows, "kubectl does not show {ip}:\n{shown}");
+        let there = shown.split_whitespace().any(|word| word == ip.to_string());
+        ensure!(there, "kubectl does not show {ip}:\n{shown}");
     }
-    eventually(LIMIT, "every Pod has its SpiderEndpoint", || {
+    eventually(SETTLE, "every Pod has its SpiderEndpoint", || {
         for pod in &pods {
             let endpoint = ["get", "spiderendpoint", &pod.name, "--namespace", namespace];
             let column = ["--output", "jsonpath={.status.current.ips[0].ipv4}"];
@@ -81,14 +78,14 @@ fn the_right_ones_run(cluster: &Cluster, namespace: &str) -> Result<()> {
 fn the_wrong_ones_are_refused(cluster: &Cluster, namespace: &str) -> Result<()> {
     let kubectl = cluster.kubectl();
     let before = Pool::all(kubectl)?.first().map(|pool| pool.records.clone());
-    let pods = eventually(LIMIT, "two wrong Pods with a node", || {
+    let pods = eventually(SETTLE, "two wrong Pods with a node", || {
         let pods = Pod::of_app(kubectl, namespace, "wrong")?;
         let bound = pods.iter().filter(|pod| !pod.node.is_empty()).count();
         ensure!((bound, pods.len()) == (2, 2), "{bound} of {}", pods.len());
         Ok(pods)
     })?;
     for pod in &pods {
-        let said = eventually(LIMIT, &format!("{} is told why", pod.name), || {
+        let said = eventually(SETTLE, &format!("{} is told why", pod.name), || {
             let told = events(kubectl, namespace, &pod.name, "FailedCreatePodSandBox")?;
             told.into_iter().next().context("no event yet")
         })?;
@@ -103,14 +100,4 @@ fn the_wrong_ones_are_refused(cluster: &Cluster, namespace: &str) -> Result<()> 
     let after = Pool::all(kubectl)?.first().map(|pool| pool.records.clone());
     ensure!(before == after, "the pool was {before:?} and is {after:?}");
     Ok(())
-}
-
-fn nothing_is_left(cluster: &Cluster, namespace: &str) -> Result<()> {
-    let kubectl = cluster.kubectl();
-    eventually(LIMIT, "nothing is left", || {
-        Books::read(kubectl)?.ensure_empty()?;
-        let endpoints = kubectl.list(&["spiderendpoints", "--namespace", namespace])?;
-        ensure!(endpoints.is_empty(), "{} SpiderEndpoints", endpoints.len());
-        Ok(())
-    })
 }
