@@ -29,6 +29,9 @@ pub const NAMESPACE_IPV6: &str = "ipam.spidernet.io/default-ipv6-ippool";
 /// The interface of annotation `subnet` where it names none.
 const DEFAULT_NIC: &str = "eth0";
 
+/// Most characters of an interface's name (Linux, `IFNAMSIZ` without the final zero).
+const NIC_MAX: usize = 15;
+
 /// Why an annotation cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationError {
@@ -88,6 +91,16 @@ pub enum AnnotationError {
         /// Annotation key.
         key: &'static str,
         /// Interface.
+        nic: Nic,
+    },
+    /// An interface's name is none that Linux takes.
+    #[error(
+        "annotation '{key}': '{nic}' is no interface name: use 1 to 15 letters, digits, '-', '_' or '.', first and last a letter or digit"
+    )]
+    BadNic {
+        /// Annotation key.
+        key: &'static str,
+        /// What it names.
         nic: Nic,
     },
     /// `subnets` is empty.
@@ -239,6 +252,9 @@ fn subnet_item(
             None => return Err(bad(format!("interface: {}", unexpected("a string", value)))),
         },
     };
+    if !is_nic(nic.as_str()) {
+        return Err(AnnotationError::BadNic { key, nic });
+    }
     let first = |name: &str, family: Family| -> Result<Option<SubnetName>, AnnotationError> {
         match strings(item, name).map_err(bad)?.into_iter().next() {
             Some(name) if name.is_empty() => Err(AnnotationError::EmptySubnet {
@@ -254,6 +270,16 @@ fn subnet_item(
         return Err(AnnotationError::NoSubnet { key, nic });
     }
     Ok(SubnetItem { nic, ipv4, ipv6 })
+}
+
+/// A name that Linux takes for an interface and Kubernetes for the value of a label.
+fn is_nic(name: &str) -> bool {
+    let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let outer = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    name.len() <= NIC_MAX
+        && name.chars().all(inner)
+        && outer(name.chars().next())
+        && outer(name.chars().last())
 }
 
 /// `ippool`: the pools a Pod names; `None` where it has no such annotation.
@@ -436,6 +462,8 @@ mod tests {
             (SUBNET, ""),
             (SUBNET, r#"{"ipv4":"net4"}"#),
             (SUBNET, r#"{"ipv4":[""]}"#),
+            (SUBNET, r#"{"interface":"net:1","ipv4":["a"]}"#),
+            (SUBNET, r#"{"interface":"sixteen-letters-","ipv4":["a"]}"#),
             (SUBNETS, "[]"),
             (SUBNETS, r#"[{"ipv4":["a"]},{"ipv4":["b"]}]"#),
             (SUBNETS, r#"{"ipv4":["a"]}"#),

@@ -37,3 +37,5 @@ pub mod pool;
 pub mod record;
 pub mod select;
 pub mod subnet;
+#[cfg(test)]
+mod testing;

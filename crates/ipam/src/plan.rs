@@ -248,10 +248,13 @@ pub enum Mark {
     Remove,
 }
 
-/// May a [`Step::After`] that was decided on `read` be written to `live`, a later version?
+/// May a [`Step::After`] that was decided on `read` be written to `live`, a later version, in a pass
+/// whose ledger write has landed?
 ///
 /// Only if nothing but allocations happened in between: those move the version and take nothing
-/// that the write adds. Taking back moves the epoch, and what a person edits shows in the spec.
+/// that the write adds. Taking back moves the epoch, and what a person edits shows in the spec; an
+/// edit that was put back does not, but then the ledger still shows the addresses as this pool's.
+/// Where the plan has no ledger step nothing shows that, so the write must find its very version.
 pub fn only_allocations_between(read: &Pool, live: &Pool) -> bool {
     read.uid == live.uid
         && read.epoch == live.epoch
@@ -319,7 +322,8 @@ pub enum Step {
         edits: Vec<LedgerEdit>,
     },
     /// Write a pool after the ledger; skipped where a ledger edit of this pool was left out, or the
-    /// ledger was not written.
+    /// ledger was not written. It may follow the pool to a later version by the rule of
+    /// [`only_allocations_between`].
     After(Box<PoolWrite>),
     /// Delete a pool without records at the version read.
     Delete {

@@ -141,17 +141,94 @@ enum Rule {
     Flexible(u8),
 }
 
-fn masks() -> impl Strategy<Value = Mask> {
-    let run = (0_u32..16, 1_u32..7).prop_map(|(first, len)| ((1_u32 << len) - 1) << first);
-    let run = run.prop_map(|bits| Mask::try_from(bits & 0xffff).unwrap());
-    prop_oneof![4 => run.clone(), 1 => (run.clone(), run).prop_map(|(a, b)| a | b), 1 => any::<Mask>()]
+/// What a history is mostly about. Each mix reaches corners that a history of everything at once
+/// comes to once in a million.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Mix {
+    /// Everything at once.
+    All,
+    /// Pools made by hand, which people edit and agents use; no subnet for most of the time.
+    Alone,
+    /// Subnets come and go, ledgers are lost, over pools that are in use.
+    Begin,
+    /// Workloads that scale and roll, in a subnet that is too small.
+    Auto,
+    /// Pools of workloads that people edit, delete and force away.
+    Meddled,
+}
+
+/// Where a history starts.
+#[derive(Debug, Clone)]
+struct Start {
+    mix: Mix,
+    subnet: Option<(Mask, Option<u8>)>,
+    /// Pools as another program left them, with addresses in use and no admission.
+    taken_over: Vec<(Mask, Mask)>,
+    ledger_too: bool,
+}
+
+/// How many addresses there are to quarrel about.
+fn width(mix: Mix) -> u32 {
+    match mix {
+        Mix::All => 16,
+        Mix::Auto => 8,
+        Mix::Alone | Mix::Begin | Mix::Meddled => 5,
+    }
+}
+
+fn starts() -> impl Strategy<Value = (Start, Vec<Event>)> {
+    let mixes = [Mix::All, Mix::Alone, Mix::Begin, Mix::Auto, Mix::Meddled];
+    prop::sample::select(mixes.to_vec()).prop_flat_map(|mix| {
+        let with_subnet = match mix {
+            Mix::Alone => 0.05,
+            Mix::Begin => 0.3,
+            Mix::All => 0.85,
+            Mix::Auto | Mix::Meddled => 0.95,
+        };
+        let subnet = (
+            prop_oneof![2 => Just(0x7ffe), 1 => masks(mix)],
+            prop::option::of(0_u8..16),
+        );
+        let taken_over = prop::collection::vec((masks(mix), masks(mix)), 0..3);
+        let taken_over = (prop::bool::weighted(0.3), taken_over)
+            .prop_map(|(some, pools)| if some { pools } else { vec![] });
+        let start = (
+            prop::option::weighted(with_subnet, subnet),
+            taken_over,
+            any::<bool>(),
+        );
+        let start = start.prop_map(move |(subnet, taken_over, ledger_too)| Start {
+            mix,
+            subnet,
+            taken_over,
+            ledger_too,
+        });
+        (start, prop::collection::vec(events(mix), 1..130))
+    })
+}
+
+fn masks(mix: Mix) -> BoxedStrategy<Mask> {
+    let bits = (1_u32 << width(mix)) - 1;
+    let run = (0..width(mix), 1_u32..7).prop_map(move |(first, len)| {
+        Mask::try_from((((1_u32 << len) - 1) << first) & bits).unwrap()
+    });
+    prop_oneof![
+        4 => run.clone(),
+        1 => (run.clone(), run).prop_map(|(a, b)| a | b),
+        1 => any::<Mask>().prop_map(move |m| m & Mask::try_from(bits).unwrap()),
+    ]
+    .boxed()
+}
+
+fn some_or_none(mix: Mix) -> BoxedStrategy<Mask> {
+    prop_oneof![Just(0), masks(mix)].boxed()
 }
 
 fn rules() -> impl Strategy<Value = Rule> {
     prop_oneof![3 => (0_u8..3).prop_map(Rule::Flexible), 1 => (0_u8..4).prop_map(Rule::Fixed)]
 }
 
-fn user_events() -> impl Strategy<Value = Event> {
+fn user_events() -> BoxedStrategy<Event> {
     let slot = 0_u8..3;
     prop_oneof![
         6 => (slot.clone(), 0_u8..5, rules(), prop::bool::weighted(0.8))
@@ -160,66 +237,84 @@ fn user_events() -> impl Strategy<Value = Event> {
         1 => (slot.clone(), any::<bool>()).prop_map(|(slot, asks)| Event::Annotate { slot, asks }),
         2 => slot.prop_map(|slot| Event::Remove { slot }),
     ]
+    .boxed()
 }
 
-fn node_events() -> impl Strategy<Value = Event> {
+fn node_events() -> BoxedStrategy<Event> {
     prop_oneof![
         4 => (0_u8..3).prop_map(|slot| Event::Start { slot }),
-        2 => any::<u8>().prop_map(|pool| Event::StartBare { pool }),
+        3 => any::<u8>().prop_map(|pool| Event::StartBare { pool }),
         3 => any::<u8>().prop_map(|pod| Event::Ask { pod }),
         1 => any::<u8>().prop_map(|pod| Event::Stop { pod }),
-        4 => any::<u8>().prop_map(|pod| Event::End { pod }),
+        3 => any::<u8>().prop_map(|pod| Event::End { pod }),
     ]
+    .boxed()
 }
 
-fn pool_events() -> impl Strategy<Value = Event> {
+fn pool_events(mix: Mix) -> BoxedStrategy<Event> {
     let pool = any::<u8>;
+    let forced = if mix == Mix::Meddled { 4 } else { 1 };
     prop_oneof![
-        4 => (0_u8..4, masks(), prop_oneof![3 => Just(0), 1 => masks()])
+        4 => (0_u8..4, masks(mix), prop_oneof![3 => Just(0), 1 => masks(mix)])
             .prop_map(|(slot, ips, excluded)| Event::Pool { slot, ips, excluded }),
-        4 => (pool(), prop_oneof![Just(0), masks()], prop_oneof![Just(0), masks()])
+        5 => (pool(), some_or_none(mix), some_or_none(mix))
             .prop_map(|(pool, add, remove)| Event::Edit { pool, add, remove }),
-        2 => (pool(), prop_oneof![Just(0), masks()])
-            .prop_map(|(pool, excluded)| Event::Exclude { pool, excluded }),
-        3 => (pool(), 0_u8..20).prop_map(|(pool, ago)| Event::Revert { pool, ago }),
+        1 => (pool(), some_or_none(mix)).prop_map(|(pool, excluded)| Event::Exclude { pool, excluded }),
+        4 => (pool(), 0_u8..20).prop_map(|(pool, ago)| Event::Revert { pool, ago }),
         1 => (pool(), 0_u8..4).prop_map(|(pool, to)| Event::Copy { pool, to }),
-        3 => pool().prop_map(|pool| Event::Delete { pool }),
-        1 => pool().prop_map(|pool| Event::Force { pool }),
+        2 => pool().prop_map(|pool| Event::Delete { pool }),
+        forced => pool().prop_map(|pool| Event::Force { pool }),
         1 => (pool(), any::<bool>()).prop_map(|(pool, broken)| Event::Break { pool, broken }),
     ]
+    .boxed()
 }
 
-fn subnet_events() -> impl Strategy<Value = Event> {
+fn subnet_events(mix: Mix) -> BoxedStrategy<Event> {
     prop_oneof![
-        4 => (masks(), prop::option::of(0_u8..16))
+        4 => (masks(mix), prop::option::of(0_u8..16))
             .prop_map(|(ips, gateway)| Event::Subnet { ips, gateway }),
-        2 => prop_oneof![Just(0), masks()].prop_map(|excluded| Event::Narrow { excluded }),
+        1 => some_or_none(mix).prop_map(|excluded| Event::Narrow { excluded }),
         2 => Just(Event::DeleteSubnet),
-        1 => Just(Event::Wipe),
-        2 => prop_oneof![Just(0), masks()].prop_map(|ips| Event::Reserve { ips }),
+        2 => Just(Event::Wipe),
+        1 => some_or_none(mix).prop_map(|ips| Event::Reserve { ips }),
     ]
+    .boxed()
 }
 
-fn controller_events() -> impl Strategy<Value = Event> {
-    let lag = || prop_oneof![3 => Just(0_u8), 1 => 0_u8..12];
+fn controller_events() -> BoxedStrategy<Event> {
+    let lag = || prop_oneof![2 => Just(0_u8), 1 => 0_u8..6, 1 => 0_u8..15];
     prop_oneof![
-        6 => (0_u8..2, lag(), lag(), lag())
+        7 => (0_u8..2, lag(), lag(), lag())
             .prop_map(|(who, pools, subnet, workloads)| Event::Look { who, pools, subnet, workloads }),
-        10 => (0_u8..2, any::<u8>(), prop_oneof![2 => Just(1_u8), 1 => 1_u8..30])
+        6 => (0_u8..2, any::<u8>()).prop_map(|(who, pick)| Event::Write { who, pick, times: 1 }),
+        3 => (0_u8..2, any::<u8>(), 2_u8..30)
             .prop_map(|(who, pick, times)| Event::Write { who, pick, times }),
         1 => (0_u8..2).prop_map(|who| Event::Crash { who }),
         1 => (0_u8..8).prop_map(|seconds| Event::Wait { seconds }),
     ]
+    .boxed()
 }
 
-fn events() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        2 => user_events(),
-        4 => node_events(),
-        3 => pool_events(),
-        1 => subnet_events(),
-        8 => controller_events(),
-    ]
+fn events(mix: Mix) -> BoxedStrategy<Event> {
+    let [users, nodes, pools, subnets] = match mix {
+        Mix::All => [2, 4, 3, 1],
+        Mix::Alone => [0, 3, 5, 0],
+        Mix::Begin => [1, 3, 4, 2],
+        Mix::Auto => [3, 5, 0, 1],
+        Mix::Meddled => [2, 4, 5, 0],
+    };
+    let kinds = vec![
+        (users, user_events()),
+        (nodes, node_events()),
+        (pools, pool_events(mix)),
+        (subnets, subnet_events(mix)),
+        (8, controller_events()),
+    ];
+    let kinds = kinds
+        .into_iter()
+        .filter(|(weight, _)| *weight > 0)
+        .collect();
+    prop::strategy::Union::new_weighted(kinds).boxed()
 }
 
 fn set(mask: Mask) -> AddrSet {
@@ -241,9 +336,30 @@ struct History {
 }
 
 impl History {
-    fn new() -> Self {
+    fn new(start: &Start) -> Self {
+        let mut world = World::new("10.0.0.0/28");
+        world.log(format!("{start:?}"));
+        for (number, (ips, in_use)) in start.taken_over.iter().enumerate() {
+            let name = PoolName::new(format!("old{number}"));
+            let in_use = set(*in_use).difference(&world.on_pods());
+            let mut pool = world.new_pool(&name, &set(*ips));
+            pool.finalizer = true;
+            for address in in_use.intersection(&pool.ips).iter() {
+                let pod = world.start_pod(None);
+                let record = world.old_record(pod);
+                world.pods[pod].address = Some(address);
+                pool.records.insert(address, record);
+            }
+            world.create_pool(pool);
+        }
+        if let Some((ips, gateway)) = start.subnet {
+            world.create_subnet("net4", &set(ips), gateway.map(address));
+        }
+        if start.ledger_too {
+            world.take_over_ledger();
+        }
         Self {
-            world: World::new("10.0.0.0/28"),
+            world,
             passes: [None, None],
             surplus: [BTreeMap::new(), BTreeMap::new()],
         }
@@ -715,13 +831,9 @@ proptest! {
 
     #[test]
     fn no_history_breaks_an_invariant(
-        with_subnet in prop::bool::weighted(0.85),
-        history in prop::collection::vec(events(), 1..160),
+        (start, history) in starts(),
     ) {
-        let mut world = History::new();
-        if with_subnet {
-            world.happen(&Event::Subnet { ips: 0x7ffe, gateway: Some(1) });
-        }
+        let mut world = History::new(&start);
         for event in &history {
             world.happen(event);
         }

@@ -8,6 +8,7 @@
     dead_code,
     clippy::allow_attributes,
     clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
     clippy::missing_panics_doc,
     clippy::panic,
     clippy::unwrap_used,
@@ -32,9 +33,9 @@ use ipam::ledger::{Answer, Ask, Claim, PoolLedger};
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, SubnetName, Uid, Version, WorkloadId};
 use ipam::plan::{Demand, Snapshot, SubnetSeen};
 use ipam::pool::{Pool, Restrictions};
-use ipam::record::Records;
+use ipam::record::{Record, Records};
 use ipam::select::PodFacts;
-use ipam::subnet::{Subnet, SubnetLedger};
+use ipam::subnet::{Entry, Subnet, SubnetLedger};
 use ipnet::IpNet;
 
 pub use pass::{Pass, describe, settle};
@@ -464,6 +465,36 @@ impl World {
         });
         self.revision();
         self.pods.len() - 1
+    }
+
+    /// A record as another program wrote it, with nothing that is ours.
+    pub fn old_record(&self, pod: usize) -> Record {
+        Record {
+            pod: self.pods[pod].name.clone(),
+            uid: self.pods[pod].uid.clone(),
+            nic: None,
+            node: None,
+            sandbox: None,
+            other: BTreeMap::new(),
+        }
+    }
+
+    /// The subnet gets the ledger that another program kept, as far as its pools do not overlap.
+    pub fn take_over_ledger(&mut self) {
+        let mut ledger = SubnetLedger::default();
+        for pool in self.pools.values() {
+            if pool.claimed().is_disjoint(&ledger.taken()) {
+                ledger.set(
+                    &pool.name,
+                    Entry {
+                        ips: pool.claimed(),
+                        application: None,
+                    },
+                );
+            }
+        }
+        let ledger = Some(ledger).filter(|l| l.to_text().is_some());
+        self.edit_subnet(|subnet| subnet.ledger = ledger);
     }
 
     /// The pools that the agent tries for a workload's Pod.

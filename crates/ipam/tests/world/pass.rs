@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 use ipam::addr::AddrSet;
-use ipam::name::{PoolName, Uid};
+use ipam::name::PoolName;
 use ipam::plan::{
     self, Fence, LedgerEdit, Mark, Needs, NewPool, Plan, PoolEdit, PoolWrite, Snapshot, Step,
     SubnetSeen, only_allocations_between,
@@ -24,6 +24,7 @@ pub struct Pass {
     created: BTreeMap<PoolName, Pool>,
     written: BTreeSet<PoolName>,
     refused: BTreeSet<PoolName>,
+    ledger_written: bool,
     failed: bool,
 }
 
@@ -60,6 +61,7 @@ impl Pass {
             created: BTreeMap::new(),
             written: BTreeSet::new(),
             refused: BTreeSet::new(),
+            ledger_written: false,
             failed: false,
         }
     }
@@ -165,8 +167,9 @@ impl Pass {
         let live = world.pools.get(&write.pool);
         let fits = match (read, live) {
             (Some(read), Some(live)) => {
-                let known: Option<&Uid> = write.fence.as_ref().map(|f| &f.uid);
-                known.is_none_or(|uid| *uid == live.uid) && only_allocations_between(read, live)
+                let same = write.fence.as_ref().is_none_or(|f| f.uid == live.uid);
+                let at_version = read.version == live.version;
+                same && (at_version || self.ledger_written && only_allocations_between(read, live))
             }
             _ => false,
         };
@@ -238,6 +241,7 @@ impl Pass {
         // An empty ledger has no text, and no text says nothing.
         let ledger = Some(ledger).filter(|l| l.to_text().is_some());
         world.edit_subnet(|subnet| subnet.ledger = ledger);
+        self.ledger_written = true;
         due.len() == edits.len()
     }
 }
