@@ -51,6 +51,8 @@ use workload::{Seen, Workload};
 
 /// First and longest cap of the pause after a pass that failed.
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+/// Most passes that run at once.
+const PASSES_AT_ONCE: usize = 16;
 /// Every CIDR is looked at this often even if nothing seems to have happened.
 const RESYNC: Duration = Duration::from_secs(300);
 /// Workload notices that wait to be told; beyond it they are dropped, the next change repeats them.
@@ -314,25 +316,36 @@ async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
             Some(ended) = running.join_next() => if let Err(error) = ended {
                 tracing::error!(%error, "a pass broke off; it is repeated");
             },
-            key = ctx.queue.next() => {
+            key = ctx.queue.next(), if running.len() < PASSES_AT_ONCE => {
                 running.spawn(guarded_pass(ctx.clone(), key));
             }
         }
     }
 }
 
+/// When a CIDR is looked at again.
+enum Again {
+    /// When something changes.
+    OnChange,
+    /// After this long, or when something changes.
+    Within(Duration),
+    /// After this long and not before: the pass failed.
+    After(Duration),
+}
+
 /// Gives a key back to the queue when its pass ends, however it ends.
 struct Running {
     ctx: Arc<Context>,
     cidr: IpNet,
-    /// When to come again.
-    again: Option<Duration>,
+    again: Again,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Some(delay) = self.again {
-            self.ctx.queue.add_at(self.cidr, Instant::now() + delay);
+        match self.again {
+            Again::OnChange => {}
+            Again::Within(delay) => self.ctx.queue.add_at(self.cidr, Instant::now() + delay),
+            Again::After(delay) => self.ctx.queue.rest(self.cidr, Instant::now() + delay),
         }
         self.ctx.queue.done(&self.cidr);
     }
@@ -343,20 +356,20 @@ async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
     let mut running = Running {
         ctx: ctx.clone(),
         cidr,
-        again: Some(PASS_BACKOFF.1),
+        again: Again::After(PASS_BACKOFF.1),
     };
     running.again = pass(&ctx, &cidr).await;
 }
 
 /// One pass over `cidr`; when to come again.
 #[tracing::instrument(name = "pass", skip_all, fields(cidr = %cidr))]
-async fn pass(ctx: &Context, cidr: &IpNet) -> Option<Duration> {
+async fn pass(ctx: &Context, cidr: &IpNet) -> Again {
     let now = time::now();
     let (seen, mut plan) = match observe(ctx, cidr, now).await {
         Ok(both) => both,
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "pools could not be listed; trying again");
-            return Some(ctx.next_delay(cidr, Outcome::Unknown));
+            return Again::After(ctx.next_delay(cidr, Outcome::Unknown));
         }
     };
     ctx.index.remember_surplus(cidr, &plan.surplus, now);
@@ -365,14 +378,16 @@ async fn pass(ctx: &Context, cidr: &IpNet) -> Option<Duration> {
     log(&done);
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
     if let Some(error) = done.errors.first() {
-        return Some(ctx.next_delay(cidr, error.outcome()));
+        return Again::After(ctx.next_delay(cidr, error.outcome()));
     }
     ctx.backoffs
         .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .remove(cidr);
-    plan.wake_at
-        .map(|at| (at - now).to_std().unwrap_or_default())
+    match plan.wake_at {
+        None => Again::OnChange,
+        Some(at) => Again::Within((at - now).to_std().unwrap_or_default()),
+    }
 }
 
 /// What there is and what to do about it; with a live list of pools where the plan needs one.

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipam::addr::{AddrSet, Family, parse_list};
+use ipam::addr::{AddrSet, Family, Range, parse_list};
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
 use ipam::name::{Nic, PoolName, SubnetName, Uid, Version};
@@ -84,7 +84,7 @@ fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool,
             .as_ref()
             .map(super::time::from_wire),
         cidr,
-        ips: ranges("spec.ips", spec.ips.as_deref(), family)?,
+        ips: inside("spec.ips", spec.ips.as_deref(), &cidr)?,
         excluded: ranges("spec.excludeIPs", spec.exclude_ips.as_deref(), family)?,
         gateway: address("spec.gateway", spec.gateway.as_deref(), family)?,
         routes: core_routes(spec.routes.as_deref()),
@@ -136,7 +136,7 @@ pub fn subnet(object: &SpiderSubnet) -> Result<Subnet, FieldError> {
         uid: Uid::new(object.uid().unwrap_or_default()),
         version: Version::new(object.resource_version().unwrap_or_default()),
         cidr,
-        ips: ranges("spec.ips", spec.ips.as_deref(), family)?,
+        ips: inside("spec.ips", spec.ips.as_deref(), &cidr)?,
         excluded: ranges("spec.excludeIPs", spec.exclude_ips.as_deref(), family)?,
         gateway: address("spec.gateway", spec.gateway.as_deref(), family)?,
         routes: core_routes(spec.routes.as_deref()),
@@ -194,6 +194,26 @@ fn ranges(
 ) -> Result<AddrSet, FieldError> {
     let texts = texts.unwrap_or_default();
     parse_list(texts, family).map_err(|e| FieldError::new(field, &texts.join(","), e))
+}
+
+/// Addresses that lie in the CIDR: one outside would be looked for where nobody looks.
+fn inside(
+    field: &'static str,
+    texts: Option<&[String]>,
+    cidr: &IpNet,
+) -> Result<AddrSet, FieldError> {
+    let set = ranges(field, texts, Family::of(cidr.addr()))?;
+    let outside = set.difference(&AddrSet::from(Range::of_net(cidr)));
+    if outside.is_empty() {
+        return Ok(set);
+    }
+    let reason =
+        format!("not inside spec.subnet {cidr}: take it out, or use another object for it");
+    Err(FieldError::new(
+        field,
+        &outside.to_texts().join(","),
+        reason,
+    ))
 }
 
 fn address(
@@ -305,7 +325,7 @@ fn has_finalizer(meta: &ObjectMeta) -> bool {
 }
 
 fn told_rule(annotations: &BTreeMap<String, String>) -> Option<SizeRule> {
-    let text = annotations.get(names::annotation::POOL_IP_NUMBER)?;
+    let text = annotations.get(names::annotation::IP_NUMBER)?;
     let get = |_: &str| Some(text.as_str());
     annotation::size_rule(&get, SizeRule::Flexible(0)).ok()
 }
@@ -355,4 +375,68 @@ fn adopted_by(object: &SpiderIPPool) -> Option<SubnetName> {
     })?;
     let label = object.labels().get(label::OWNER_SUBNET)?;
     (*label == ipam::name::label_value(&reference.name)).then(|| SubnetName::new(&reference.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read<T: serde::de::DeserializeOwned>(spec: &serde_json::Value) -> T {
+        let object = json!({
+            "apiVersion": names::API_VERSION, "kind": "any",
+            "metadata": {"name": "p"}, "spec": spec
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[test]
+    fn addresses_outside_of_the_cidr_are_refused_by_name() {
+        let spec = json!({"subnet": "10.6.0.0/24", "ips": ["10.6.0.250-10.6.1.3"]});
+        let PoolFault::Unreadable { reason, .. } = pool(&read(&spec)).unwrap_err() else {
+            panic!("another fault")
+        };
+        assert!(
+            reason.starts_with("spec.ips '10.6.1.0-10.6.1.3': not inside"),
+            "{reason}"
+        );
+        let error = subnet(&read(&spec)).unwrap_err();
+        assert_eq!(
+            (error.field, error.value.as_str()),
+            ("spec.ips", "10.6.1.0-10.6.1.3")
+        );
+    }
+
+    #[test]
+    fn a_pool_without_any_family_says_so_and_one_without_a_version_has_its_subnet_s() {
+        assert_eq!(
+            pool(&read(&json!({"subnet": "?"}))),
+            Err(PoolFault::NoFamily)
+        );
+        let v6 = pool(&read(&json!({"subnet": "fd00::/64"}))).unwrap();
+        assert_eq!(v6.family(), Family::V6);
+        let wrong = pool(&read(&json!({"subnet": "fd00::/64", "ipVersion": 4}))).unwrap_err();
+        assert!(wrong.to_string().contains("spec.ipVersion '4'"), "{wrong}");
+    }
+
+    #[test]
+    fn a_reservation_that_is_partly_unreadable_still_reserves_the_rest() {
+        let (set, errors) = reserved(&read(
+            &json!({"ips": ["10.6.0.1", "oops", "fd00::1-fd00::3"]}),
+        ));
+        assert_eq!(set.count().get(), 4);
+        assert_eq!(errors.len(), 1);
+    }
+
+    #[test]
+    fn a_selector_goes_to_the_wire_and_back() {
+        let wire: LabelSelector = serde_json::from_value(json!({
+            "matchLabels": {"app": "web"},
+            "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}]
+        }))
+        .unwrap();
+        let selector = affinity(Some(&wire)).unwrap().unwrap();
+        assert_eq!(wire_selector(&selector), wire);
+    }
 }

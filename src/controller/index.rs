@@ -136,7 +136,10 @@ impl Index {
         let mut state = self.state();
         let name = PoolName::from(name);
         let old = match new {
-            None => state.pools.remove(&name),
+            None => {
+                state.surplus.remove(&name);
+                state.pools.remove(&name)
+            }
             Some(raw) => {
                 let parsed = convert::pool(raw);
                 let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();

@@ -28,6 +28,8 @@ struct State<K> {
     ready: BTreeSet<K>,
     running: BTreeSet<K>,
     later: BTreeMap<K, Instant>,
+    /// Keys whose last pass failed, and until when they rest, whatever asks for them.
+    resting: BTreeMap<K, Instant>,
 }
 
 impl<K> Default for State<K> {
@@ -36,6 +38,7 @@ impl<K> Default for State<K> {
             ready: BTreeSet::new(),
             running: BTreeSet::new(),
             later: BTreeMap::new(),
+            resting: BTreeMap::new(),
         }
     }
 }
@@ -64,7 +67,12 @@ impl<K: Key> Queue<K> {
                 if let Some(key) = state.take(Instant::now()) {
                     return key;
                 }
-                state.later.values().min().copied()
+                state
+                    .later
+                    .values()
+                    .chain(state.resting.values())
+                    .min()
+                    .copied()
             };
             match due {
                 None => self.changed.notified().await,
@@ -77,6 +85,14 @@ impl<K: Key> Queue<K> {
                 }
             }
         }
+    }
+
+    /// The pass over `key` failed: another one is due at `until` and none before, however often
+    /// one is asked for. Its own writes ask, and would drive it round for ever.
+    pub fn rest(&self, key: K, until: Instant) {
+        let mut state = self.state();
+        state.ready.insert(key.clone());
+        state.resting.insert(key, until);
     }
 
     /// The pass over `key` ended.
@@ -103,9 +119,11 @@ impl<K: Key> State<K> {
             self.later.remove(&key);
             self.ready.insert(key);
         }
+        self.resting.retain(|_, until| *until > now);
         let key = self
             .ready
             .iter()
+            .filter(|key| !self.resting.contains_key(*key))
             .find(|key| !self.running.iter().any(|other| key.excludes(other)))
             .cloned()?;
         self.ready.remove(&key);
@@ -150,6 +168,19 @@ mod tests {
         assert!(waited.is_err(), "handed out while it ran");
         queue.done(&1);
         assert_eq!(queue.next().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_rests_comes_when_its_rest_is_over_and_not_when_asked_for() {
+        let queue = Queue::default();
+        queue.add(1);
+        assert_eq!(queue.next().await, 1);
+        let start = Instant::now();
+        queue.rest(1, start + Duration::from_secs(3));
+        queue.done(&1);
+        queue.add(1);
+        assert_eq!(queue.next().await, 1);
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
     }
 
     #[tokio::test(start_paused = true)]

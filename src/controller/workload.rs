@@ -28,6 +28,11 @@ pub trait Workload: Resource<DynamicType = ()> {
     /// How many Pods it wants when nothing changes.
     fn replicas(&self) -> u32;
 
+    /// It will never start a Pod again, so it wants no address, whatever its annotations say.
+    fn has_ended(&self) -> bool {
+        false
+    }
+
     /// How many Pods a roll-out that runs now may start beyond that; 0 where none runs.
     fn surge(&self) -> u32 {
         0
@@ -128,16 +133,17 @@ impl Workload for Job {
     }
 
     fn replicas(&self) -> u32 {
-        let ended = self
+        self.spec.as_ref().map_or(0, job_pods)
+    }
+
+    fn has_ended(&self) -> bool {
+        let conditions = self
             .status
             .iter()
-            .flat_map(|s| s.conditions.iter().flatten())
-            .any(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"));
-        if ended {
-            0
-        } else {
-            self.spec.as_ref().map_or(0, job_pods)
-        }
+            .flat_map(|s| s.conditions.iter().flatten());
+        conditions
+            .into_iter()
+            .any(|c| c.status == "True" && (c.type_ == "Complete" || c.type_ == "Failed"))
     }
 }
 
@@ -252,6 +258,9 @@ pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
 }
 
 fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, AnnotationError>> {
+    if workload.has_ended() {
+        return None;
+    }
     let template = workload.template()?;
     if template.spec.as_ref().and_then(|s| s.host_network) == Some(true) {
         return None;
@@ -336,25 +345,24 @@ mod tests {
     }
 
     #[test]
-    fn a_job_wants_as_many_as_run_at_once_and_none_when_it_ended() {
-        let job = |completions: i32, parallelism: i32, ended: bool| -> u32 {
-            let conditions = if ended {
-                serde_json::json!([{"type": "Complete", "status": "True"}])
-            } else {
-                serde_json::json!([])
-            };
+    fn a_job_wants_as_many_as_run_at_once_and_nothing_when_it_ended() {
+        let job = |completions: i32, parallelism: i32, conditions: &serde_json::Value| -> Seen {
             let job: Job = serde_json::from_value(serde_json::json!({
                 "metadata": {"name": "j"},
-                "spec": {"completions": completions, "parallelism": parallelism,
-                         "template": {"spec": {"containers": []}}},
+                "spec": {"completions": completions, "parallelism": parallelism, "template": {
+                    "metadata": {"annotations": {"ipam.spidernet.io/subnet": r#"{"ipv4":["net4"]}"#}},
+                    "spec": {"containers": []}}},
                 "status": {"conditions": conditions}
             }))
             .unwrap();
-            job.replicas()
+            seen(&job, SizeRule::Flexible(1))
         };
-        assert_eq!(job(1000, 4, false), 4);
-        assert_eq!(job(2, 4, false), 2);
-        assert_eq!(job(2, 4, true), 0);
+        let running = serde_json::json!([]);
+        assert_eq!(job(1000, 4, &running).replicas, 4);
+        assert_eq!(job(2, 4, &running).replicas, 2);
+        assert!(job(2, 4, &running).wish.is_some());
+        let ended = serde_json::json!([{"type": "Complete", "status": "True"}]);
+        assert_eq!(job(2, 4, &ended).wish, None);
     }
 
     #[test]
