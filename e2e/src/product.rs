@@ -120,12 +120,13 @@ pub fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
     ensure_working(cluster)
 }
 
-/// Takes the programs away, and waits until none of them runs.
+/// Takes the programs away, if they are there, and waits until none of them runs.
 pub fn uninstall(cluster: &Cluster) -> Result<()> {
     let limit = format!("{}s", ROLL_OUT.as_secs());
     let args = [
         "uninstall",
         RELEASE,
+        "--ignore-not-found",
         "--namespace",
         NAMESPACE,
         "--wait",
@@ -204,8 +205,9 @@ fn helm(cluster: &Cluster, verb: &str, args: &[&str]) -> Result<String> {
     cluster.helm().run(&[&fixed[..], args].concat())
 }
 
-/// What an operator does before an upgrade: helm installs CRDs and never changes them.
-fn apply_crds(cluster: &Cluster) -> Result<()> {
+/// What an operator does before an upgrade: helm installs CRDs and never changes them. Waits until
+/// the API server serves them.
+pub fn apply_crds(cluster: &Cluster) -> Result<()> {
     let crds = cluster
         .paths()
         .source()
@@ -220,7 +222,15 @@ fn apply_crds(cluster: &Cluster) -> Result<()> {
         "--filename",
         &crds,
     ];
-    cluster.kubectl().run(&args).map(|_| ())
+    cluster.kubectl().run(&args)?;
+    let served = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "--filename",
+        &crds,
+    ];
+    cluster.kubectl().run(&served).map(|_| ())
 }
 
 /// The digest of the image that the agents run; none where there are no agents.

@@ -5,6 +5,7 @@ use crate::scenario::Scenario;
 pub mod auto_pool;
 pub mod bare;
 pub mod crash;
+pub mod golden_objects;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
@@ -23,6 +24,12 @@ pub const ALL: &[Scenario] = &[
         about: "the judge itself: a plugin that gives one address to every Pod is found out",
         needs_product: false,
         run: planted::run,
+    },
+    Scenario {
+        name: "golden-objects",
+        about: "every object that the original wrote is taken by the API server and given back as it was",
+        needs_product: false,
+        run: golden_objects::run,
     },
     Scenario {
         name: "walkthrough",
