@@ -4,7 +4,7 @@
 //! core does (`ipam`), and the agent is its host for time and IO. Invariants:
 //!
 //! * An address is in the reply only after it is in the pool's record, and leaves the record only
-//!   with the proof that it is let go ([`release`]).
+//!   with the proof that it is let go (`agent/release.rs`).
 //! * All that the agent keeps in memory can be lost at any moment; what may not be lost is in the
 //!   pools, or in the journal beside the socket.
 //! * It watches the Pods of its own node, and a pool while a Pod waits for it; nothing else.

@@ -21,7 +21,7 @@ use ipam::pool::Pool;
 use ipam::select::{Exhausted, Refusal};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::memo::Age;
 use super::memory::{Granted, Memory};
@@ -36,6 +36,8 @@ use crate::kube_io::retry::{Backoff, Outcome};
 pub(super) const QUEUE: usize = 1024;
 /// A writer without work ends after this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// Releases alone are in no hurry: they wait this long for company.
+const LINGER: Duration = Duration::from_millis(200);
 /// First and longest cap of the pause after a write that did not go through.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(400));
 
@@ -125,6 +127,7 @@ impl Writer {
         let mut desk = Desk::new(&self);
         while let Some(job) = self.next_job().await {
             desk.take(job);
+            self.gather(&mut desk).await;
             let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
             loop {
                 while let Ok(job) = self.inbox.try_recv() {
@@ -141,6 +144,17 @@ impl Writer {
                         desk.give_up_late(&reason);
                     }
                 }
+            }
+        }
+    }
+
+    /// Waits for more releases to write at once, until somebody claims.
+    async fn gather(&mut self, desk: &mut Desk) {
+        let until = Instant::now() + LINGER;
+        while !desk.has_claims() {
+            match timeout_at(until, self.inbox.recv()).await {
+                Ok(Some(job)) => desk.take(job),
+                Ok(None) | Err(_) => return,
             }
         }
     }
@@ -205,6 +219,11 @@ impl Desk {
         };
         self.waiting.insert(self.next_id, waiter);
         self.next_id = self.next_id.wrapping_add(1);
+    }
+
+    fn has_claims(&self) -> bool {
+        let mut waiting = self.waiting.values();
+        waiting.any(|waiter| waiter.attachment.is_some())
     }
 
     /// Takes in a reading of a caller, if it is newer than what is known.
