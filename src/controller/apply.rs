@@ -20,6 +20,7 @@ use kube::{Client, ResourceExt};
 use super::edit;
 use super::index::Observed;
 use crate::api::{SpiderIPPool, SpiderSubnet, convert};
+use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Key};
 use crate::kube_io::put::{self, Part, PutError, Reply};
 use crate::kube_io::retry::{self, Outcome};
@@ -73,14 +74,49 @@ impl ApplyError {
 /// What was carried out.
 #[derive(Debug, Default)]
 pub struct Done {
-    /// Pools as they are after the writes of this pass.
+    /// Pools as they are after the writes of this pass, without those that are gone.
     pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
     /// The subnet as it is after the writes of this pass.
     pub subnet: Option<Arc<SpiderSubnet>>,
     /// Pools written, and why.
     pub wrote: Vec<(PoolName, Reason)>,
+    /// Pools that lack a step of the plan: what the plan says of them has not come true.
+    pub unwritten: BTreeMap<PoolName, Unwritten>,
+    /// The first write of the subnet that the plan wanted and that failed.
+    pub subnet_unwritten: Option<Unwritten>,
     /// What went wrong, in the order of the steps.
     pub errors: Vec<ApplyError>,
+}
+
+/// Why a step of the plan was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unwritten {
+    /// What is known about the object.
+    pub outcome: Outcome,
+    /// What was wanted and what the API server said.
+    pub message: String,
+}
+
+impl Unwritten {
+    fn of(error: &ApplyError) -> Self {
+        Self {
+            outcome: error.outcome(),
+            message: ErrorChain(error).to_string(),
+        }
+    }
+
+    /// Left out because a step before it was: the next pass plans it again.
+    fn left_out() -> Self {
+        Self {
+            outcome: Outcome::Conflict,
+            message: "a step before it was not carried out".to_owned(),
+        }
+    }
+
+    /// True where the same write would be refused again, so that somebody must be told.
+    pub fn is_lasting(&self) -> bool {
+        self.outcome == Outcome::Fatal
+    }
 }
 
 /// The clients and caches that writes go through.
@@ -101,7 +137,6 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
         seen,
         written: BTreeSet::new(),
         ledger_written: false,
-        refused: BTreeSet::new(),
         done: Done {
             subnet: seen.subnet.clone(),
             pools: seen.pools.clone(),
@@ -124,9 +159,10 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
             } => stages.deletes.push((pool, fence, because)),
         }
     }
-    pass.create_all(stages.creates).await;
-    pass.write_before(stages.before).await;
+    pass.create_all(&stages.creates).await;
+    pass.write_before(&stages.before).await;
     if stages.barrier && !pass.done.errors.is_empty() {
+        pass.leave_out(&stages);
         return pass.done;
     }
     if let Some((fence, edits)) = stages.ledger {
@@ -153,6 +189,24 @@ struct Stages<'p> {
     deletes: Vec<(&'p PoolName, &'p Fence, &'p Reason)>,
 }
 
+/// Takes our finalizer off a subnet that is being deleted and serves nobody.
+pub async fn let_go(writer: &Writer, raw: &SpiderSubnet) {
+    let Some(mut subnet) = edit::without_finalizer(raw) else {
+        return;
+    };
+    match put::replace(&writer.client, Part::Main, &mut subnet, Reply::Full).await {
+        Ok(()) => writer.subnets.apply_gone(
+            &Key::cluster(&subnet.name_any()),
+            &subnet.uid().unwrap_or_default(),
+        ),
+        // The next change of the subnet, or the next look at everything, tries again.
+        Err(error) => {
+            let error = crate::error::ErrorChain(&error);
+            tracing::warn!(subnet = %subnet.name_any(), %error, "finalizer not removed");
+        }
+    }
+}
+
 struct Pass<'a> {
     writer: &'a Writer,
     seen: &'a Observed,
@@ -160,13 +214,11 @@ struct Pass<'a> {
     written: BTreeSet<PoolName>,
     /// The ledger write of this pass was accepted.
     ledger_written: bool,
-    /// Pools whose ledger edit was left out or failed.
-    refused: BTreeSet<PoolName>,
     done: Done,
 }
 
 impl Pass<'_> {
-    async fn create_all(&mut self, creates: Vec<&NewPool>) {
+    async fn create_all(&mut self, creates: &[&NewPool]) {
         let this = &*self;
         let work: Vec<_> = creates
             .iter()
@@ -180,7 +232,7 @@ impl Pass<'_> {
         }
     }
 
-    async fn write_before(&mut self, writes: Vec<&PoolWrite>) {
+    async fn write_before(&mut self, writes: &[&PoolWrite]) {
         let this = &*self;
         let work: Vec<_> = writes
             .iter()
@@ -221,22 +273,45 @@ impl Pass<'_> {
             .collect();
         for (pool, because, result) in together(work).await {
             match result {
-                Ok(()) => self.done.wrote.push((pool.clone(), because.clone())),
+                Ok(left) => self.note(pool, because, left),
                 Err(error) => self.refuse(pool, error),
             }
         }
     }
 
     fn wrote(&mut self, write: &PoolWrite, pool: Arc<SpiderIPPool>) {
-        self.done
-            .wrote
-            .push((write.pool.clone(), write.because.clone()));
-        self.done.pools.insert(write.pool.clone(), pool);
+        let left = (!is_gone(&*pool)).then_some(pool);
+        self.note(&write.pool, &write.because, left);
+    }
+
+    /// A pool was written, and this is what is left of it.
+    fn note(&mut self, name: &PoolName, because: &Reason, left: Option<Arc<SpiderIPPool>>) {
+        self.done.wrote.push((name.clone(), because.clone()));
+        match left {
+            Some(pool) => drop(self.done.pools.insert(name.clone(), pool)),
+            None => drop(self.done.pools.remove(name)),
+        }
     }
 
     fn refuse(&mut self, pool: &PoolName, error: ApplyError) {
-        self.refused.insert(pool.clone());
+        self.miss(pool, Unwritten::of(&error));
         self.done.errors.push(error);
+    }
+
+    /// The first reason counts: later ones follow from it.
+    fn miss(&mut self, pool: &PoolName, why: Unwritten) {
+        self.done.unwritten.entry(pool.clone()).or_insert(why);
+    }
+
+    /// The pass ends before the ledger: nothing that comes after happens to any pool.
+    fn leave_out(&mut self, stages: &Stages<'_>) {
+        let edited = stages.ledger.iter().flat_map(|(_, edits)| *edits);
+        let edited = edited.map(|edit| &edit.pool);
+        let after = stages.after.iter().map(|write| &write.pool);
+        let deleted = stages.deletes.iter().map(|(pool, ..)| *pool);
+        for pool in edited.chain(after).chain(deleted) {
+            self.miss(pool, Unwritten::left_out());
+        }
     }
 
     async fn create(&self, new: &NewPool) -> Result<Arc<SpiderIPPool>, ApplyError> {
@@ -280,7 +355,7 @@ impl Pass<'_> {
                 step,
                 source: Box::new(e),
             })?;
-        if write.edit.finalizer == Some(false) && parsed.terminating {
+        if is_gone(&pool) {
             let (key, uid) = (Key::cluster(write.pool.as_str()), parsed.uid.as_str());
             self.writer.pools.apply_gone(&key, uid);
         } else {
@@ -290,29 +365,39 @@ impl Pass<'_> {
     }
 
     async fn ledger(&mut self, fence: &Fence, edits: &[LedgerEdit]) {
-        let mut due = vec![];
-        for edit in edits {
-            let met = match edit.needs {
-                Needs::Nothing => !self.refused.contains(&edit.pool),
-                Needs::Written => self.written.contains(&edit.pool),
-                Needs::Absent => self.is_absent(&edit.pool).await,
-            };
-            if met {
-                due.push(edit);
-            } else {
-                self.refused.insert(edit.pool.clone());
-            }
+        let this = &*self;
+        let work: Vec<_> = edits
+            .iter()
+            .map(|edit| async move { (edit, this.is_due(edit).await) })
+            .collect();
+        let (mut due, mut left_out) = (vec![], vec![]);
+        for (edit, is_due) in together(work).await {
+            if is_due { &mut due } else { &mut left_out }.push(edit);
+        }
+        for edit in left_out {
+            self.miss(&edit.pool, Unwritten::left_out());
         }
         if due.is_empty() {
             return;
         }
-        let names: Vec<PoolName> = due.iter().map(|edit| edit.pool.clone()).collect();
         match self.put_ledger(fence, &due).await {
             Ok(()) => self.ledger_written = true,
             Err(error) => {
-                self.refused.extend(names);
+                let why = Unwritten::of(&error);
+                for edit in due {
+                    self.miss(&edit.pool, why.clone());
+                }
+                self.done.subnet_unwritten = Some(why);
                 self.done.errors.push(error);
             }
+        }
+    }
+
+    async fn is_due(&self, edit: &LedgerEdit) -> bool {
+        match edit.needs {
+            Needs::Nothing => !self.done.unwritten.contains_key(&edit.pool),
+            Needs::Written => self.written.contains(&edit.pool),
+            Needs::Absent => self.is_absent(&edit.pool).await,
         }
     }
 
@@ -336,7 +421,11 @@ impl Pass<'_> {
                 self.put_subnet(Part::Main, &mut subnet, step).await
             }
         };
-        self.done.errors.extend(result.err());
+        if let Err(error) = result {
+            let why = Unwritten::of(&error);
+            self.done.subnet_unwritten.get_or_insert(why);
+            self.done.errors.push(error);
+        }
     }
 
     fn subnet_at(&self, fence: &Fence) -> Result<(Arc<SpiderSubnet>, Subnet), ApplyError> {
@@ -362,15 +451,16 @@ impl Pass<'_> {
                 step,
                 source: Box::new(e),
             })?;
-        if subnet.metadata.deletion_timestamp.is_some() && subnet.finalizers().is_empty() {
+        if is_gone(subnet) {
             let key = Key::cluster(&subnet.name_any());
             self.writer
                 .subnets
                 .apply_gone(&key, &subnet.uid().unwrap_or_default());
+            self.done.subnet = None;
         } else {
             self.writer.subnets.apply_written(subnet.clone());
+            self.done.subnet = Some(Arc::new(subnet.clone()));
         }
-        self.done.subnet = Some(Arc::new(subnet.clone()));
         Ok(())
     }
 
@@ -393,7 +483,7 @@ impl Pass<'_> {
     async fn follow(&self, write: &PoolWrite) -> Result<Arc<SpiderIPPool>, ApplyError> {
         let step = || format!("IPPool {} ({})", write.pool, write.because);
         let moved = || ApplyError::Moved { step: step() };
-        if self.refused.contains(&write.pool) {
+        if self.done.unwritten.contains_key(&write.pool) {
             return Err(moved());
         }
         let mut raw = self.done.pools.get(&write.pool).ok_or_else(moved)?.clone();
@@ -419,7 +509,12 @@ impl Pass<'_> {
         Err(moved())
     }
 
-    async fn delete(&self, pool: &PoolName, fence: &Fence) -> Result<(), ApplyError> {
+    /// What is left of the pool: something, where another program's finalizer holds it.
+    async fn delete(
+        &self,
+        pool: &PoolName,
+        fence: &Fence,
+    ) -> Result<Option<Arc<SpiderIPPool>>, ApplyError> {
         let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
         let params = DeleteParams {
             preconditions: Some(Preconditions {
@@ -428,24 +523,28 @@ impl Pass<'_> {
             }),
             ..DeleteParams::default()
         };
-        let step = format!("deletion of IPPool {pool}");
-        let deleted = api
-            .delete(pool.as_str(), &params)
-            .await
-            .map_err(|e| call(step, e))?;
-        match deleted.left() {
-            Some(terminating) => self.writer.pools.apply_written(terminating),
-            None => self
-                .writer
-                .pools
-                .apply_gone(&Key::cluster(pool.as_str()), fence.uid.as_str()),
-        }
-        Ok(())
+        let deleted = match api.delete(pool.as_str(), &params).await {
+            Ok(answer) => answer.left(),
+            Err(error) if retry::classify(&error) == Outcome::Gone => None,
+            Err(error) => return Err(call(format!("deletion of IPPool {pool}"), error)),
+        };
+        let Some(terminating) = deleted else {
+            let key = Key::cluster(pool.as_str());
+            self.writer.pools.apply_gone(&key, fence.uid.as_str());
+            return Ok(None);
+        };
+        self.writer.pools.apply_written(terminating.clone());
+        Ok(Some(Arc::new(terminating)))
     }
 }
 
+/// True for what the API server returns of an object that its last finalizer has left.
+fn is_gone(object: &impl ResourceExt) -> bool {
+    object.meta().deletion_timestamp.is_some() && object.finalizers().is_empty()
+}
+
 /// Runs the calls of one stage, [`PARALLEL_WRITES`] at a time.
-async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
+pub(super) async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
     futures::stream::iter(work)
         .buffer_unordered(PARALLEL_WRITES)
         .collect()

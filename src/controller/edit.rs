@@ -138,6 +138,13 @@ pub fn protected_subnet(raw: &SpiderSubnet, cidr: &IpNet, finalizer: bool) -> Sp
     subnet
 }
 
+/// `raw` without our finalizer; `None` where it has none.
+pub fn without_finalizer(raw: &SpiderSubnet) -> Option<SpiderSubnet> {
+    let mut subnet = raw.clone();
+    set_finalizer(&mut subnet.metadata, false);
+    (subnet.finalizers() != raw.finalizers()).then_some(subnet)
+}
+
 fn set_finalizer(meta: &mut ObjectMeta, present: bool) {
     let finalizers = meta.finalizers.get_or_insert_default();
     finalizers.retain(|f| f != names::FINALIZER);
