@@ -32,7 +32,7 @@ use kube::core::DeserializeGuard;
 use kube::{Client, Resource, ResourceExt};
 use kube_runtime::watcher;
 use serde::de::DeserializeOwned;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -55,8 +55,6 @@ const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration:
 const PASSES_AT_ONCE: usize = 16;
 /// Every CIDR is looked at this often even if nothing seems to have happened.
 const RESYNC: Duration = Duration::from_secs(300);
-/// Workload notices that wait to be told; beyond it they are dropped, the next change repeats them.
-const COMPLAINTS_MAX: usize = 1_000;
 
 /// What the controller is told at start.
 #[derive(Debug, Clone)]
@@ -86,7 +84,6 @@ struct Context {
     reports: Reports,
     backoffs: Mutex<BTreeMap<IpNet, Backoff>>,
     default_rule: SizeRule,
-    complaints: mpsc::Sender<(Seen, &'static str, String)>,
 }
 
 /// Runs for ever. `ready` turns true when every cache is complete.
@@ -99,7 +96,7 @@ pub async fn run(
     leadership: watch::Receiver<Leadership>,
     ready: watch::Sender<bool>,
 ) {
-    let (complaints, heard) = mpsc::channel(COMPLAINTS_MAX);
+    let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
     let writer = Writer {
         client: clients.write.clone(),
         pools: Cache::new(),
@@ -108,16 +105,15 @@ pub async fn run(
     let ctx = Arc::new(Context {
         index: Index::new(options.features),
         queue: Queue::default(),
-        reports: Reports::new(clients.read.clone(), options.pod_name),
+        reports,
         clients,
         writer,
         backoffs: Mutex::default(),
         default_rule: options.default_rule,
-        complaints,
     });
     let mut tasks = JoinSet::new();
     let synced = watch_all(&ctx, &mut tasks);
-    tasks.spawn(listen(ctx.clone(), heard, leadership.clone()));
+    tasks.spawn(events.run(leadership.clone()));
     let work = async {
         for cache in synced {
             cache.await;
@@ -181,10 +177,10 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
         }
     };
     vec![
-        watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets),
-        watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools),
-        watch_kind(ctx, tasks, Cache::new(), reserved),
-        watch_kind(ctx, tasks, Cache::new(), pods),
+        watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets, whole),
+        watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools, whole),
+        watch_kind(ctx, tasks, Cache::new(), reserved, whole),
+        watch_kind(ctx, tasks, Cache::new(), pods, index::trim_pod),
         watch_workloads::<Deployment>(ctx, tasks),
         watch_workloads::<ReplicaSet>(ctx, tasks),
         watch_workloads::<StatefulSet>(ctx, tasks),
@@ -194,18 +190,22 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
     ]
 }
 
+/// Keeps an object as it is.
+fn whole<K>(_: &mut K) {}
+
 fn watch_kind<K>(
     ctx: &Arc<Context>,
     tasks: &mut JoinSet<()>,
     cache: Cache<K>,
     on_change: impl Fn(&Change<K>) + Send + Sync + 'static,
+    trim: fn(&mut K),
 ) -> Synced
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     cache.on_change(on_change);
     let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
-    tasks.spawn(cache.clone().run(api, watcher::Config::default()));
+    tasks.spawn(cache.clone().run(api, watcher::Config::default(), trim));
     Box::pin(async move { cache.synced().await })
 }
 
@@ -231,7 +231,7 @@ where
             }
         }
     };
-    watch_kind(ctx, tasks, Cache::new(), on_change)
+    watch_kind(ctx, tasks, Cache::new(), on_change, workload::trim)
 }
 
 fn uid_of<W: Resource>(object: &W) -> Uid {
@@ -240,7 +240,7 @@ fn uid_of<W: Resource>(object: &W) -> Uid {
 
 impl Context {
     fn wake(&self, dirty: Dirty) {
-        for cidr in dirty.into_iter().filter(|cidr| self.index.serves(cidr)) {
+        for cidr in dirty {
             self.queue.add(cidr);
         }
     }
@@ -251,28 +251,7 @@ impl Context {
         if self.writer.subnets.is_synced()
             && let Some((reason, note)) = self.index.complaint(seen)
         {
-            self.say(seen.clone(), reason, note);
-        }
-    }
-
-    fn say(&self, seen: Seen, reason: &'static str, note: String) {
-        let workload = seen.id.clone();
-        // A full channel drops the notice, not the workload: the next change repeats it.
-        if self.complaints.try_send((seen, reason, note)).is_err() {
-            tracing::warn!(%workload, because = reason, "too many notices: not told");
-        }
-    }
-}
-
-/// Tells workloads what is wrong with them, off the path of passes, while this replica leads.
-async fn listen(
-    ctx: Arc<Context>,
-    mut heard: mpsc::Receiver<(Seen, &'static str, String)>,
-    leadership: watch::Receiver<Leadership>,
-) {
-    while let Some((seen, reason, note)) = heard.recv().await {
-        if *leadership.borrow() == Leadership::Leader {
-            ctx.reports.complain(&seen, reason, note).await;
+            self.reports.complain(seen, reason, note);
         }
     }
 }
@@ -282,7 +261,7 @@ async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
     loop {
         ctx.wake(ctx.index.all());
         for (seen, reason, note) in ctx.index.complaints() {
-            ctx.say(seen, reason, note);
+            ctx.reports.complain(&seen, reason, note);
         }
         tokio::select! {
             biased;
@@ -375,6 +354,13 @@ async fn pass(ctx: &Context, cidr: &IpNet) -> Again {
     ctx.index.remember_surplus(cidr, &plan.surplus, now);
     plan.subnet.extend(report::subnet_conflict(&seen));
     let done = apply::apply(&ctx.writer, &seen, &plan).await;
+    for subnet in seen
+        .idle
+        .iter()
+        .filter(|s| s.metadata.deletion_timestamp.is_some())
+    {
+        apply::let_go(&ctx.writer, subnet).await;
+    }
     log(&done);
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
     if let Some(error) = done.errors.first() {

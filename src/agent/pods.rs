@@ -69,7 +69,7 @@ impl NodePods {
     /// Watches for ever; drop the future to stop.
     pub(super) async fn run(self, client: Client, node: String) {
         let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        self.cache.run(Api::all(client), config).await;
+        self.cache.run(Api::all(client), config, |_| {}).await;
     }
 
     /// Waits for the first list.

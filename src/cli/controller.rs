@@ -68,14 +68,16 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     let identity = pod_name
         .clone()
-        .unwrap_or_else(|| format!("orbweaver-{}", std::process::id()));
+        .unwrap_or_else(|| format!("orbweaver-{:016x}", rand::random::<u64>()));
     let (ready, is_ready) = watch::channel(false);
+    // The port is open: a long first list must not have the kubelet start it over.
+    let (_, started) = watch::channel(true);
     let listener = probes::bind(health_port).await?;
     let mut tasks = JoinSet::new();
     tasks.spawn(probes::serve(
         listener,
         Health {
-            started: is_ready.clone(),
+            started,
             ready: is_ready,
         },
     ));

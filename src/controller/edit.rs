@@ -172,17 +172,20 @@ pub fn with_ledger<'e>(
     subnet
 }
 
-/// `raw` with its counts and conditions; `None` where they are as they should be.
+/// `raw` with its counts, as far as they are known, and conditions; `None` where they are as they
+/// should be.
 pub fn subnet_status(
     raw: &SpiderSubnet,
-    total: AddrCount,
+    total: Option<AddrCount>,
     conditions: &[Condition],
     now: &Time,
 ) -> Option<SpiderSubnet> {
     let mut subnet = raw.clone();
     let status = subnet.status.get_or_insert_default();
-    status.total_ip_count = Some(total.to_wire());
-    status.allocated_ip_count.get_or_insert(0);
+    if let Some(total) = total {
+        status.total_ip_count = Some(total.to_wire());
+        status.allocated_ip_count.get_or_insert(0);
+    }
     observe(
         &mut status.conditions,
         conditions,
@@ -192,17 +195,20 @@ pub fn subnet_status(
     (subnet.status != raw.status).then_some(subnet)
 }
 
-/// `raw` with its counts and conditions; `None` where they are as they should be.
+/// `raw` with its counts, if it can be read, and conditions; `None` where they are as they should
+/// be.
 pub fn pool_status(
     raw: &SpiderIPPool,
-    parsed: &Pool,
+    parsed: Option<&Pool>,
     conditions: &[Condition],
     now: &Time,
 ) -> Option<SpiderIPPool> {
     let mut pool = raw.clone();
     let status: &mut SpiderIPPoolStatus = pool.status.get_or_insert_default();
-    status.total_ip_count = Some(parsed.total().count().to_wire());
-    status.allocated_ip_count = Some(parsed.used().to_wire());
+    if let Some(parsed) = parsed {
+        status.total_ip_count = Some(parsed.total().count().to_wire());
+        status.allocated_ip_count = Some(parsed.used().to_wire());
+    }
     observe(
         &mut status.conditions,
         conditions,
@@ -340,8 +346,8 @@ mod tests {
         let raw = pool();
         let parsed = convert::pool(&raw).unwrap();
         let now = Time(jiff::Timestamp::UNIX_EPOCH);
-        let first = pool_status(&raw, &parsed, &[], &now).unwrap();
+        let first = pool_status(&raw, Some(&parsed), &[], &now).unwrap();
         assert_eq!(first.status.as_ref().unwrap().total_ip_count, Some(3));
-        assert_eq!(pool_status(&first, &parsed, &[], &now), None);
+        assert_eq!(pool_status(&first, Some(&parsed), &[], &now), None);
     }
 }

@@ -22,6 +22,7 @@ use kube::ResourceExt;
 use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
+pub use state::trim_pod;
 use state::{PoolEntry, State, SubnetEntry, overlap, pod_seen};
 
 /// Which features act.
@@ -71,7 +72,9 @@ pub struct Observed {
     pub subnet: Option<Arc<SpiderSubnet>>,
     /// The pools' objects.
     pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
-    /// Younger subnets with the same CIDR: they serve nobody.
+    /// Subnets with the CIDR that serve nobody: younger ones, or all while subnets are off.
+    pub idle: Vec<Arc<SpiderSubnet>>,
+    /// Younger subnets with the same CIDR.
     pub twins: Vec<Arc<SpiderSubnet>>,
     /// Elder subnets whose CIDR overlaps this one: what they have is theirs.
     pub elders: Vec<SubnetName>,
@@ -98,11 +101,6 @@ impl Index {
     fn state(&self) -> MutexGuard<'_, State> {
         // Each method leaves the maps consistent before it could panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// True where the family of `cidr` is on.
-    pub fn serves(&self, cidr: &IpNet) -> bool {
-        self.features.serves(Family::of(cidr.addr()))
     }
 
     /// A subnet appeared, changed or went. Those with an overlapping CIDR are concerned too.
@@ -242,11 +240,14 @@ impl Index {
     ///
     /// Only true once all subnets are known.
     pub fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
-        self.state().complaint(seen)
+        self.asks().then(|| self.state().complaint(seen)).flatten()
     }
 
     /// Every workload that must be told something.
     pub fn complaints(&self) -> Vec<(Seen, &'static str, String)> {
+        if !self.asks() {
+            return vec![];
+        }
         let state = self.state();
         let told = |seen: &Seen| {
             state
@@ -254,6 +255,11 @@ impl Index {
                 .map(|(reason, note)| (seen.clone(), reason, note))
         };
         state.workloads.values().filter_map(told).collect()
+    }
+
+    /// True while annotations for auto pools are heard at all.
+    fn asks(&self) -> bool {
+        self.features.subnets == Switch::On && self.features.auto_pools == Switch::On
     }
 
     /// Remembers which pools of `cidr` have more than they need, and since when.
@@ -279,11 +285,12 @@ impl Index {
         let state = self.state();
         let mut seen = Observed::default();
         let family = Family::of(cidr.addr());
-        let mut subnets = match self.features.subnets {
-            Switch::On => state.subnets_with(cidr).into_iter(),
-            Switch::Off => vec![].into_iter(),
+        let mut subnets = state.subnets_with(cidr).into_iter();
+        let serving = match self.features.subnets {
+            Switch::On => subnets.next(),
+            Switch::Off => None,
         };
-        if let Some((name, entry)) = subnets.next() {
+        if let Some((name, entry)) = serving {
             seen.subnet = Some(entry.raw.clone());
             seen.snapshot.subnet = match &entry.parsed {
                 Ok(subnet) => SubnetSeen::Readable(Box::new(subnet.clone())),
@@ -293,11 +300,14 @@ impl Index {
                 },
             };
             seen.snapshot.demands = match self.features.auto_pools {
-                Switch::On => state.demands(name, family),
-                Switch::Off => vec![],
+                Switch::On if self.features.serves(family) => state.demands(name, family),
+                Switch::On | Switch::Off => vec![],
             };
         }
-        seen.twins = subnets.map(|(_, entry)| entry.raw.clone()).collect();
+        seen.idle = subnets.map(|(_, entry)| entry.raw.clone()).collect();
+        if seen.subnet.is_some() {
+            seen.twins.clone_from(&seen.idle);
+        }
         for name in state.pools_of.get(cidr).into_iter().flatten() {
             if let Some(entry) = state.pools.get(name) {
                 self.add_pool(&state, &mut seen, name, &entry.raw, &entry.parsed);
@@ -346,9 +356,11 @@ impl Index {
             }
             Ok(pool) => {
                 let mut pool = pool.clone();
+                let family = pool.family();
                 if let Some(owner) = &mut pool.owner {
                     // Nobody asks for the pool, but not because nobody wants it: it is kept.
-                    let off = self.features.auto_pools == Switch::Off;
+                    let off =
+                        self.features.auto_pools == Switch::Off || !self.features.serves(family);
                     owner.reclaim &= !off && !state.is_undecided(&owner.uid);
                 }
                 seen.snapshot.pools.insert(name.clone(), pool);

@@ -10,7 +10,7 @@ use ipam::demand::surge_of_percent;
 use ipam::name::{Uid, WorkloadId};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
-use k8s_openapi::api::core::v1::PodTemplateSpec;
+use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
@@ -21,6 +21,9 @@ use crate::api::convert;
 pub trait Workload: Resource<DynamicType = ()> {
     /// The template of its Pods.
     fn template(&self) -> Option<&PodTemplateSpec>;
+
+    /// The template of its Pods, to take out what is not needed.
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec>;
 
     /// The selector of its Pods; `None` for a kind that has none.
     fn selector(&self) -> Option<&LabelSelector>;
@@ -42,6 +45,10 @@ pub trait Workload: Resource<DynamicType = ()> {
 impl Workload for Deployment {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        self.spec.as_mut().map(|s| &mut s.template)
     }
 
     fn selector(&self) -> Option<&LabelSelector> {
@@ -74,6 +81,10 @@ impl Workload for ReplicaSet {
         self.spec.as_ref().and_then(|s| s.template.as_ref())
     }
 
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        self.spec.as_mut().and_then(|s| s.template.as_mut())
+    }
+
     fn selector(&self) -> Option<&LabelSelector> {
         self.spec.as_ref().map(|s| &s.selector)
     }
@@ -88,6 +99,10 @@ impl Workload for StatefulSet {
         self.spec.as_ref().map(|s| &s.template)
     }
 
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        self.spec.as_mut().map(|s| &mut s.template)
+    }
+
     fn selector(&self) -> Option<&LabelSelector> {
         self.spec.as_ref().map(|s| &s.selector)
     }
@@ -100,6 +115,10 @@ impl Workload for StatefulSet {
 impl Workload for DaemonSet {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.spec.as_ref().map(|s| &s.template)
+    }
+
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        self.spec.as_mut().map(|s| &mut s.template)
     }
 
     fn selector(&self) -> Option<&LabelSelector> {
@@ -128,6 +147,10 @@ impl Workload for Job {
         self.spec.as_ref().map(|s| &s.template)
     }
 
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        self.spec.as_mut().map(|s| &mut s.template)
+    }
+
     fn selector(&self) -> Option<&LabelSelector> {
         self.spec.as_ref().and_then(|s| s.selector.as_ref())
     }
@@ -150,6 +173,11 @@ impl Workload for Job {
 impl Workload for CronJob {
     fn template(&self) -> Option<&PodTemplateSpec> {
         self.job().map(|j| &j.template)
+    }
+
+    fn template_mut(&mut self) -> Option<&mut PodTemplateSpec> {
+        let job = self.spec.as_mut()?.job_template.spec.as_mut()?;
+        Some(&mut job.template)
     }
 
     fn selector(&self) -> Option<&LabelSelector> {
@@ -200,6 +228,16 @@ fn surge_count(surge: Option<&IntOrString>, default: &str, replicas: u32) -> u32
         None => percent(default),
         Some(IntOrString::Int(number)) => count(Some(*number)),
         Some(IntOrString::String(text)) => percent(text),
+    }
+}
+
+/// Leaves of a workload what [`seen`] reads: containers and volumes are most of it.
+pub fn trim<W: Workload>(workload: &mut W) {
+    if let Some(spec) = workload.template_mut().and_then(|t| t.spec.as_mut()) {
+        *spec = PodSpec {
+            host_network: spec.host_network,
+            ..PodSpec::default()
+        };
     }
 }
 

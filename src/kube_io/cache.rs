@@ -144,8 +144,13 @@ where
     /// Lists and watches for ever, healing what fails. Drop the future to stop.
     ///
     /// `managedFields` are left out: they are half of a small object, and a PUT without them keeps
-    /// the stored ones.
-    pub async fn run(self, api: Api<DeserializeGuard<K>>, config: watcher::Config) {
+    /// the stored ones. `trim` takes out what no reader needs, of objects that are never written.
+    pub async fn run(
+        self,
+        api: Api<DeserializeGuard<K>>,
+        config: watcher::Config,
+        trim: fn(&mut K),
+    ) {
         let mut events = pin!(watcher::watcher(api, config));
         let mut backoff = Backoff::new(WATCH_BACKOFF.0, WATCH_BACKOFF.1);
         while let Some(event) = events.next().await {
@@ -155,7 +160,12 @@ where
                     if !matches!(event, Event::Init) {
                         backoff.reset();
                     }
-                    self.watched(event.modify(|object| object.meta_mut().managed_fields = None));
+                    self.watched(event.modify(|guard| {
+                        guard.meta_mut().managed_fields = None;
+                        if let Ok(object) = &mut guard.0 {
+                            trim(object);
+                        }
+                    }));
                 }
                 Err(error) => {
                     let pause = backoff.next_delay();

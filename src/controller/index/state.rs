@@ -16,7 +16,7 @@ use ipam::pool::Pool;
 use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::{Resource, ResourceExt};
 
 use super::Dirty;
@@ -320,6 +320,18 @@ pub(super) fn is_below_another(seen: &Seen) -> bool {
             ("ReplicaSet", "Deployment", "apps/v1") | ("Job", "CronJob", "batch/v1")
         )
     })
+}
+
+/// Leaves of a Pod what [`pod_seen`] reads: a cluster has very many.
+pub fn trim_pod(pod: &mut Pod) {
+    pod.spec = None;
+    pod.metadata.annotations = None;
+    pod.metadata.labels = None;
+    pod.status = pod.status.take().map(|status| PodStatus {
+        phase: status.phase,
+        pod_ips: status.pod_ips,
+        ..PodStatus::default()
+    });
 }
 
 pub(super) fn pod_seen(pod: &Pod) -> PodSeen {
