@@ -68,11 +68,11 @@ async fn a_cache_lists_watches_and_tells() {
     });
     assert!(!cache.is_synced());
 
-    let fed = tokio::spawn(
-        cache
-            .clone()
-            .run(Api::all(server()), watcher::Config::default()),
-    );
+    let fed = tokio::spawn(cache.clone().run(
+        Api::all(server()),
+        watcher::Config::default(),
+        |_| {},
+    ));
     cache.synced().await;
     assert_eq!(
         heard.recv().await.unwrap(),
