@@ -5,10 +5,12 @@ use crate::scenario::Scenario;
 pub mod auto_pool;
 pub mod bare;
 pub mod crash;
+pub mod flags;
 pub mod golden_objects;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
+pub mod uninstall;
 pub mod walkthrough;
 
 /// Every scenario, in the order in which they run.
@@ -60,5 +62,17 @@ pub const ALL: &[Scenario] = &[
         about: "controller or agent killed at ten points of a scale-up: all run, no address twice, the books agree",
         needs_product: true,
         run: crash::run,
+    },
+    Scenario {
+        name: "flags",
+        about: "the chart's flags, changed by helm upgrade while Pods run: each has its effect, no Pod loses an address",
+        needs_product: true,
+        run: flags::run,
+    },
+    Scenario {
+        name: "uninstall",
+        about: "helm uninstall takes the programs and nothing else; a new installation carries on",
+        needs_product: true,
+        run: uninstall::run,
     },
 ];

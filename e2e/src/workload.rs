@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
+use crate::cluster::network::{GATEWAY, UNDERLAY};
 use crate::image::BUSYBOX;
 use crate::product::books::Books;
 use crate::product::objects::Pod;
@@ -111,16 +112,28 @@ impl Deployment {
     }
 }
 
-/// A SpiderSubnet of the Pods' underlay with these addresses.
+/// A `SpiderSubnet` of the Pods' underlay with these addresses.
 pub fn subnet(kubectl: &Kubectl, name: &str, ips: &[&str]) -> Result<()> {
-    use crate::cluster::network::{GATEWAY, UNDERLAY};
-    let subnet = json!({
+    on_underlay(kubectl, "SpiderSubnet", name, &json!({ "ips": ips }))
+}
+
+/// A `SpiderIPPool` of the Pods' underlay, made by hand, with these fields beside the usual ones.
+pub fn pool(kubectl: &Kubectl, name: &str, spec: &Value) -> Result<()> {
+    on_underlay(kubectl, "SpiderIPPool", name, spec)
+}
+
+fn on_underlay(kubectl: &Kubectl, kind: &str, name: &str, more: &Value) -> Result<()> {
+    let mut spec = json!({ "subnet": UNDERLAY, "gateway": GATEWAY });
+    if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
+        spec.extend(more.clone());
+    }
+    let object = json!({
         "apiVersion": "spiderpool.spidernet.io/v2beta1",
-        "kind": "SpiderSubnet",
+        "kind": kind,
         "metadata": { "name": name },
-        "spec": { "subnet": UNDERLAY, "gateway": GATEWAY, "ips": ips },
+        "spec": spec,
     });
-    kubectl.apply(&subnet.to_string(), &[]).map(|_| ())
+    kubectl.apply(&object.to_string(), &[]).map(|_| ())
 }
 
 /// Applies a file of `examples/` as it is.
