@@ -16,7 +16,7 @@
 //! Choice of address: addresses that this ledger has not seen in use, lowest first, so that a fresh
 //! pool is used in order; after them the ones released longest ago.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::addr::AddrSet;
@@ -183,10 +183,11 @@ impl PoolLedger {
             }
         }
         Some(Batch {
+            // What is released and claimed again by its owner is as it was.
+            changed: draft.changed && draft.records != self.pool.records,
             records: draft.records,
             answers,
             freed: draft.freed,
-            changed: draft.changed,
         })
     }
 
@@ -195,8 +196,7 @@ impl PoolLedger {
         self.pool.version = version;
         self.pool.records = batch.records;
         self.cool(&batch.freed);
-        let answered: std::collections::BTreeSet<AskId> =
-            batch.answers.iter().map(|(id, _)| *id).collect();
+        let answered: BTreeSet<AskId> = batch.answers.iter().map(|(id, _)| *id).collect();
         self.queued.retain(|(id, _)| !answered.contains(id));
         batch.answers
     }
@@ -207,13 +207,12 @@ impl PoolLedger {
     }
 
     fn cool(&mut self, freed: &[IpAddr]) {
-        for address in freed {
-            self.released.retain(|cooling| cooling != address);
-            self.released.push_back(*address);
-        }
-        let pool = &self.pool;
+        let again: BTreeSet<&IpAddr> = freed.iter().collect();
+        self.released.retain(|cooling| !again.contains(cooling));
+        self.released.extend(freed);
+        let (pool, total) = (&self.pool, self.pool.total());
         self.released
-            .retain(|address| pool.records.get(*address).is_none());
+            .retain(|a| total.contains(*a) && pool.records.get(*a).is_none());
     }
 }
 
@@ -221,6 +220,10 @@ impl PoolLedger {
 struct Draft<'l> {
     pool: &'l Pool,
     records: Records,
+    /// Where each Pod has, or had, an address.
+    held: BTreeMap<&'l Uid, Vec<IpAddr>>,
+    /// What may be given out at all.
+    usable: AddrSet,
     /// Free and not seen in use by this ledger.
     fresh: AddrSet,
     /// Free, oldest release first.
@@ -232,24 +235,29 @@ struct Draft<'l> {
 
 impl<'l> Draft<'l> {
     fn new(ledger: &'l PoolLedger, reserved: &AddrSet) -> Self {
-        let free = ledger.pool.free(reserved);
+        let pool = &ledger.pool;
+        let usable = pool.usable(reserved);
+        let free = usable.difference(&pool.records.addresses());
         let cooling: VecDeque<IpAddr> = ledger
             .released
             .iter()
             .copied()
             .filter(|a| free.contains(*a))
             .collect();
-        let fresh = free.difference(&cooling.iter().copied().collect());
-        let records = ledger.pool.records.clone();
-        let bytes = records.to_text().map_or(0, |text| text.len());
+        let mut held: BTreeMap<&Uid, Vec<IpAddr>> = BTreeMap::new();
+        for (address, record) in pool.records.iter() {
+            held.entry(&record.uid).or_default().push(address);
+        }
         Self {
-            pool: &ledger.pool,
-            records,
-            fresh,
+            pool,
+            records: pool.records.clone(),
+            held,
+            usable,
+            fresh: free.difference(&cooling.iter().copied().collect()),
             cooling,
             freed: vec![],
             changed: false,
-            bytes,
+            bytes: pool.records.to_text().map_or(0, |text| text.len()),
         }
     }
 
@@ -264,27 +272,25 @@ impl<'l> Draft<'l> {
         if record.uid != release.uid || later_sandbox {
             return false;
         }
+        self.bytes = self.bytes.saturating_sub(bytes_of(record));
         self.records.remove(release.address);
         self.freed.push(release.address);
-        if self.pool.total().contains(release.address) {
+        if self.usable.contains(release.address) {
             self.cooling.push_back(release.address);
         }
         self.changed = true;
         true
     }
 
-    fn claim(&mut self, claim: &Claim) -> Result<Grant, ClaimError> {
-        if let Some(address) = self.records.find(&claim.uid, &claim.nic).map(|(a, _)| a) {
+    fn claim(&mut self, claim: &'l Claim) -> Result<Grant, ClaimError> {
+        if let Some(address) = self.held_by(&claim.uid, &claim.nic) {
             return Ok(self.record(address, claim));
         }
         select::admit(self.pool, self.pool.family(), &claim.pod)?;
-        let room = claim
-            .pod
-            .pod
-            .as_str()
-            .len()
-            .saturating_add(RECORD_BYTES_EACH);
-        if self.bytes.saturating_add(room) > RECORD_BYTES_MAX {
+        let bytes = self
+            .bytes
+            .saturating_add(bytes_of(&claim.record(BTreeMap::new())));
+        if bytes > RECORD_BYTES_MAX {
             return Err(ClaimError::Exhausted(Exhausted::TooLarge {
                 pool: self.pool.name.clone(),
                 limit: RECORD_BYTES_MAX,
@@ -293,8 +299,18 @@ impl<'l> Draft<'l> {
         let address = self
             .take()
             .ok_or(ClaimError::Exhausted(Exhausted::UsedOut))?;
-        self.bytes = self.bytes.saturating_add(room);
+        self.held.entry(&claim.uid).or_default().push(address);
         Ok(self.record(address, claim))
+    }
+
+    /// As [`Records::find`], at the cost of a look-up.
+    fn held_by(&self, uid: &Uid, nic: &Nic) -> Option<IpAddr> {
+        let held = self.held.get(uid).into_iter().flatten();
+        let of_nic = held.filter_map(|address| Some((address, self.records.get(*address)?)));
+        of_nic
+            .filter(|(_, record)| record.is_of(uid, nic))
+            .min_by_key(|(address, record)| (record.nic.is_none(), *address))
+            .map(|(address, _)| *address)
     }
 
     fn take(&mut self) -> Option<IpAddr> {
@@ -306,20 +322,14 @@ impl<'l> Draft<'l> {
     }
 
     fn record(&mut self, address: IpAddr, claim: &Claim) -> Grant {
-        let other = self
-            .records
-            .get(address)
-            .map(|r| r.other.clone())
-            .unwrap_or_default();
-        let record = Record {
-            pod: claim.pod.pod.clone(),
-            uid: claim.uid.clone(),
-            nic: Some(claim.nic.clone()),
-            node: Some(claim.pod.node.clone()),
-            sandbox: Some(claim.sandbox.clone()),
-            other,
-        };
-        if self.records.get(address) != Some(&record) {
+        let old = self.records.get(address);
+        let record = claim.record(old.map(|r| r.other.clone()).unwrap_or_default());
+        if old != Some(&record) {
+            let freed = old.map(bytes_of).unwrap_or_default();
+            self.bytes = self
+                .bytes
+                .saturating_sub(freed)
+                .saturating_add(bytes_of(&record));
             self.changed = true;
             self.records.insert(address, record);
         }
@@ -330,8 +340,27 @@ impl<'l> Draft<'l> {
     }
 }
 
-/// What a record costs beside its Pod's name: keys, quotes, uid, nic, node, sandbox and address.
-const RECORD_BYTES_EACH: usize = 512;
+impl Claim {
+    fn record(&self, other: BTreeMap<String, serde_json::Value>) -> Record {
+        Record {
+            pod: self.pod.pod.clone(),
+            uid: self.uid.clone(),
+            nic: Some(self.nic.clone()),
+            node: Some(self.pod.node.clone()),
+            sandbox: Some(self.sandbox.clone()),
+            other,
+        }
+    }
+}
+
+/// What a record adds to the text, with the longest address as its key, two quotes, colon, comma.
+fn bytes_of(record: &Record) -> usize {
+    const LONGEST_KEY: usize = 39 + 4;
+    // A record is plain data: writing it as JSON cannot fail.
+    serde_json::to_string(record)
+        .map_or(0, |text| text.len())
+        .saturating_add(LONGEST_KEY)
+}
 
 #[cfg(test)]
 mod tests;

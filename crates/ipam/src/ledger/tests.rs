@@ -1,1 +1,439 @@
+//! One pool's batches, rule by rule; `tests/ledger_model.rs` has the random ones.
 
+use super::*;
+use crate::pool::Restrictions;
+use crate::testing::{admitted, in_use, ip, ips, pod, pool, record, selector};
+
+fn claim_on(pod_name: &str, nic: &str, sandbox: &str) -> Ask {
+    Ask::Claim(Box::new(Claim {
+        pod: pod(pod_name),
+        uid: Uid::from(pod_name),
+        nic: Nic::from(nic),
+        sandbox: Sandbox::from(sandbox),
+    }))
+}
+
+fn claim(pod_name: &str) -> Ask {
+    claim_on(pod_name, "eth0", "s1")
+}
+
+fn release(n: u8, uid: &str, sandbox: Option<&str>) -> Ask {
+    Ask::Release(Release {
+        address: ip(n),
+        uid: Uid::from(uid),
+        sandbox: sandbox.map(Sandbox::from),
+    })
+}
+
+/// Queues the asks, commits their batch and gives the answers; granted addresses by their last byte.
+fn answers(ledger: &mut PoolLedger, asks: Vec<Ask>) -> Vec<String> {
+    for (id, ask) in (0..).zip(asks) {
+        ledger.queue(id, ask);
+    }
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    let mut answers = ledger.committed(batch, Version::from("2"));
+    answers.sort_by_key(|(id, _)| *id);
+    answers.into_iter().map(|(_, answer)| say(answer)).collect()
+}
+
+fn say(answer: Answer) -> String {
+    match answer {
+        Answer::Claim(Ok(grant)) => grant.address.to_string().replace("10.0.0.", ""),
+        Answer::Claim(Err(error)) => error.to_string(),
+        Answer::Release(freed) => freed.to_string(),
+    }
+}
+
+fn held(ledger: &PoolLedger) -> AddrSet {
+    ledger.pool().records.addresses()
+}
+
+#[test]
+fn an_empty_queue_has_no_batch() {
+    assert!(
+        PoolLedger::new(pool("a", "1-9"))
+            .batch(&AddrSet::new())
+            .is_none()
+    );
+}
+
+#[test]
+fn all_claims_queued_cost_one_batch() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    assert_eq!(
+        answers(&mut ledger, vec![claim("x"), claim("y"), claim("z")]),
+        ["1", "2", "3"]
+    );
+    assert_eq!(ledger.waiting(), 0);
+    assert_eq!(ledger.pool().version, Version::from("2"));
+    let written = ledger.pool().records.get(ip(1)).unwrap();
+    assert_eq!(written.pod.as_str(), "shop/x");
+    assert_eq!(written.nic, Some(Nic::from("eth0")));
+    assert_eq!(written.node, Some(NodeName::from("n1")));
+    assert_eq!(written.sandbox, Some(Sandbox::from("s1")));
+}
+
+#[test]
+fn nothing_is_promised_before_the_batch_is_stored() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    ledger.queue(1, claim("x"));
+    let first = ledger.batch(&AddrSet::new()).unwrap();
+    assert!(first.changed() && held(&ledger).is_empty());
+    assert_eq!(ledger.waiting(), 1);
+    // It was not stored: somebody else had the address first.
+    ledger.refresh(Pool {
+        version: Version::from("5"),
+        ..in_use("1", pool("a", "1-9"))
+    });
+    drop(first);
+    let again = ledger.batch(&AddrSet::new()).unwrap();
+    let answers = ledger.committed(again, Version::from("6"));
+    assert_eq!(
+        answers.into_iter().map(|(_, a)| say(a)).collect::<Vec<_>>(),
+        ["2"]
+    );
+}
+
+#[test]
+fn a_batch_that_was_stored_although_the_reply_was_lost_gives_the_same_again() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    ledger.queue(1, claim("x"));
+    let stored = ledger.batch(&AddrSet::new()).unwrap().records().clone();
+    ledger.refresh(Pool {
+        records: stored,
+        version: Version::from("5"),
+        ..pool("a", "1-9")
+    });
+    let again = ledger.batch(&AddrSet::new()).unwrap();
+    assert!(!again.changed());
+    let answers = ledger.committed(again, Version::from("5"));
+    assert_eq!(
+        answers.into_iter().map(|(_, a)| say(a)).collect::<Vec<_>>(),
+        ["1"]
+    );
+}
+
+#[test]
+fn asking_again_gives_the_same_address_and_writes_nothing() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["1"]);
+    ledger.queue(1, claim("x"));
+    assert!(!ledger.batch(&AddrSet::new()).unwrap().changed());
+}
+
+#[test]
+fn a_new_sandbox_of_the_same_pod_takes_the_record_over() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    answers(&mut ledger, vec![claim("x")]);
+    assert_eq!(
+        answers(&mut ledger, vec![claim_on("x", "eth0", "s2")]),
+        ["1"]
+    );
+    assert_eq!(
+        ledger.pool().records.get(ip(1)).unwrap().sandbox,
+        Some(Sandbox::from("s2"))
+    );
+}
+
+#[test]
+fn two_claims_of_one_interface_in_a_batch_get_one_address() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    assert_eq!(
+        answers(&mut ledger, vec![claim("x"), claim("x")]),
+        ["1", "1"]
+    );
+    assert_eq!(held(&ledger), ips("1"));
+}
+
+#[test]
+fn two_interfaces_of_a_pod_get_two_addresses() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    let both = vec![claim_on("x", "eth0", "s1"), claim_on("x", "net1", "s1")];
+    assert_eq!(answers(&mut ledger, both), ["1", "2"]);
+}
+
+#[test]
+fn a_record_without_nic_is_taken_by_the_interface_that_asks_first() {
+    let mut ledger = PoolLedger::new(in_use("4", pool("a", "1-9")));
+    let both = vec![claim_on("p4", "net1", "s1"), claim_on("p4", "eth0", "s1")];
+    assert_eq!(answers(&mut ledger, both), ["4", "1"]);
+    assert_eq!(
+        ledger.pool().records.get(ip(4)).unwrap().nic,
+        Some(Nic::from("net1"))
+    );
+}
+
+#[test]
+fn a_record_of_just_this_interface_comes_before_one_without_nic() {
+    let mut old = in_use("4", pool("a", "1-9"));
+    old.records.insert(
+        ip(7),
+        Record {
+            nic: Some(Nic::from("eth0")),
+            ..record("p4")
+        },
+    );
+    let mut ledger = PoolLedger::new(old);
+    assert_eq!(answers(&mut ledger, vec![claim("p4")]), ["7"]);
+}
+
+#[test]
+fn keys_of_others_stay_in_a_record_that_is_taken_over() {
+    let mut old = pool("a", "1-9");
+    let other = [("extra".to_owned(), serde_json::json!({"x": 1}))];
+    old.records.insert(
+        ip(4),
+        Record {
+            other: other.clone().into(),
+            ..record("x")
+        },
+    );
+    let mut ledger = PoolLedger::new(old);
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["4"]);
+    let kept = ledger.pool().records.get(ip(4)).unwrap();
+    assert_eq!(kept.other, other.into());
+    assert_eq!(kept.node, Some(NodeName::from("n1")));
+}
+
+#[test]
+fn a_pod_keeps_its_address_whatever_became_of_the_pool() {
+    let gone = Pool {
+        ips: ips("1-3"),
+        disabled: true,
+        ..in_use("4", pool("a", "1-9"))
+    };
+    let mut ledger = PoolLedger::new(gone);
+    assert_eq!(
+        answers(&mut ledger, vec![claim("p4"), claim("x")]),
+        ["4", "disabled IPPool a"]
+    );
+}
+
+#[test]
+fn the_rules_are_asked_on_the_very_object_that_is_written() {
+    let limits = Restrictions {
+        pod_affinity: Some(Ok(selector(&[("app", "db")]))),
+        ..Restrictions::default()
+    };
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    ledger.queue(1, claim("x"));
+    ledger.refresh(Pool {
+        restrictions: limits,
+        ..pool("a", "1-9")
+    });
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    assert!(!batch.changed());
+    let answers = ledger.committed(batch, Version::from("2"));
+    let said: Vec<String> = answers.into_iter().map(|(_, a)| say(a)).collect();
+    assert_eq!(said, ["unmatched Pod affinity of IPPool a"]);
+}
+
+#[test]
+fn a_pool_that_was_not_admitted_gives_nothing() {
+    let new = Pool {
+        admitted: None,
+        ..pool("a", "1-9")
+    };
+    let said = answers(&mut PoolLedger::new(new), vec![claim("x")]);
+    assert!(
+        said[0].starts_with("IPPool a is not admitted yet"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn excluded_reserved_and_gateway_addresses_are_never_given() {
+    let narrow = Pool {
+        excluded: ips("2"),
+        gateway: Some(ip(1)),
+        ..pool("a", "1-4")
+    };
+    let mut ledger = PoolLedger::new(admitted(narrow));
+    for (id, name) in ["x", "y"].into_iter().enumerate() {
+        ledger.queue(u64::try_from(id).unwrap(), claim(name));
+    }
+    let batch = ledger.batch(&ips("3")).unwrap();
+    let answers = ledger.committed(batch, Version::from("2"));
+    let said: Vec<String> = answers.into_iter().map(|(_, a)| say(a)).collect();
+    assert_eq!(said, ["4", "all IP addresses used out"]);
+}
+
+#[test]
+fn an_address_reserved_while_in_use_is_not_given_again_by_the_batch_that_frees_it() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1")));
+    ledger.queue(1, release(1, "p1", None));
+    ledger.queue(2, claim("x"));
+    let batch = ledger.batch(&ips("1")).unwrap();
+    let answers = ledger.committed(batch, Version::from("2"));
+    let said: Vec<String> = answers.into_iter().map(|(_, a)| say(a)).collect();
+    assert_eq!(said, ["true", "all IP addresses used out"]);
+}
+
+#[test]
+fn a_release_needs_the_owner() {
+    let mut ledger = PoolLedger::new(in_use("1-2", pool("a", "1-9")));
+    let asks = vec![
+        release(1, "p2", None),
+        release(3, "p1", None),
+        release(1, "p1", None),
+    ];
+    assert_eq!(answers(&mut ledger, asks), ["false", "false", "true"]);
+    assert_eq!(held(&ledger), ips("2"));
+}
+
+#[test]
+fn a_release_that_comes_twice_frees_once() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-9")));
+    let twice = vec![release(1, "p1", None), release(1, "p1", None)];
+    assert_eq!(answers(&mut ledger, twice), ["true", "false"]);
+    ledger.queue(1, release(1, "p1", None));
+    assert!(!ledger.batch(&AddrSet::new()).unwrap().changed());
+}
+
+#[test]
+fn the_end_of_an_older_sandbox_frees_nothing() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    answers(&mut ledger, vec![claim_on("x", "eth0", "s1")]);
+    answers(&mut ledger, vec![claim_on("x", "eth0", "s2")]);
+    assert_eq!(
+        answers(&mut ledger, vec![release(1, "x", Some("s1"))]),
+        ["false"]
+    );
+    assert_eq!(
+        answers(&mut ledger, vec![release(1, "x", Some("s2"))]),
+        ["true"]
+    );
+}
+
+#[test]
+fn without_a_sandbox_on_either_side_the_uid_decides() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-9")));
+    assert_eq!(
+        answers(&mut ledger, vec![release(1, "p1", Some("s1"))]),
+        ["true"]
+    );
+    answers(&mut ledger, vec![claim_on("x", "eth0", "s1")]);
+    assert_eq!(answers(&mut ledger, vec![release(2, "x", None)]), ["true"]);
+}
+
+#[test]
+fn fresh_addresses_come_first_then_the_one_released_longest_ago() {
+    let mut ledger = PoolLedger::new(pool("a", "1-4"));
+    answers(&mut ledger, vec![claim("x"), claim("y"), claim("z")]);
+    answers(&mut ledger, vec![release(2, "y", None)]);
+    answers(&mut ledger, vec![release(1, "x", None)]);
+    let four = ["a", "b", "c", "d"].map(claim).to_vec();
+    assert_eq!(
+        answers(&mut ledger, four),
+        ["4", "2", "1", "all IP addresses used out"]
+    );
+}
+
+#[test]
+fn an_address_freed_by_the_batch_serves_it_only_if_nothing_else_is_free() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-2")));
+    let asks = vec![claim("x"), claim("y"), release(1, "p1", None)];
+    assert_eq!(answers(&mut ledger, asks), ["2", "1", "true"]);
+}
+
+#[test]
+fn what_others_released_cools_down_too() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-2")));
+    ledger.refresh(pool("a", "1-2"));
+    assert_eq!(
+        answers(&mut ledger, vec![claim("x"), claim("y")]),
+        ["2", "1"]
+    );
+}
+
+#[test]
+fn an_address_that_cooled_down_and_left_the_pool_is_forgotten() {
+    let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-2")));
+    answers(&mut ledger, vec![release(1, "p1", None)]);
+    ledger.refresh(pool("a", "2"));
+    ledger.refresh(pool("a", "1-2"));
+    // Back again it is as new as any other.
+    assert_eq!(
+        answers(&mut ledger, vec![claim("x"), claim("y")]),
+        ["1", "2"]
+    );
+}
+
+#[test]
+fn an_ask_that_nobody_waits_for_leaves_the_queue() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    ledger.queue(1, claim("x"));
+    ledger.queue(2, claim("y"));
+    ledger.forget(1);
+    assert_eq!(ledger.waiting(), 1);
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    assert_eq!(batch.records().addresses(), ips("1"));
+    assert_eq!(batch.records().get(ip(1)).unwrap().uid, Uid::from("y"));
+}
+
+#[test]
+fn an_ask_queued_while_a_batch_is_written_waits_for_the_next() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    ledger.queue(1, claim("x"));
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    ledger.queue(2, claim("y"));
+    assert_eq!(ledger.committed(batch, Version::from("2")).len(), 1);
+    assert_eq!(ledger.waiting(), 1);
+}
+
+/// A pool with room for exactly one record more.
+fn nearly_full() -> PoolLedger {
+    let mut full = pool("a", "1");
+    full.ips = crate::addr::parse_list(&["10.0.0.0-10.0.15.255"], crate::addr::Family::V4).unwrap();
+    let mut full = admitted(full);
+    let Ask::Claim(one) = claim("one") else {
+        unreachable!("a claim")
+    };
+    let room = RECORD_BYTES_MAX - bytes_of(&one.record(BTreeMap::new()));
+    let length = |pool: &Pool| pool.records.to_text().map_or(0, |text| text.len());
+    let (mut used, last) = (2_000, full.ips.last().unwrap());
+    for address in full.ips.iter() {
+        let filler = record(&format!("{address}-{}", "x".repeat(200)));
+        used += bytes_of(&filler);
+        if used > room {
+            break;
+        }
+        full.records.insert(address, filler);
+    }
+    full.records.insert(last, record("pad"));
+    // A record has the name twice, as Pod and as uid; one byte may stay over.
+    let pad = "pad".to_owned() + &"x".repeat((room - length(&full)) / 2);
+    full.records.insert(last, record(&pad));
+    assert!(room - length(&full) < 2);
+    PoolLedger::new(full)
+}
+
+#[test]
+fn the_record_stops_growing_at_the_byte_guard() {
+    let mut ledger = nearly_full();
+    let said = answers(&mut ledger, vec![claim("one"), claim("two")]);
+    assert!(said[0].starts_with("10.0."), "{said:?}");
+    assert_eq!(
+        said[1],
+        "all IP addresses used out, the record of IPPool a would pass 1000000 bytes: use several \
+         IPPools"
+    );
+    let text = ledger.pool().records.to_text().unwrap();
+    assert!(text.len() <= RECORD_BYTES_MAX);
+    // Who has an address keeps it, and what is released makes room in the same batch.
+    let (address, old) = ledger.pool().records.iter().next().unwrap();
+    let asks = vec![
+        claim("one"),
+        Ask::Release(Release {
+            address,
+            uid: old.uid.clone(),
+            sandbox: None,
+        }),
+        claim("two"),
+    ];
+    let said = answers(&mut ledger, asks);
+    assert!(
+        said[0].starts_with("10.0.") && said[2].starts_with("10.0."),
+        "{said:?}"
+    );
+}

@@ -1,0 +1,498 @@
+//! Two agents, a person, the original's agent and an API server fight over one pool.
+//!
+//! Each agent owns half of the Pods and speaks to the server through a [`PoolLedger`]; writes
+//! conflict, replies are lost, agents restart. At every stored write the records before and after
+//! are held against what was asked, address by address, with maps and loops and nothing of the
+//! code under test.
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by panic"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipam::addr::AddrSet;
+use ipam::ledger::{Answer, Ask, AskId, Claim, ClaimError, PoolLedger, Release};
+use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
+use ipam::pool::{Pool, Restrictions};
+use ipam::record::{Record, Records};
+use ipam::select::{Exhausted, PodFacts};
+use proptest::prelude::*;
+
+const AGENTS: usize = 2;
+
+#[derive(Debug, Clone)]
+enum Op {
+    /// A CNI ADD at the agent of the Pod.
+    Claim {
+        pod: u8,
+        nic: bool,
+        sandbox: u8,
+    },
+    /// A CNI DEL or the collector, for whatever address and uid.
+    Release {
+        agent: bool,
+        address: u8,
+        pod: u8,
+        sandbox: Option<u8>,
+    },
+    Commit {
+        agent: bool,
+        fate: Fate,
+    },
+    /// Nobody waits any more for the oldest ask.
+    Forget {
+        agent: bool,
+    },
+    Restart {
+        agent: bool,
+    },
+    /// The original's agent allocates: it knows Pods and uids only.
+    Foreign {
+        pod: u8,
+    },
+    /// The original writes the pool and drops what it does not know.
+    Strip,
+    /// A person edits the pool, and the controller admits it or not.
+    Edit {
+        ips: u16,
+        excluded: u16,
+        gateway: Option<u8>,
+        admit: bool,
+    },
+    Reserve {
+        ips: u16,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Stored,
+    /// It was stored, but the agent hears nothing.
+    Unheard,
+    /// It never arrived.
+    Lost,
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let fates =
+        prop_oneof![6 => Just(Fate::Stored), 1 => Just(Fate::Unheard), 1 => Just(Fate::Lost)];
+    prop_oneof![
+        8 => (0_u8..6, prop::bool::weighted(0.2), 0_u8..3)
+            .prop_map(|(pod, nic, sandbox)| Op::Claim { pod, nic, sandbox }),
+        6 => (any::<bool>(), 0_u8..8, 0_u8..6, prop::option::of(0_u8..3))
+            .prop_map(|(agent, address, pod, sandbox)| Op::Release { agent, address, pod, sandbox }),
+        8 => (any::<bool>(), fates).prop_map(|(agent, fate)| Op::Commit { agent, fate }),
+        1 => any::<bool>().prop_map(|agent| Op::Forget { agent }),
+        1 => any::<bool>().prop_map(|agent| Op::Restart { agent }),
+        1 => (6_u8..9).prop_map(|pod| Op::Foreign { pod }),
+        1 => Just(Op::Strip),
+        2 => (any::<u16>(), any::<u16>(), prop::option::of(0_u8..8), prop::bool::weighted(0.8))
+            .prop_map(|(ips, few, gateway, admit)| {
+                Op::Edit { ips: ips & 0xff, excluded: few & 0x11, gateway, admit }
+            }),
+        1 => any::<u16>().prop_map(|ips| Op::Reserve { ips: ips & 0x24 }),
+    ]
+}
+
+fn address(bit: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, bit).into()
+}
+
+fn set(mask: u16) -> AddrSet {
+    (0..16_u8)
+        .filter(|bit| mask & (1 << bit) != 0)
+        .map(address)
+        .collect()
+}
+
+fn uid(pod: u8) -> Uid {
+    Uid::new(format!("uid-{pod}"))
+}
+
+fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
+    let name = PodName::new("shop", &format!("p{pod}"));
+    Claim {
+        pod: PodFacts {
+            pod: name,
+            labels: BTreeMap::new(),
+            node: NodeName::new(format!("n{}", pod % 2)),
+            node_labels: Ok(BTreeMap::new()),
+            namespace_labels: Ok(BTreeMap::new()),
+            workload: WorkloadId {
+                group: String::new(),
+                version: "v1".into(),
+                kind: "Pod".into(),
+                namespace: "shop".into(),
+                name: format!("p{pod}"),
+                uid: uid(pod),
+            },
+        },
+        uid: uid(pod),
+        nic: Nic::from(if nic { "net1" } else { "eth0" }),
+        sandbox: Sandbox::new(format!("s{sandbox}")),
+    }
+}
+
+fn start() -> Pool {
+    let pool = Pool {
+        name: PoolName::from("a"),
+        uid: Uid::from("u"),
+        version: Version::from("0"),
+        created: None,
+        cidr: "10.0.0.0/24".parse().unwrap(),
+        ips: set(0x3e),
+        excluded: AddrSet::new(),
+        gateway: None,
+        routes: vec![],
+        restrictions: Restrictions::default(),
+        default: false,
+        disabled: false,
+        terminating: false,
+        finalizer: true,
+        owner: None,
+        adopted_by: None,
+        admitted: None,
+        rule: None,
+        epoch: 0,
+        records: Records::default(),
+    };
+    Pool {
+        admitted: Some(pool.admission_hash()),
+        ..pool
+    }
+}
+
+type Naive = BTreeMap<IpAddr, Record>;
+
+fn naive(records: &Records) -> Naive {
+    records
+        .iter()
+        .map(|(address, record)| (address, record.clone()))
+        .collect()
+}
+
+struct Fight {
+    server: Pool,
+    reserved: AddrSet,
+    agents: [PoolLedger; AGENTS],
+    asked: [BTreeMap<AskId, Ask>; AGENTS],
+    next: AskId,
+}
+
+impl Fight {
+    fn new() -> Self {
+        Self {
+            server: start(),
+            reserved: AddrSet::new(),
+            agents: [PoolLedger::new(start()), PoolLedger::new(start())],
+            asked: [BTreeMap::new(), BTreeMap::new()],
+            next: 0,
+        }
+    }
+
+    fn happen(&mut self, op: &Op) {
+        match op.clone() {
+            Op::Claim { pod, nic, sandbox } => {
+                self.ask(
+                    usize::from(pod) % 2,
+                    Ask::Claim(Box::new(claim(pod, nic, sandbox))),
+                );
+            }
+            Op::Release {
+                agent,
+                address: bit,
+                pod,
+                sandbox,
+            } => {
+                let sandbox = sandbox.map(|s| Sandbox::new(format!("s{s}")));
+                let release = Release {
+                    address: address(bit),
+                    uid: uid(pod),
+                    sandbox,
+                };
+                self.ask(usize::from(agent), Ask::Release(release));
+            }
+            Op::Commit { agent, fate } => self.commit(usize::from(agent), fate),
+            Op::Forget { agent } => {
+                let agent = usize::from(agent);
+                if let Some((id, _)) = self.asked[agent].pop_first() {
+                    self.agents[agent].forget(id);
+                }
+            }
+            Op::Restart { agent } => {
+                self.asked[usize::from(agent)].clear();
+                self.agents[usize::from(agent)] = PoolLedger::new(self.server.clone());
+            }
+            Op::Foreign { pod } => self.foreign(pod),
+            Op::Strip => {
+                let mut records = Records::default();
+                for (address, old) in naive(&self.server.records) {
+                    let other = BTreeMap::new();
+                    let record = Record {
+                        nic: None,
+                        node: None,
+                        sandbox: None,
+                        other,
+                        ..old
+                    };
+                    records.insert(address, record);
+                }
+                self.write(records);
+            }
+            Op::Edit {
+                ips,
+                excluded,
+                gateway,
+                admit,
+            } => {
+                self.server.ips = set(ips);
+                self.server.excluded = set(excluded);
+                self.server.gateway = gateway.map(address);
+                if admit {
+                    self.server.admitted = Some(self.server.admission_hash());
+                }
+                self.bump();
+            }
+            Op::Reserve { ips } => self.reserved = set(ips),
+        }
+    }
+
+    fn ask(&mut self, agent: usize, ask: Ask) {
+        self.next += 1;
+        self.asked[agent].insert(self.next, ask.clone());
+        self.agents[agent].queue(self.next, ask);
+    }
+
+    fn bump(&mut self) {
+        let version: u64 = self.server.version.as_str().parse().unwrap();
+        self.server.version = Version::new((version + 1).to_string());
+    }
+
+    fn write(&mut self, records: Records) {
+        self.server.records = records;
+        self.bump();
+    }
+
+    fn foreign(&mut self, pod: u8) {
+        let taken = naive(&self.server.records);
+        let mut free = self
+            .server
+            .total()
+            .iter()
+            .filter(|a| !taken.contains_key(a))
+            .collect::<Vec<_>>();
+        free.retain(|a| !self.reserved.contains(*a));
+        let Some(address) = free.first() else { return };
+        let mut records = self.server.records.clone();
+        records.insert(
+            *address,
+            Record {
+                pod: PodName::new("shop", &format!("p{pod}")),
+                uid: uid(pod),
+                nic: None,
+                node: None,
+                sandbox: None,
+                other: [("theirs".to_owned(), serde_json::json!(true))].into(),
+            },
+        );
+        self.write(records);
+    }
+
+    fn commit(&mut self, agent: usize, fate: Fate) {
+        let Some(batch) = self.agents[agent].batch(&self.reserved) else {
+            assert_eq!(self.agents[agent].waiting(), 0);
+            return;
+        };
+        let seen = self.agents[agent].pool().clone();
+        let (before, after) = (naive(&seen.records), naive(batch.records()));
+        assert_eq!(
+            batch.changed(),
+            before != after,
+            "a batch changes just what it says"
+        );
+        if !batch.changed() {
+            let answers = self.agents[agent].committed(batch, seen.version.clone());
+            self.check(agent, &seen, &before, &after, answers);
+            return;
+        }
+        let arrives = !matches!(fate, Fate::Lost) && seen.version == self.server.version;
+        if arrives {
+            self.write(batch.records().clone());
+        }
+        if arrives && matches!(fate, Fate::Stored) {
+            let version = self.server.version.clone();
+            let answers = self.agents[agent].committed(batch, version);
+            self.check(agent, &seen, &before, &after, answers);
+        } else {
+            // Conflict or unknown: look live. Nothing was promised.
+            self.check_changes(agent, &seen, &before, &after);
+            self.agents[agent].refresh(self.server.clone());
+        }
+    }
+
+    /// Every change has an ask that wants it; nothing else is touched.
+    fn check_changes(&self, agent: usize, pool: &Pool, before: &Naive, after: &Naive) {
+        let asks: Vec<&Ask> = self.asked[agent].values().collect();
+        let addresses: BTreeSet<IpAddr> = before.keys().chain(after.keys()).copied().collect();
+        for address in addresses {
+            let (old, new) = (before.get(&address), after.get(&address));
+            if old == new {
+                continue;
+            }
+            let freed = |old: &Record| {
+                asks.iter().any(|ask| match ask {
+                    Ask::Release(r) => {
+                        let same_sandbox = match (&old.sandbox, &r.sandbox) {
+                            (Some(a), Some(b)) => a == b,
+                            _ => true,
+                        };
+                        r.address == address && r.uid == old.uid && same_sandbox
+                    }
+                    Ask::Claim(_) => false,
+                })
+            };
+            let claimed = |new: &Record| {
+                asks.iter().any(|ask| match ask {
+                    Ask::Claim(c) => {
+                        c.uid == new.uid
+                            && Some(&c.nic) == new.nic.as_ref()
+                            && Some(&c.sandbox) == new.sandbox.as_ref()
+                    }
+                    Ask::Release(_) => false,
+                })
+            };
+            match (old, new) {
+                (Some(old), None) => assert!(freed(old), "{address} of {old:?} went unasked"),
+                (Some(old), Some(new)) if old.uid == new.uid && old.nic.is_none() => {
+                    assert!(claimed(new) && old.other == new.other);
+                }
+                (Some(old), Some(new)) => {
+                    let taken_over =
+                        old.uid == new.uid && old.nic == new.nic && old.other == new.other;
+                    assert!(
+                        claimed(new) && (taken_over || freed(old)),
+                        "{old:?} became {new:?}"
+                    );
+                    assert!(taken_over || self.may_give(pool, address));
+                }
+                (None, Some(new)) => {
+                    assert!(claimed(new), "{new:?} was not asked for");
+                    assert!(self.may_give(pool, address), "{address} was not to give");
+                }
+                (None, None) => {}
+            }
+        }
+    }
+
+    fn may_give(&self, pool: &Pool, address: IpAddr) -> bool {
+        pool.ips.contains(address)
+            && !pool.excluded.contains(address)
+            && !self.reserved.contains(address)
+            && pool.gateway != Some(address)
+            && pool.is_admitted()
+    }
+
+    /// Every ask is answered, and every answer is what is stored.
+    fn check(
+        &mut self,
+        agent: usize,
+        pool: &Pool,
+        before: &Naive,
+        after: &Naive,
+        answers: Vec<(AskId, Answer)>,
+    ) {
+        self.check_changes(agent, pool, before, after);
+        let answered: Vec<AskId> = answers.iter().map(|(id, _)| *id).collect();
+        assert_eq!(
+            answered.iter().collect::<BTreeSet<_>>().len(),
+            answered.len()
+        );
+        let asked = std::mem::take(&mut self.asked[agent]);
+        assert_eq!(
+            asked.keys().copied().collect::<BTreeSet<_>>(),
+            answered.into_iter().collect()
+        );
+        let released = asked.values().filter_map(|ask| match ask {
+            Ask::Release(r) => Some((r.address, r.uid.clone())),
+            Ask::Claim(_) => None,
+        });
+        let released: BTreeSet<_> = released.collect();
+        for (id, answer) in answers {
+            match (&asked[&id], answer) {
+                (Ask::Claim(claim), Answer::Claim(Ok(grant))) => {
+                    let stored = &after[&grant.address];
+                    assert_eq!(
+                        (&stored.uid, stored.nic.as_ref()),
+                        (&claim.uid, Some(&claim.nic))
+                    );
+                    assert_eq!(Some(&grant.node), stored.node.as_ref());
+                    let own = before.iter().filter(|(address, r)| {
+                        r.uid == claim.uid
+                            && r.nic.as_ref() == Some(&claim.nic)
+                            && !released.contains(&(**address, claim.uid.clone()))
+                    });
+                    for (address, _) in own {
+                        assert_eq!(*address, grant.address, "a Pod keeps its address");
+                    }
+                }
+                (Ask::Claim(_), Answer::Claim(Err(ClaimError::Exhausted(Exhausted::UsedOut)))) => {
+                    let free = (0..16).map(address).filter(|a| !after.contains_key(a));
+                    assert!(
+                        free.into_iter().all(|a| !self.may_give(pool, a)),
+                        "some are free"
+                    );
+                }
+                (Ask::Claim(_), Answer::Claim(Err(ClaimError::Refused(_)))) => {
+                    assert!(!pool.is_admitted());
+                }
+                (Ask::Release(release), Answer::Release(true)) => {
+                    assert_eq!(before[&release.address].uid, release.uid);
+                }
+                (Ask::Release(release), Answer::Release(false)) => {
+                    // There was nothing of this owner, or a release of the same batch was first.
+                    let theirs = before
+                        .get(&release.address)
+                        .filter(|r| r.uid == release.uid);
+                    let first = theirs.is_some_and(|r| r.sandbox != release.sandbox)
+                        || asked.iter().any(|(other, ask)| match ask {
+                            Ask::Release(r) => *other < id && r.address == release.address,
+                            Ask::Claim(_) => false,
+                        });
+                    assert!(theirs.is_none() || first);
+                }
+                (ask, answer) => panic!("{ask:?} got {answer:?}"),
+            }
+        }
+        let mut of_nic = BTreeSet::new();
+        for record in after.values() {
+            let named = record.nic.clone().map(|nic| (record.uid.clone(), nic));
+            assert!(
+                named.is_none_or(|key| of_nic.insert(key)),
+                "two addresses for one interface"
+            );
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_fight_breaks_a_pool(ops in prop::collection::vec(ops(), 1..120)) {
+        let mut fight = Fight::new();
+        for op in &ops {
+            fight.happen(op);
+        }
+        // In the end everybody is answered.
+        for agent in 0..AGENTS {
+            fight.commit(agent, Fate::Lost);
+            fight.commit(agent, Fate::Stored);
+            prop_assert_eq!(fight.agents[agent].waiting(), 0);
+        }
+    }
+}
