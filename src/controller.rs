@@ -248,10 +248,12 @@ impl Context {
     /// Has a workload told why it can't be served. Until all subnets are known nothing is said:
     /// [`resync`] says it then.
     fn complain(&self, seen: &Seen) {
-        if self.writer.subnets.is_synced()
-            && let Some((reason, note)) = self.index.complaint(seen)
-        {
-            self.reports.complain(seen, reason, note);
+        if !self.writer.subnets.is_synced() {
+            return;
+        }
+        match self.index.complaint(seen) {
+            Some((reason, note)) => self.reports.complain(seen, reason, note),
+            None => self.reports.settle(seen),
         }
     }
 }
