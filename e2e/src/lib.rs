@@ -9,6 +9,7 @@
 //! | [`workload`] | Deployments of scenarios, and their Pods |
 //! | [`scenario`], [`scenarios`] | what is tried, and how a list of it is run |
 //! | [`load`], [`bench`](mod@bench) | 1,000 Pods at once, and figures |
+//! | [`demo`] | what `make demo` shows |
 //! | [`judge`], [`tap`] | "no address twice", seen from outside the product |
 //! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
 //! | [`command`], [`digest`], [`process`], [`progress`], [`wait`] | helpers |
@@ -21,6 +22,7 @@ pub mod bench;
 pub mod cluster;
 pub mod cni;
 pub mod command;
+pub mod demo;
 pub mod digest;
 pub mod host;
 pub mod image;

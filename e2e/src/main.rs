@@ -10,7 +10,7 @@ use e2e::paths::Paths;
 use e2e::progress::{say, show};
 use e2e::scenario::Scenario;
 use e2e::tools::Tools;
-use e2e::{bench, logs, product, scenario, scenarios, tap, wait};
+use e2e::{bench, demo, logs, product, scenario, scenarios, tap, wait};
 
 /// A real Kubernetes on this machine, and the scenarios that run on it.
 #[derive(Debug, Parser)]
@@ -46,6 +46,8 @@ enum Command {
     },
     /// Measure, on a cluster that runs the product as it is shipped
     Bench,
+    /// Show the product at work, as `kubectl` shows it
+    Demo,
     /// Write the product's image as a docker archive
     Image {
         /// The archive; by default one in the cache folder
@@ -101,6 +103,10 @@ fn act(command: Command) -> Result<()> {
             scenario::run(&Paths::find()?, &chosen, options)
         }
         Command::Bench => measure(),
+        Command::Demo => {
+            wait::catch_signals()?;
+            demo::run(&Paths::find()?)
+        }
         Command::Image { out } => {
             let paths = Paths::find()?;
             let out = out.unwrap_or_else(|| paths.cache().join("orbweaver.image.tar"));

@@ -45,7 +45,7 @@ const LEASE: &str = "spiderpool-controller-leases";
 /// On the product's Pods: the image they run, so that a new one under the old name rolls out.
 const IMAGE_ANNOTATION: &str = "e2e.orbweaver.io/image";
 /// How long helm and roll-outs may take.
-const ROLL_OUT: Duration = Duration::from_secs(120);
+const ROLL_OUT: Duration = Duration::from_mins(2);
 
 /// A role of the product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

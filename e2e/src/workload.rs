@@ -16,10 +16,10 @@ use crate::product::objects::Pod;
 use crate::wait::eventually;
 
 /// How long Pods may take to run; a node under load starts a few a second.
-pub const START: Duration = Duration::from_secs(120);
+pub const START: Duration = Duration::from_mins(2);
 
 /// How long what follows from Pods may take: pools, ledgers, Events; released addresses rest first.
-pub const SETTLE: Duration = Duration::from_secs(60);
+pub const SETTLE: Duration = Duration::from_mins(1);
 
 /// The annotation that gives a workload a pool of a subnet.
 pub const SUBNET: &str = "ipam.spidernet.io/subnet";
