@@ -160,7 +160,6 @@ enum Mix {
 /// Where a history starts.
 #[derive(Debug, Clone)]
 struct Start {
-    mix: Mix,
     subnet: Option<(Mask, Option<u8>)>,
     /// Pools as another program left them, with addresses in use and no admission.
     taken_over: Vec<(Mask, Mask)>,
@@ -198,7 +197,6 @@ fn starts() -> impl Strategy<Value = (Start, Vec<Event>)> {
             any::<bool>(),
         );
         let start = start.prop_map(move |(subnet, taken_over, ledger_too)| Start {
-            mix,
             subnet,
             taken_over,
             ledger_too,

@@ -197,10 +197,14 @@ pub(super) struct Pass<'s> {
     pub(super) ledger: SubnetLedger,
     /// What the subnet gives to auto pools at all: neither reserved nor its gateway.
     pub(super) offered: AddrSet,
+    /// What some Pod has, as a pool's record or the Pod itself says.
+    pub(super) in_use: AddrSet,
     /// What of that no pool has, may have, or gets in this pass.
     free: Carve,
     /// Which workloads ask for addresses, and on which interface.
     pub(super) asking: BTreeSet<(&'s Uid, &'s Nic)>,
+    /// Whose pool was deleted while nobody held an address of it.
+    pub(super) leaving: BTreeSet<(&'s Uid, &'s Nic)>,
     /// Names of pools that this pass makes.
     pub(super) born: BTreeSet<PoolName>,
     creates: Vec<Step>,
@@ -227,6 +231,11 @@ impl<'s> Pass<'s> {
             .chain(others)
             .flat_map(|set| set.ranges().iter().copied())
             .collect();
+        let recorded = snapshot
+            .pools
+            .values()
+            .flat_map(|p| p.records.iter().map(|(a, _)| a));
+        let in_use = recorded.collect::<AddrSet>().union(&snapshot.on_pods);
         let offered = subnet.free(&snapshot.reserved, &AddrSet::new());
         Self {
             snapshot,
@@ -235,6 +244,13 @@ impl<'s> Pass<'s> {
             ledger,
             free: Carve::new(&offered.difference(&taken)),
             offered,
+            in_use,
+            leaving: snapshot
+                .pools
+                .values()
+                .filter(|pool| retire::goes_at_once(pool))
+                .filter_map(|pool| pool.owner.as_ref().map(|o| (&o.uid, &o.nic)))
+                .collect(),
             asking: snapshot
                 .demands
                 .iter()

@@ -66,25 +66,12 @@ fn owner(demand: &Demand, subnet: &Subnet) -> Owner {
     Owner::of(&demand.workload, &demand.nic, &subnet.name, demand.reclaim)
 }
 
-/// Was the demand's own pool deleted while nobody held an address of it? Then it is gone in a
-/// moment, and is made anew under its name with the addresses that the ledger keeps for it.
-fn leaves_soon(pass: &Pass<'_>, demand: &Demand) -> bool {
-    let wish = owner(demand, pass.subnet);
-    pass.snapshot.pools.values().any(|pool| {
-        pool.terminating
-            && pool.finalizer
-            && pool.records.is_empty()
-            && pool
-                .owner
-                .as_ref()
-                .is_some_and(|o| o.is_namesake(&wish) && o.uid == wish.uid)
-    })
-}
-
 /// Makes the pool of a demand that has none, and gives it its addresses in the same pass.
 pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     let subnet = pass.subnet;
-    if leaves_soon(pass, demand) {
+    // Its own pool was deleted while nobody held an address: that one is gone in a moment, and is
+    // then made anew under its name with the addresses that the ledger keeps for it.
+    if pass.leaving.contains(&(&demand.workload.uid, &demand.nic)) {
         return;
     }
     let name = free_name(pass, demand);
@@ -152,10 +139,10 @@ fn free_name(pass: &Pass<'_>, demand: &Demand) -> PoolName {
 /// Up to `lack` addresses for a pool: first what the ledger gives it already although the pool does
 /// not have it, left by a pass that was cut short; then what nobody has. None of them in `avoid`.
 fn pick(pass: &mut Pass<'_>, leftover: &AddrSet, avoid: &AddrSet, lack: AddrCount) -> AddrSet {
-    // A Pod that lives may still use an address whose pool was forced away: it is not given again.
+    // A Pod may still use an address whose pool was forced away: it is not given again.
     let again = leftover
         .intersection(&pass.offered)
-        .difference(&pass.snapshot.on_pods)
+        .difference(&pass.in_use)
         .difference(&pass.snapshot.elsewhere)
         .difference(avoid)
         .lowest(lack);

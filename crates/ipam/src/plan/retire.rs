@@ -38,14 +38,19 @@ pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standi
 pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
     let owner = pool.owner.as_ref();
     let comes_back = owner.is_some_and(|o| pass.asking.contains(&(&o.uid, &o.nic)));
-    let at_once = comes_back && pool.records.is_empty() && pool.finalizer;
-    if at_once || !drain(pass, pool, standing) && pool.records.is_empty() && pool.finalizer {
+    let stays = !(comes_back && goes_at_once(pool)) && drain(pass, pool, standing);
+    if !stays && goes_at_once(pool) {
         let edit = PoolEdit {
             finalizer: Some(false),
             ..PoolEdit::default()
         };
         pass.before(pool, edit, Reason::LastHolderGone);
     }
+}
+
+/// True where nothing but our finalizer holds a pool that is being deleted.
+pub(super) fn goes_at_once(pool: &Pool) -> bool {
+    pool.terminating && pool.finalizer && pool.records.is_empty()
 }
 
 /// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a

@@ -2,7 +2,8 @@
 //!
 //! An address that several claim goes to
 //!
-//! 1. the pool whose entry in the ledger has it,
+//! 1. the pool whose entry in the ledger has it, unless it is not admitted and another pool has
+//!    recorded the address: then to neither, until a person decides,
 //! 2. else the pool that recorded it for a Pod,
 //! 3. else the pool that stands first: an admitted one before others, then the older, then by
 //!    name. A pool that loses an address to 1 or 2 is not admitted, so it keeps nobody waiting.
@@ -23,7 +24,7 @@ pub(super) struct Standing {
     pub(super) claimed: AddrSet,
     /// What the ledger shows.
     pub(super) entry: AddrSet,
-    /// What it claims although it is another's. Never in the entry.
+    /// What it claims although it is another's. Nothing that it has in use and in its entry.
     pub(super) foreign: AddrSet,
     /// Whose the first of that is.
     whose: String,
@@ -107,9 +108,10 @@ pub(super) fn judge<'s>(
     let mut suspects: Vec<&Pool> = pools
         .values()
         .filter(|pool| {
-            standings
-                .get(&pool.name)
-                .is_some_and(|s| !s.claimed.difference(&s.entry).is_disjoint(&contested))
+            standings.get(&pool.name).is_some_and(|s| {
+                let quarrel = s.claimed.intersection(&contested);
+                !quarrel.is_empty() && !(pool.is_admitted() && quarrel.is_subset(&s.entry))
+            })
         })
         .collect();
     if suspects.is_empty() {
@@ -164,11 +166,17 @@ impl<'a> Court<'a> {
     fn judge(&mut self, pool: &'a Pool, standing: &mut Standing) {
         let new = standing.claimed.difference(&standing.entry);
         standing.lose(&self.taken.intersection(&new), || self.holder(pool, &new));
+        let (recorded, admitted) = (pool.records.addresses(), pool.is_admitted());
+        let unused = standing.claimed.difference(&recorded);
         for (other, addresses) in &self.in_use {
             if other.name != pool.name {
                 let mut theirs = addresses.intersection(&new);
                 if rank(pool) < rank(other) {
-                    theirs = theirs.difference(&pool.records.addresses());
+                    theirs = theirs.difference(&recorded);
+                }
+                // Another program's ledger may give away what a Pod of another pool has.
+                if !admitted {
+                    theirs = theirs.union(&addresses.intersection(&unused));
                 }
                 standing.lose(&theirs, || format!("IPPool {}", other.name));
             }
@@ -177,7 +185,7 @@ impl<'a> Court<'a> {
             standing.lose(&addresses.intersection(&new), || format!("IPPool {other}"));
         }
         // A pool that serves already does not stop because another one appeared elsewhere.
-        if !pool.is_admitted() {
+        if !admitted {
             let theirs = self.elsewhere.intersection(&new);
             standing.lose(&theirs, || "an object with another CIDR".to_owned());
         }

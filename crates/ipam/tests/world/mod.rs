@@ -14,6 +14,7 @@
     clippy::unwrap_used,
     missing_docs,
     unreachable_pub,
+    unused_imports,
     reason = "shared by several tests, none of which uses all of it; a test may fail by panic"
 )]
 
