@@ -25,7 +25,7 @@ use kube::ResourceExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
-use super::candidates::{self, Asked, Asker, FIRST_AGE, Found};
+use super::candidates::{self, Asker, FIRST_AGE, Found};
 use super::commit::CommitError;
 use super::error::{AddError, Failure, StandardError};
 use super::memo::Age;
@@ -33,7 +33,7 @@ use super::memory::Granted;
 use super::pods;
 use super::reads::{Reading, not_found};
 use super::turn::Attachment;
-use super::wait::Wait;
+use super::wait::{self, Wait};
 use crate::api::names::annotation::ROUTES;
 
 /// Longest time from the call's turn to its answer.
@@ -132,18 +132,10 @@ impl Agent {
 
 impl Call<'_> {
     async fn allocate(&self) -> Result<Vec<Granted>, StandardError> {
-        let homes = self.homes().await?;
-        if homes.settled
-            && let Some(again) = self.reuse(&homes.pools).await
-        {
-            return Ok(again);
-        }
-        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        let asked = candidates::asked(settings, reads, &self.asker, self.args).await?;
         let mut age = FIRST_AGE;
         let mut told = false;
         loop {
-            let failure = match self.attempt(&asked, &homes.pools, age).await {
+            let failure = match self.attempt(age).await {
                 Ok(granted) => return Ok(granted),
                 Err(failure) => failure,
             };
@@ -156,7 +148,10 @@ impl Call<'_> {
                 return Err(failure.error);
             }
             if !told {
-                let why = failure.error.to_string();
+                let reads = &self.agent.reads;
+                let mut why = vec![failure.error.to_string()];
+                why.extend(wait::shortfalls(reads, &failure.waits).await);
+                let why = why.join("; ");
                 self.agent.waits.tell(&self.asker.pod, &why, ADD_MAX);
                 tracing::info!(because = why, "waiting for an address");
                 told = true;
@@ -169,8 +164,38 @@ impl Call<'_> {
         }
     }
 
+    /// One try: the addresses it has already, else those its rules give it.
+    async fn attempt(&self, age: Age) -> Result<Vec<Granted>, Failure> {
+        let homes = self.homes().await?;
+        if homes.settled
+            && let Some(again) = self.reuse(&homes.pools).await
+        {
+            return Ok(again);
+        }
+        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
+        let asked = candidates::asked(settings, reads, &self.asker, self.args).await?;
+        let mut found = Vec::new();
+        for asked in &asked {
+            let pools = candidates::find(reads, asked, age).await?;
+            // Only "the default pools" may be none; then the family is not served.
+            if !pools.readings.is_empty() {
+                found.push(pools);
+            }
+        }
+        if found.is_empty() {
+            return Err(StandardError::NoRule.into());
+        }
+        let facts = candidates::facts(settings, reads, &self.asker, &found).await;
+        let mut plans = Vec::new();
+        for found in &found {
+            plans.push(self.plan(found, homes.pools.get(&found.family), &facts)?);
+        }
+        let tries = plans.iter().map(|plan| self.take_one(plan, &facts));
+        all_or_nothing(join_all(tries).await)
+    }
+
     /// Where this interface may already have addresses.
-    async fn homes(&self) -> Result<Homes, StandardError> {
+    async fn homes(&self) -> Result<Homes, Failure> {
         let trace = self.agent.memory.trace(&self.of);
         if trace.whole || !trace.granted.is_empty() {
             let granted = trace.granted.into_iter();
@@ -181,13 +206,11 @@ impl Call<'_> {
         }
         // An earlier agent may have served this Pod: its endpoint says where, its pools whether.
         let name = pods::name(&self.asker.pod);
-        let endpoint = self.agent.reads.endpoint(&name).await;
-        let endpoint = endpoint.map_err(|e| StandardError::Read(e.said()))?;
+        let endpoint = self.agent.reads.endpoint(&name).await?;
         let named = super::endpoint::pools_of(endpoint.as_ref(), &self.of);
         let mut pools = BTreeMap::new();
         for (family, pool) in &named {
-            let read = self.agent.reads.pool(pool, Age::live()).await;
-            let reading = read.map_err(|e| StandardError::Read(e.said()))?;
+            let reading = self.agent.reads.pool(pool, Age::live()).await?;
             if reading.is_some_and(|reading| self.has_record(&reading)) {
                 pools.insert(*family, pool.clone());
             }
@@ -217,33 +240,6 @@ impl Call<'_> {
                 None
             }
         }
-    }
-
-    async fn attempt(
-        &self,
-        asked: &[Asked],
-        homes: &BTreeMap<Family, PoolName>,
-        age: Age,
-    ) -> Result<Vec<Granted>, Failure> {
-        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        let mut found = Vec::new();
-        for asked in asked {
-            let pools = candidates::find(reads, asked, age).await?;
-            // Only "the default pools" may be none; then the family is not served.
-            if !pools.readings.is_empty() {
-                found.push(pools);
-            }
-        }
-        if found.is_empty() {
-            return Err(StandardError::NoRule.into());
-        }
-        let facts = candidates::facts(settings, reads, &self.asker, &found).await;
-        let mut plans = Vec::new();
-        for found in &found {
-            plans.push(self.plan(found, homes.get(&found.family), &facts)?);
-        }
-        let tries = plans.iter().map(|plan| self.take_one(plan, &facts));
-        all_or_nothing(join_all(tries).await)
     }
 
     /// The pools to try: one that has the interface's record already, then those the core selects.

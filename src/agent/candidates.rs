@@ -75,35 +75,35 @@ impl Found {
 
 /// The pools that `asker` asks for, a family each; never empty.
 ///
-/// Errors: [`StandardError`]: the source that speaks cannot be read, or names nothing.
+/// Errors: the source that speaks cannot be read, or names nothing.
 pub(super) async fn asked(
     settings: &Settings,
     reads: &Reads,
     asker: &Asker,
     args: &IpamAddArgs,
-) -> Result<Vec<Asked>, StandardError> {
+) -> Result<Vec<Asked>, Failure> {
     if args.match_master_subnet {
-        return Err(StandardError::MasterSubnet);
+        return Err(StandardError::MasterSubnet.into());
     }
     if settings.subnets
         && let Some((key, items)) = subnets(settings, reads, asker).await?
     {
-        return auto(settings, asker, key, &items);
+        return Ok(auto(settings, asker, key, &items)?);
     }
     let annotations = asker.pod.annotations();
     if annotations.contains_key(annotation::IPPOOLS) {
-        return Err(StandardError::PoolsByInterface);
+        return Err(StandardError::PoolsByInterface.into());
     }
     let get = |key: &str| annotations.get(key).map(String::as_str);
     if let Some(names) = annotation::ippool(&get)? {
         let rule = format!("Pod annotation '{}'", annotation::IPPOOL);
-        return named(settings, &asker.nic, &names, rule);
+        return Ok(named(settings, &asker.nic, &names, rule)?);
     }
     let namespace = asker.workload.namespace.as_str();
     let names = namespace_pools(reads, namespace).await?;
     if !names.is_empty() {
         let rule = format!("the default IPPools of Namespace {namespace}");
-        return named(settings, &asker.nic, &names, rule);
+        return Ok(named(settings, &asker.nic, &names, rule)?);
     }
     let listed = |list: &Option<Vec<String>>| -> Vec<PoolName> {
         list.iter().flatten().map(PoolName::new).collect()
@@ -114,7 +114,7 @@ pub(super) async fn asked(
     };
     if !names.is_empty() {
         let rule = "the CNI configuration".to_owned();
-        return named(settings, &asker.nic, &names, rule);
+        return Ok(named(settings, &asker.nic, &names, rule)?);
     }
     let families = settings.families().map(|family| Asked {
         family,
@@ -128,7 +128,7 @@ async fn subnets(
     settings: &Settings,
     reads: &Reads,
     asker: &Asker,
-) -> Result<Option<(&'static str, Vec<SubnetItem>)>, StandardError> {
+) -> Result<Option<(&'static str, Vec<SubnetItem>)>, Failure> {
     let own = asker.pod.annotations();
     let get = |key: &str| own.get(key).map(String::as_str);
     let key = |get: annotation::Get<'_>| {
@@ -137,7 +137,7 @@ async fn subnets(
     };
     if let Some(key) = key(&get) {
         if !settings.auto_pools {
-            return Err(StandardError::AutoPoolOff);
+            return Err(StandardError::AutoPoolOff.into());
         }
         let items = annotation::subnets(&get).map_err(SubnetError::from)?;
         return Ok(items.map(|items| (key, items)));
@@ -145,8 +145,7 @@ async fn subnets(
     if !settings.auto_pools || !has_auto_pools(&asker.workload) {
         return Ok(None);
     }
-    let workload = reads.annotations(&asker.workload).await;
-    let workload = workload.map_err(|e| SubnetError::Read(e.said()))?;
+    let workload = reads.annotations(&asker.workload).await?;
     let get = |key: &str| workload.get(key).map(String::as_str);
     let items = annotation::subnets(&get).map_err(SubnetError::from)?;
     Ok(key(&get).zip(items))
@@ -234,11 +233,9 @@ fn is_pattern(name: &str) -> bool {
     name.contains(['*', '?']) || (name.contains('[') && name.contains(']'))
 }
 
-async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, StandardError> {
-    let found = reads.namespace(namespace).await;
-    let found = found.map_err(|e| StandardError::Read(e.said()))?;
-    let Some(object) = found else {
-        return Err(StandardError::Read(not_found("Namespace", namespace)));
+async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, Failure> {
+    let Some(object) = reads.namespace(namespace).await? else {
+        return Err(StandardError::Read(not_found("Namespace", namespace)).into());
     };
     let get = |key: &str| object.annotations().get(key).map(String::as_str);
     Ok(annotation::namespace_pools(&get)?)
@@ -255,8 +252,7 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
         }
         Pools::Auto(labels) => (Order::Listed, auto_pools(reads, labels, age).await?),
         Pools::Default => {
-            let all = reads.pools("", age).await;
-            let all = all.map_err(|e| StandardError::Read(e.said()))?;
+            let all = reads.pools("", age).await?;
             let defaults = all.pools.iter().filter(|reading| {
                 let pool = &reading.object;
                 pool.spec.default == Some(true) && family_of(pool) == Some(asked.family)
@@ -271,15 +267,13 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
     })
 }
 
-async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, StandardError> {
-    let missing = |reason| StandardError::Pool {
-        pool: name.clone(),
-        reason,
-    };
-    let found = reads.pool(name, age).await.map_err(|e| missing(e.said()))?;
+async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, Failure> {
+    let found = reads.pool(name, age).await?;
     found.ok_or_else(|| {
         let kind = "SpiderIPPool.spiderpool.spidernet.io";
-        missing(not_found(kind, name.as_str()))
+        let pool = name.clone();
+        let reason = not_found(kind, name.as_str());
+        StandardError::Pool { pool, reason }.into()
     })
 }
 
@@ -289,8 +283,7 @@ async fn auto_pools(
     age: Age,
 ) -> Result<Vec<Arc<Reading>>, Failure> {
     let selector = labels.selector();
-    let listing = reads.pools(&selector, age).await;
-    let listing = listing.map_err(|e| StandardError::from(SubnetError::Read(e.said())))?;
+    let listing = reads.pools(&selector, age).await?;
     if listing.pools.is_empty() {
         return Err(Failure {
             error: SubnetError::NoPool(labels.clone()).into(),

@@ -11,6 +11,7 @@ use ipam::name::{Nic, PodName, PoolName, Uid};
 use ipam::select::{NoAddress, NoPool, aggregate};
 
 use super::commit::CommitError;
+use super::reads::ReadError;
 use super::wait::Wait;
 
 /// Why an ADD fails.
@@ -140,6 +141,17 @@ pub(super) struct Failure {
     pub(super) waits: Vec<Wait>,
 }
 
+impl From<ReadError> for Failure {
+    /// What could not be read is asked for again where the API server may answer soon.
+    fn from(why: ReadError) -> Self {
+        let waits = why.may_pass().then_some(Wait::Moment);
+        Self {
+            error: StandardError::Read(why.said()),
+            waits: waits.into_iter().collect(),
+        }
+    }
+}
+
 impl<E: Into<StandardError>> From<E> for Failure {
     fn from(error: E) -> Self {
         Self {
@@ -164,9 +176,6 @@ pub(super) enum SubnetError {
         key = annotation::IPPOOL
     )]
     OtherKind(String),
-    /// The pools could not be read.
-    #[error("{0}")]
-    Read(String),
     /// There is no pool yet.
     #[error("no matching auto-created IPPool candidate with matchLables '{0}'")]
     NoPool(LabelMap),

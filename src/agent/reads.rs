@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use super::memo::{Age, Memo};
 use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
 use crate::error::ErrorChain;
+use crate::kube_io::retry::{self, Outcome};
 
 /// How long a pool, found by name, selector or `spec.default`, serves to choose from.
 pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
@@ -55,6 +56,19 @@ impl ReadError {
             Self::Api(kube::Error::Api(status)) => status.message.clone(),
             Self::Api(error) => ErrorChain(error).to_string(),
             Self::Timeout(_) => self.to_string(),
+        }
+    }
+
+    /// True where the API server was not there, or had no time, so that it may answer soon.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Timeout(_) => true,
+            Self::Api(error) => match retry::classify(error) {
+                Outcome::Unknown | Outcome::Retryable { .. } => true,
+                Outcome::Conflict | Outcome::AlreadyExists | Outcome::Gone | Outcome::Fatal => {
+                    false
+                }
+            },
         }
     }
 }

@@ -10,6 +10,7 @@ use futures::future::select_all;
 use futures::{FutureExt, StreamExt};
 use ipam::addr::AddrSet;
 use ipam::name::{PoolName, Version};
+use ipam::plan::ConditionKind;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{WatchEvent, WatchParams};
 use kube::core::DeserializeGuard;
@@ -17,6 +18,8 @@ use kube::{Api, Client, Resource};
 use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::sync::Semaphore;
 
+use super::memo::Age;
+use super::reads::{POOL_AGE, Reads};
 use crate::api::{SpiderIPPool, convert};
 use crate::error::ErrorChain;
 
@@ -129,6 +132,26 @@ impl Waits {
             }
         });
     }
+}
+
+/// What the controller says of awaited pools that its subnet cannot fill: how many addresses are
+/// missing, and what would mend it. Empty where it says nothing, or can't be asked.
+pub(super) async fn shortfalls(reads: &Reads, waits: &[Wait]) -> Vec<String> {
+    let mut said = Vec::new();
+    for wait in waits {
+        let Wait::Pool { name, .. } = wait else {
+            continue;
+        };
+        let Ok(Some(reading)) = reads.pool(name, Age::Within(POOL_AGE)).await else {
+            continue;
+        };
+        let status = reading.object.status.iter();
+        let exhausted = status.flat_map(|status| &status.conditions).find(|condition| {
+            condition.type_ == ConditionKind::Exhausted.name() && condition.status == "True"
+        });
+        said.extend(exhausted.map(|condition| condition.message.clone()));
+    }
+    said
 }
 
 /// False for the changes that others cause by taking the last addresses themselves.

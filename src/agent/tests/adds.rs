@@ -214,6 +214,21 @@ async fn a_wait_ends_when_an_address_is_freed_and_the_pod_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_for_a_moment_fails_no_call() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    node.alive.store(false, Ordering::SeqCst);
+    let back = async {
+        pass(4).await;
+        node.alive.store(true, Ordering::SeqCst);
+    };
+    let (given, ()) = tokio::join!(node.address("a", &uid, "s1"), back);
+    assert_eq!(given, "172.18.41.40/24");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_in_vain_ends_after_ten_seconds_with_the_reason() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40");
