@@ -363,4 +363,9 @@ fn bytes_of(record: &Record) -> usize {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "a test may fail by panic"
+)]
 mod tests;

@@ -22,6 +22,7 @@ use ipam::pool::{Pool, Restrictions};
 use ipam::record::{Record, Records};
 use ipam::select::{Exhausted, PodFacts};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 const AGENTS: usize = 2;
 
@@ -480,7 +481,13 @@ impl Fight {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.saturating_mul(2),
+        failure_persistence: Some(Box::new(
+            FileFailurePersistence::Direct("tests/ledger_model.proptest-regressions"),
+        )),
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn no_fight_breaks_a_pool(ops in prop::collection::vec(ops(), 1..120)) {

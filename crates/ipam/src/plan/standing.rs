@@ -110,7 +110,8 @@ pub(super) fn judge<'s>(
         .filter(|pool| {
             standings.get(&pool.name).is_some_and(|s| {
                 let quarrel = s.claimed.intersection(&contested);
-                !quarrel.is_empty() && !(pool.is_admitted() && quarrel.is_subset(&s.entry))
+                let settled = pool.is_admitted() && quarrel.is_subset(&s.entry);
+                !quarrel.is_empty() && !settled
             })
         })
         .collect();

@@ -28,8 +28,8 @@ fn names(pools: &[&Pool]) -> Vec<String> {
     pools.iter().map(|p| p.name.to_string()).collect()
 }
 
-fn bad_selector() -> Affinity {
-    Some(Err(SelectorError::Operator("Like".to_owned())))
+fn bad_selector() -> Result<Selector, SelectorError> {
+    Err(SelectorError::Operator("Like".to_owned()))
 }
 
 #[test]
@@ -182,15 +182,15 @@ fn a_workload_made_anew_under_the_same_name_keeps_its_pool() {
 fn selectors_and_look_ups_that_fail_are_told_as_they_are() {
     let operator = "\"Like\" is not a valid label selector operator";
     let nodes = Restrictions {
-        node_affinity: bad_selector(),
+        node_affinity: Some(bad_selector()),
         ..Restrictions::default()
     };
     let spaces = Restrictions {
-        namespace_affinity: bad_selector(),
+        namespace_affinity: Some(bad_selector()),
         ..Restrictions::default()
     };
     let pods = Restrictions {
-        pod_affinity: bad_selector(),
+        pod_affinity: Some(bad_selector()),
         ..Restrictions::default()
     };
     for limits in [nodes, spaces, pods] {

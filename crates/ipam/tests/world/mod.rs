@@ -18,6 +18,7 @@
     reason = "shared by several tests, none of which uses all of it; a test may fail by panic"
 )]
 
+pub mod events;
 mod pass;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -253,7 +254,7 @@ impl World {
         // With a live list of pools, that there is no subnet is looked up live, too.
         let mut subnet = self.ago(lag.subnet).subnet;
         if live && subnet.is_none() {
-            subnet = self.subnet.clone();
+            subnet.clone_from(&self.subnet);
         }
         let readable = |name: &PoolName| !at.broken.contains(name);
         let others = self.ago(lag.workloads);

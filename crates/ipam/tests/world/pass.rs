@@ -86,7 +86,7 @@ impl Pass {
         let step = self.left.remove(pick % stage)?;
         let line = describe(&step);
         let landed = match &step {
-            Step::ProtectSubnet { fence, finalizer } => self.protect(world, fence, *finalizer),
+            Step::ProtectSubnet { fence, finalizer } => Self::protect(world, fence, *finalizer),
             Step::Create(new) => self.create(world, new),
             Step::Before(write) => self.before(world, write),
             Step::Barrier => !self.failed,
@@ -103,7 +103,7 @@ impl Pass {
         Some((step, landed))
     }
 
-    fn protect(&self, world: &mut World, fence: &Fence, finalizer: bool) -> bool {
+    fn protect(world: &mut World, fence: &Fence, finalizer: bool) -> bool {
         let fits = world
             .subnet
             .as_ref()
@@ -150,7 +150,7 @@ impl Pass {
                     .is_some_and(|p| p.uid == fence.uid && p.version == fence.version)
         });
         if landed {
-            self.put(world, write);
+            Self::put(world, write);
             self.written.insert(write.pool.clone());
         } else {
             self.refused.insert(write.pool.clone());
@@ -177,7 +177,7 @@ impl Pass {
             fits && !self.refused.contains(&write.pool) && !world.broken.contains(&write.pool);
         if landed {
             self.check_added(world, write);
-            self.put(world, write);
+            Self::put(world, write);
         }
         landed
     }
@@ -197,7 +197,7 @@ impl Pass {
         }
     }
 
-    fn put(&self, world: &mut World, write: &PoolWrite) {
+    fn put(world: &mut World, write: &PoolWrite) {
         world.edit_pool(&write.pool, |pool| apply(pool, &write.edit));
     }
 
