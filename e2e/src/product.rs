@@ -80,7 +80,7 @@ pub fn ensure(cluster: &Cluster) -> Result<()> {
     ensure_built(cluster, Profile::Checked)
 }
 
-/// [`ensure`], with programs of this build.
+/// [`ensure()`], with programs of this build.
 pub fn ensure_built(cluster: &Cluster, profile: Profile) -> Result<()> {
     let archive = cluster.file("images/orbweaver.tar");
     let digest = Programs::build(cluster.paths(), profile)?.pack(&archive)?;
