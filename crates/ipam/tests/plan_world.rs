@@ -448,6 +448,12 @@ impl History {
                 .map(|e| e.ips.clone())
                 .unwrap_or_default();
             let clear = pool.claimed().is_subset(&entry);
+            if !pool.records.addresses().is_subset(&ledger.taken()) {
+                self.world.fail(&format!(
+                    "the ledger does not know what {} has in use",
+                    pool.name
+                ));
+            }
             if !clear && !conflicts && !pool.terminating {
                 self.world.fail(&format!(
                     "IPPool {} is neither entered nor told why",

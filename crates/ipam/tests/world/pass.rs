@@ -248,6 +248,11 @@ impl Pass {
 
 /// S6: the ledger never frees what is still in the pool.
 fn check_freed(world: &World, pool: &PoolName, freed: &AddrSet) {
+    if !freed.is_disjoint(&world.orphans()) {
+        world.fail(&format!(
+            "the ledger frees {freed}, some of which Pods still have"
+        ));
+    }
     let Some(object) = world.pools.get(pool) else {
         return;
     };
