@@ -81,7 +81,7 @@ async fn main() -> Result<()> {
 }
 
 async fn add(State(agent): State<Arc<Agent>>, Json(wanted): Json<Value>) -> Answer {
-    agent.add(&wanted).await.map(Json).map_err(failed)
+    agent.add(&wanted).await.map(Json).map_err(|e| failed(&e))
 }
 
 async fn del(State(agent): State<Arc<Agent>>, Json(gone): Json<Value>) -> Answer {
@@ -89,10 +89,10 @@ async fn del(State(agent): State<Arc<Agent>>, Json(gone): Json<Value>) -> Answer
         .del(&gone)
         .await
         .map(|()| Json(Value::Null))
-        .map_err(failed)
+        .map_err(|e| failed(&e))
 }
 
-fn failed(error: anyhow::Error) -> (StatusCode, Json<String>) {
+fn failed(error: &anyhow::Error) -> (StatusCode, Json<String>) {
     (
         StatusCode::INTERNAL_SERVER_ERROR,
         Json(format!("{error:#}")),
