@@ -20,6 +20,7 @@ use tokio::sync::Semaphore;
 
 use super::memo::Age;
 use super::reads::{POOL_AGE, Reads};
+use crate::api::conditions::ConditionStatus;
 use crate::api::{SpiderIPPool, convert};
 use crate::error::ErrorChain;
 
@@ -146,9 +147,12 @@ pub(super) async fn shortfalls(reads: &Reads, waits: &[Wait]) -> Vec<String> {
             continue;
         };
         let status = reading.object.status.iter();
-        let exhausted = status.flat_map(|status| &status.conditions).find(|condition| {
-            condition.type_ == ConditionKind::Exhausted.name() && condition.status == "True"
-        });
+        let exhausted = status
+            .flat_map(|status| &status.conditions)
+            .find(|condition| {
+                condition.type_ == ConditionKind::Exhausted.as_str()
+                    && condition.status == ConditionStatus::True
+            });
         said.extend(exhausted.map(|condition| condition.message.clone()));
     }
     said

@@ -143,6 +143,13 @@ impl World {
             .collect()
     }
 
+    /// The objects of a kind, as they are.
+    pub(super) fn all(&self, plural: &str) -> Vec<Value> {
+        let objects = &locked(&self.state).objects;
+        let of_kind = objects.iter().filter(|((kind, ..), _)| kind == plural);
+        of_kind.map(|(_, object)| object.clone()).collect()
+    }
+
     fn store(&self, state: &mut State, key: &Key, mut object: Value) {
         let version = *self.version.borrow() + 1;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
