@@ -107,6 +107,9 @@ pub enum AgentError {
         /// Why not.
         source: io::Error,
     },
+    /// One of its tasks came to an end, which none should: the log has its panic.
+    #[error("a task of the agent ended")]
+    Stopped,
     /// The socket was removed, or gives no answer.
     #[error("{} no longer leads to this agent", .path.display())]
     Lost {
@@ -250,9 +253,11 @@ pub async fn run(
     let outcome = tokio::select! {
         () = &mut shutdown => Ok(()),
         () = health::watch_over(&path, &state.ready) => Err(AgentError::Lost { path: path.clone() }),
+        _ = background.join_next() => Err(AgentError::Stopped),
+        _ = &mut served => Err(AgentError::Stopped),
     };
     stop.send_replace(true);
-    if timeout(STOP_MAX, &mut served).await.is_err() {
+    if !served.is_finished() && timeout(STOP_MAX, &mut served).await.is_err() {
         tracing::warn!("calls still in flight are given up");
         served.abort();
     }

@@ -19,7 +19,7 @@ use futures::future::{join_all, try_join_all};
 use ipam::addr::Family;
 use ipam::ledger::Claim;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
-use ipam::select::{self, NoAddress, NoPool, PodFacts};
+use ipam::select::{self, NoAddress, NoPool, PodFacts, Refusal};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::time::{Instant, timeout_at};
@@ -67,10 +67,7 @@ impl Agent {
         };
         let _turn = self.turns.wait(&of).await;
         let pod = self.pod_to_serve(&name, of.uid.as_str()).await?;
-        let is_ours = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref())
-            == Some(self.settings.node.as_str());
-        let whole = is_ours && !self.pods.is_elder(&of.uid);
-        self.memory.called(&of, whole);
+        self.memory.called(&of, !self.pods.is_elder(&of.uid));
         let workload = pods::workload(&self.reads, &pod).await;
         let workload = workload.map_err(|reason| AddError::Owner { pod: name, reason })?;
         let nic = of.nic.clone();
@@ -120,6 +117,14 @@ impl Agent {
                 pod: name.clone(),
                 found: pods::uid(&pod),
                 asked: Uid::from(asked),
+            });
+        }
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        if node != Some(self.settings.node.as_str()) {
+            return Err(AddError::OtherNode {
+                pod: name.clone(),
+                found: node.unwrap_or("none yet").to_owned(),
+                own: self.settings.node.clone(),
             });
         }
         if pods::is_alive(&pod) {
@@ -279,34 +284,37 @@ impl Call<'_> {
                 Err(CommitError::Exhausted { why, version }) => {
                     let name = pool.clone();
                     waits.push(Wait::Pool { name, version });
-                    empty.push(why);
+                    empty.push((pool.clone(), why));
                 }
                 // It was selected a moment ago, so it has just changed.
                 Err(CommitError::Refused(why)) => {
                     waits.push(Wait::Moment);
                     refused.push(why);
                 }
-                Err(CommitError::Gone(_)) => waits.push(Wait::Moment),
+                Err(error @ CommitError::Gone(_)) => {
+                    waits.push(Wait::Moment);
+                    refused.push(Refusal::Raw(error.to_string()));
+                }
                 Err(error @ CommitError::Write { .. }) => {
                     return Err(error.into());
                 }
             }
         }
         let (family, nic) = (plan.family, self.of.nic.clone());
-        let pools = plan.pools.iter().map(|(name, _)| name.clone()).collect();
         let error = if empty.is_empty() {
             StandardError::NoPool(NoPool {
                 family,
                 nic,
-                pools,
+                pools: plan.pools.iter().map(|(name, _)| name.clone()).collect(),
                 refusals: refused,
             })
         } else {
+            let (pools, refusals) = empty.into_iter().unzip();
             StandardError::NoAddress(NoAddress {
                 family,
                 nic,
                 pools,
-                refusals: empty,
+                refusals,
             })
         };
         Err(Failure { error, waits })

@@ -331,6 +331,10 @@ impl Desk {
 
     fn not_written(&mut self, error: &PutError) -> Pass {
         self.stale = true;
+        if let Some(seen) = &mut self.seen {
+            // What was read before this is as old.
+            seen.at = Instant::now();
+        }
         let outcome = error.outcome();
         let reason = ErrorChain(error).to_string();
         match outcome {

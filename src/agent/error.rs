@@ -37,6 +37,16 @@ pub(super) enum AddError {
         /// Uid of the call.
         asked: Uid,
     },
+    /// The Pod runs elsewhere: its addresses are that node's to give, and to take back.
+    #[error("Pod {pod} is on node {found}, and this is the agent of node {own}")]
+    OtherNode {
+        /// Which.
+        pod: PodName,
+        /// Its node.
+        found: String,
+        /// This one.
+        own: String,
+    },
     /// The Pod is being deleted or has finished.
     #[error("dead Pod {0}, we cannot allocate IP addresees to it")]
     Dead(PodName),

@@ -75,9 +75,11 @@ impl NodePods {
     /// Waits for the first list.
     pub(super) async fn synced(&self) {
         self.cache.synced().await;
+        let first = self.cache.list();
+        // Under the lock: whoever comes second finds the elders complete.
+        let mut elders = locked(&self.elders);
         if !self.listed.swap(true, Ordering::AcqRel) {
-            let first = self.cache.list();
-            locked(&self.elders).extend(first.iter().map(|pod| uid(pod)));
+            elders.extend(first.iter().map(|pod| uid(pod)));
         }
     }
 

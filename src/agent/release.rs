@@ -44,8 +44,9 @@ const AT_ONCE: usize = 32;
 const WRITE_MAX: Duration = Duration::from_secs(30);
 /// First and longest cap of the pause after a release that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
-/// Sandboxes remembered for one interface; a record names one of the last few.
-const SANDBOXES: usize = 16;
+/// Sandboxes remembered for one interface: a record names the last that was *served*, and a Pod
+/// that is refused for a day leaves thousands after that.
+const SANDBOXES: usize = 4096;
 
 /// Why a release has to be tried again.
 #[derive(Debug, thiserror::Error)]
@@ -305,24 +306,49 @@ impl Shared {
         address: IpAddr,
         entry: &Entry,
     ) -> Result<(), ReleaseError> {
-        for sandbox in &entry.sandboxes {
-            let release = Release {
-                address,
-                uid: entry.uid.clone(),
-                sandbox: Some(sandbox.clone()),
-            };
-            let deadline = Instant::now() + WRITE_MAX;
-            match self.writers.release(pool, release, deadline).await {
-                Ok(true) => {
-                    tracing::info!(pod = %entry.pod, nic = %entry.nic, %sandbox, %pool, %address, "address released");
-                    return Ok(());
-                }
-                Ok(false) => {}
-                Err(CommitError::Gone(_)) => return Ok(()),
-                Err(error) => return Err(error.into()),
+        let Some(sandbox) = self.let_go(pool, address, entry).await? else {
+            return Ok(());
+        };
+        let release = Release {
+            address,
+            uid: entry.uid.clone(),
+            sandbox: Some(sandbox.clone()),
+        };
+        let deadline = Instant::now() + WRITE_MAX;
+        match self.writers.release(pool, release, deadline).await {
+            Ok(true) => {
+                tracing::info!(pod = %entry.pod, nic = %entry.nic, %sandbox, %pool, %address, "address released");
+                Ok(())
             }
+            Ok(false) | Err(CommitError::Gone(_)) => Ok(()),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
+    }
+
+    /// The sandbox that the record names, if it is one of those that let go; the ledger compares
+    /// again.
+    async fn let_go(
+        &self,
+        pool: &PoolName,
+        address: IpAddr,
+        entry: &Entry,
+    ) -> Result<Option<Sandbox>, ReleaseError> {
+        let last = entry.sandboxes.last().cloned();
+        if entry.sandboxes.len() < 2 {
+            return Ok(last);
+        }
+        let Some(reading) = self.reads.pool(pool, Age::live()).await? else {
+            return Ok(None);
+        };
+        let Ok(found) = &reading.candidate.pool else {
+            return Err(ReleaseError::Unreadable(pool.clone()));
+        };
+        let recorded = found.records.get(address).map(|record| &record.sandbox);
+        Ok(match recorded {
+            None => None,
+            Some(None) => last,
+            Some(Some(named)) => entry.sandboxes.contains(named).then(|| named.clone()),
+        })
     }
 
     /// Where the interface has records: what this agent remembers, else what the Pod's endpoint

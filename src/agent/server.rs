@@ -102,6 +102,10 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
 async fn answer(server: &Server, request: Request) -> Result<Response, FrameworkError> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
+    if let Some(unserved) = runtime_operation(path) {
+        let text = format!("operation runtime.{unserved} has not yet been implemented");
+        return Ok(string(StatusCode::NOT_IMPLEMENTED, &text));
+    }
     let here: Vec<Operation> = Operation::ALL
         .into_iter()
         .filter(|operation| operation.full_path() == path)
@@ -261,6 +265,16 @@ fn endpoint_query(uri: &Uri, body: &[u8]) -> Result<EndpointQuery, FrameworkErro
             pod_name: pod_name.unwrap_or_default(),
             pod_namespace: pod_namespace.unwrap_or_default(),
         }),
+    }
+}
+
+/// The operations that the contract has on this socket and serves on the TCP port only.
+fn runtime_operation(path: &str) -> Option<&'static str> {
+    match path {
+        "/v1/runtime/startup" => Some("GetRuntimeStartup"),
+        "/v1/runtime/readiness" => Some("GetRuntimeReadiness"),
+        "/v1/runtime/liveness" => Some("GetRuntimeLiveness"),
+        _ => None,
     }
 }
 

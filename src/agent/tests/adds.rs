@@ -244,6 +244,28 @@ async fn a_wait_in_vain_ends_after_ten_seconds_with_the_reason() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_waits_is_told_what_the_subnet_lacks() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["status"]["conditions"] = json!([{
+            "type": "Exhausted", "status": "True", "reason": "SubnetExhausted",
+            "message": "1 missing; add 1 address to spec.ips of SpiderSubnet net4",
+            "lastTransitionTime": "2026-11-22T17:41:24Z",
+        }]);
+    });
+    let (a, b) = (world.pod("a", &uses(&["p"])), world.pod("b", &uses(&["p"])));
+    let node = Node::start(&world, dir.path()).await;
+    node.address("a", &a, "s1").await;
+    node.refusal("b", &b).await;
+    let told = &world.all("events")[0];
+    assert_eq!(
+        told["note"],
+        "waiting up to 10 s for an address: failed to allocate any IPv4 IP address to NIC eth0 from IPPools [p]: all IP addresses used out; 1 missing; add 1 address to spec.ips of SpiderSubnet net4"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_ends_when_the_controller_admits_the_pool() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40");
@@ -310,6 +332,24 @@ async fn a_dead_a_missing_and_a_replaced_pod_are_refused() {
         node.refusal("b", "u").await,
         "failed to get Pod shop/b: Pod \"b\" not found"
     );
+    assert_eq!(world.records("p"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_node_is_refused_with_and_without_a_uid() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    world.edit("pods", "shop", "a", |pod| {
+        pod["spec"]["nodeName"] = json!("n2");
+    });
+    let node = Node::start(&world, dir.path()).await;
+    for asked in ["", uid.as_str()] {
+        assert_eq!(
+            node.refusal("a", asked).await,
+            "Pod shop/a is on node n2, and this is the agent of node n1"
+        );
+    }
     assert_eq!(world.records("p"), json!({}));
 }
 

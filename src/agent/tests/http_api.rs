@@ -115,6 +115,21 @@ async fn small_operations_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_probes_of_the_contract_are_not_implemented_on_the_socket() {
+    let (node, _dir) = node().await;
+    let answer = node
+        .send(request(
+            "GET",
+            "/v1/runtime/startup",
+            "application/json",
+            "",
+        ))
+        .await;
+    let text = "operation runtime.GetRuntimeStartup has not yet been implemented";
+    assert_eq!(answer, (StatusCode::NOT_IMPLEMENTED, json!(text)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_is_told_by_query_or_body_once_it_is_written() {
     let (node, _dir) = node().await;
     let query = "/v1/workloadendpoint?podNamespace=shop&podName=a";

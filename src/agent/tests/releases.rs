@@ -3,6 +3,7 @@
 use super::*;
 
 const ADDRESS: &str = "172.18.41.40";
+const POOL_READS: &str = "GET /apis/spiderpool.spidernet.io/v2beta1/spiderippools";
 
 /// A node with one Pod that has [`ADDRESS`] in sandbox `s1`; its uid.
 async fn served(world: &World, dir: &Path) -> (Node, String) {
@@ -90,6 +91,20 @@ async fn a_late_del_of_an_older_sandbox_does_not_hide_that_of_the_last() {
     world.terminate("a");
     pass(5).await;
     assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_refused_sandboxes_do_not_hide_the_one_that_was_served() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    for sandbox in 1..40 {
+        node.del("a", &uid, &format!("s{sandbox}")).await;
+    }
+    let before = world.calls(POOL_READS).len();
+    world.terminate("a");
+    pass(5).await;
+    assert!(!is_recorded(&world));
+    assert!(world.calls(POOL_READS).len() - before <= 2);
 }
 
 #[tokio::test(start_paused = true)]
