@@ -5,12 +5,13 @@
 //! entry means. Invariants: a file is there, whole and synced, before [`Journal::write`] returns;
 //! a reboot may take the directory with it, since it takes the sandboxes too.
 
+use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use ipam::name::{Nic, PodName, Sandbox, Uid, stable_hash};
+use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid, stable_hash};
 use serde::{Deserialize, Serialize};
 
 use super::turn::Attachment;
@@ -26,6 +27,9 @@ pub(super) struct Entry {
     pub(super) nic: Nic,
     /// In the order of their DELs.
     pub(super) sandboxes: Vec<Sandbox>,
+    /// The pools that may hold a record, where that was known at the DEL: then no other can.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) pools: Option<BTreeSet<PoolName>>,
 }
 
 impl Entry {
@@ -127,6 +131,7 @@ mod tests {
             pod: PodName::new("shop", "web-0"),
             uid: Uid::from(uid),
             nic: Nic::from("eth0/../x"),
+            pools: None,
             sandboxes: sandboxes.iter().map(|s| Sandbox::from(*s)).collect(),
         }
     }

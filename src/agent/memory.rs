@@ -8,14 +8,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use ipam::addr::Family;
 use ipam::name::{PoolName, Uid};
 use ipam::pool::{Pool, Route};
 use ipnet::IpNet;
 
+use tokio::time::Instant;
+
 use super::locked;
 use super::turn::Attachment;
+
+/// How long it is remembered that an interface let go: a DEL repeated in this time costs nothing.
+const REMEMBER: Duration = Duration::from_mins(10);
 
 /// An address that is durably recorded, and what its pool says about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +65,8 @@ pub(super) struct Trace {
     pub(super) pools: BTreeSet<PoolName>,
     /// Addresses known to be recorded.
     pub(super) granted: BTreeMap<Family, Granted>,
+    /// When its last record was released: runtimes repeat a DEL long after that.
+    released: Option<Instant>,
 }
 
 /// The memory.
@@ -105,13 +113,21 @@ impl Memory {
         locked(&self.traces).get(of).cloned().unwrap_or_default()
     }
 
-    /// Forgets an interface that holds nothing any more.
-    pub(super) fn forget(&self, of: &Attachment) {
-        locked(&self.traces).remove(of);
+    /// Notes that the interface, whose Pod has ended, holds nothing any more.
+    pub(super) fn released(&self, of: &Attachment) {
+        let trace = Trace {
+            whole: true,
+            released: Some(Instant::now()),
+            ..Trace::default()
+        };
+        locked(&self.traces).insert(of.clone(), trace);
     }
 
-    /// Forgets interfaces of Pods that are gone and were never given anything.
+    /// Forgets interfaces of Pods that are gone and were given nothing, or let go long ago.
     pub(super) fn prune(&self, is_here: impl Fn(&Uid) -> bool) {
-        locked(&self.traces).retain(|of, trace| !trace.pools.is_empty() || is_here(&of.uid));
+        locked(&self.traces).retain(|of, trace| {
+            let recent = |at: Instant| at.elapsed() < REMEMBER;
+            !trace.pools.is_empty() || is_here(&of.uid) || trace.released.is_some_and(recent)
+        });
     }
 }

@@ -28,7 +28,7 @@ use super::endpoint;
 use super::journal::{Entry, Journal};
 use super::locked;
 use super::memo::Age;
-use super::memory::Memory;
+use super::memory::{Memory, Trace};
 use super::pods;
 use super::reads::{ReadError, Reading, Reads};
 use super::turn::{Attachment, Turns};
@@ -170,7 +170,11 @@ impl Releases {
             uid: of.uid.clone(),
             nic: of.nic.clone(),
             sandboxes: Vec::new(),
+            pools: None,
         });
+        if let Some(pools) = self.shared.homes(of, pod, &trace).await {
+            entry.pools.get_or_insert_default().extend(pools);
+        }
         entry.sandboxes.retain(|kept| *kept != sandbox);
         entry.sandboxes.push(sandbox);
         let surplus = entry.sandboxes.len().saturating_sub(SANDBOXES);
@@ -269,6 +273,25 @@ impl Shared {
         }
     }
 
+    /// The pools that may hold a record of the interface, if that can be told now; the Pod's
+    /// endpoint, which says so for an earlier agent, is gone soon.
+    async fn homes(
+        &self,
+        of: &Attachment,
+        pod: &PodName,
+        trace: &Trace,
+    ) -> Option<BTreeSet<PoolName>> {
+        let mut pools = trace.pools.clone();
+        if trace.whole || trace.settled {
+            return Some(pools);
+        }
+        let endpoint = self.reads.endpoint(pod).await.ok()?;
+        let named = endpoint::pools_of(endpoint.as_ref(), of);
+        let is_told = !named.is_empty();
+        pools.extend(named.into_values());
+        is_told.then_some(pools)
+    }
+
     async fn release(&self, of: &Attachment) -> Result<Verdict, ReleaseError> {
         // Fails only if the semaphore is closed, which nobody does.
         let _permit = self.permits.acquire().await;
@@ -289,25 +312,29 @@ impl Shared {
         if since.elapsed() < HOLD_OFF {
             return Ok(Verdict::Kept); // another DEL came, and with it another look
         }
+        let mut is_free = true;
         for (pool, addresses) in self.recorded(&entry, since).await? {
             for address in addresses {
-                self.free(&pool, address, &entry).await?;
+                is_free &= self.free(&pool, address, &entry).await?;
             }
         }
         self.journal.remove(of).await?;
         locked(&self.acks).remove(of);
-        self.memory.forget(of);
+        if is_free {
+            self.memory.released(of);
+        } // else a later sandbox has it, whose DEL is to come
         Ok(Verdict::Over)
     }
 
+    /// Releases what one of the sandboxes had; true where it is known to be free now.
     async fn free(
         &self,
         pool: &PoolName,
         address: IpAddr,
         entry: &Entry,
-    ) -> Result<(), ReleaseError> {
+    ) -> Result<bool, ReleaseError> {
         let Some(sandbox) = self.let_go(pool, address, entry).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let release = Release {
             address,
@@ -318,9 +345,10 @@ impl Shared {
         match self.writers.release(pool, release, deadline).await {
             Ok(true) => {
                 tracing::info!(pod = %entry.pod, nic = %entry.nic, %sandbox, %pool, %address, "address released");
-                Ok(())
+                Ok(true)
             }
-            Ok(false) | Err(CommitError::Gone(_)) => Ok(()),
+            Ok(false) => Ok(false),
+            Err(CommitError::Gone(_)) => Ok(true),
             Err(error) => Err(error.into()),
         }
     }
@@ -351,8 +379,8 @@ impl Shared {
         })
     }
 
-    /// Where the interface has records: what this agent remembers, else what the Pod's endpoint
-    /// says, else a look into every pool.
+    /// Where the interface has records: what this agent remembers, and what was known at the DEL,
+    /// else a look into every pool.
     async fn recorded(
         &self,
         entry: &Entry,
@@ -361,16 +389,13 @@ impl Shared {
         let of = entry.attachment();
         let trace = self.memory.trace(&of);
         let mut named = trace.pools;
-        if !trace.whole {
-            let endpoint = self.reads.endpoint(&entry.pod).await?;
-            let pools = endpoint::pools_of(endpoint.as_ref(), &of);
-            if pools.is_empty() {
-                // A uid that is dead gets no new records, so one list serves all DELs before it.
-                let all = self.reads.pools("", Age::Since(since)).await?;
-                let holders = all.pools.iter().filter(|r| !records(r, &of).is_empty());
-                named.extend(holders.map(|reading| reading.candidate.name.clone()));
-            }
-            named.extend(pools.into_values());
+        if let Some(pools) = &entry.pools {
+            named.extend(pools.iter().cloned());
+        } else {
+            // A uid that is dead gets no new records, so one list serves all DELs before it.
+            let all = self.reads.pools("", Age::Since(since)).await?;
+            let holders = all.pools.iter().filter(|r| !records(r, &of).is_empty());
+            named.extend(holders.map(|reading| reading.candidate.name.clone()));
         }
         let mut found = BTreeMap::new();
         for grant in trace.granted.into_values() {

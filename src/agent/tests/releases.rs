@@ -146,6 +146,30 @@ async fn a_del_that_was_answered_survives_a_restart() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_repeated_del_and_one_after_a_restart_look_into_no_other_pool() {
+    let lists = |world: &World| world.calls(&format!("{POOL_READS}?")).len();
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    world.delete("pods", "shop", "a");
+    for _ in 0..3 {
+        node.del("a", &uid, "s1").await;
+        pass(40).await;
+    }
+    assert!(!is_recorded(&world));
+    let b = world.pod("b", &uses(&["p"]));
+    node.address("b", &b, "s1").await;
+    pass(1).await;
+    node.kill();
+    let node = Node::start(&world, dir.path()).await;
+    world.terminate("b");
+    node.del("b", &b, "s1").await;
+    world.delete("spiderendpoints", "shop", "b");
+    pass(5).await;
+    assert_eq!(world.records("p"), json!({}));
+    assert_eq!(lists(&world), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_uid_or_a_record_a_del_succeeds_and_changes_nothing() {
     let (world, dir) = (World::with_shop(), temp());
     let (node, _) = served(&world, dir.path()).await;
