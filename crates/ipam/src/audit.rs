@@ -122,19 +122,21 @@ impl fmt::Display for Violation {
 /// Every broken invariant, sorted. Cost: O(n log n) over all ranges and records.
 pub fn audit(world: &World) -> Vec<Violation> {
     let mut found = vec![];
-    records(world, &mut found);
-    pools(world, &mut found);
+    let mut by_name: Vec<&Pool> = world.pools.iter().collect();
+    by_name.sort_by_key(|pool| &pool.name);
+    records(&by_name, &mut found);
+    pools(&by_name, &mut found);
     for subnet in &world.subnets {
-        ledger(world, subnet, &mut found);
+        ledger(&by_name, subnet, &mut found);
     }
     found.sort();
     found.dedup();
     found
 }
 
-fn records(world: &World, found: &mut Vec<Violation>) {
+fn records(by_name: &[&Pool], found: &mut Vec<Violation>) {
     let mut holder: BTreeMap<IpAddr, &PoolName> = BTreeMap::new();
-    for pool in &world.pools {
+    for pool in by_name {
         let mut nics: BTreeMap<(&Uid, &Nic), IpAddr> = BTreeMap::new();
         for (address, record) in pool.records.iter() {
             if let Some(first) = holder.insert(address, &pool.name) {
@@ -158,9 +160,8 @@ fn records(world: &World, found: &mut Vec<Violation>) {
     }
 }
 
-fn pools(world: &World, found: &mut Vec<Violation>) {
-    let admitted: Vec<(&PoolName, AddrSet)> = world
-        .pools
+fn pools(by_name: &[&Pool], found: &mut Vec<Violation>) {
+    let admitted: Vec<(&PoolName, AddrSet)> = by_name
         .iter()
         .filter(|p| p.is_admitted())
         .map(|p| (&p.name, p.claimed()))
@@ -174,7 +175,7 @@ fn pools(world: &World, found: &mut Vec<Violation>) {
     });
 }
 
-fn ledger(world: &World, subnet: &Subnet, found: &mut Vec<Violation>) {
+fn ledger(by_name: &[&Pool], subnet: &Subnet, found: &mut Vec<Violation>) {
     let Some(ledger) = &subnet.ledger else { return };
     let entries: Vec<(&PoolName, AddrSet)> = ledger
         .iter()
@@ -189,8 +190,7 @@ fn ledger(world: &World, subnet: &Subnet, found: &mut Vec<Violation>) {
             overlap,
         });
     });
-    for pool in world
-        .pools
+    for pool in by_name
         .iter()
         .filter(|p| p.cidr == subnet.cidr && p.is_admitted())
     {
@@ -215,5 +215,141 @@ fn for_pairs(sets: &[(&PoolName, AddrSet)], mut on: impl FnMut(PoolName, PoolNam
         if let (Some((first, _)), Some((second, _))) = (sets.get(a), sets.get(b)) {
             on((*first).clone(), (*second).clone(), overlap);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Record;
+    use crate::testing::{in_use, ip, ips, pool, record, subnet};
+
+    fn told(pools: Vec<Pool>, entries: &[(&str, &str)]) -> Vec<String> {
+        let world = World {
+            subnets: vec![subnet("1-9", entries)],
+            pools,
+        };
+        audit(&world).iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_world_in_order_has_no_violation() {
+        let pools = vec![in_use("1", pool("a", "1-3")), pool("b", "4")];
+        assert_eq!(
+            told(pools, &[("a", "1-3"), ("b", "4-5")]),
+            Vec::<String>::new()
+        );
+    }
+
+    #[test]
+    fn an_address_recorded_in_two_pools_is_found_whatever_their_order() {
+        let a = Pool {
+            admitted: None,
+            ..in_use("3", pool("a", "1-3"))
+        };
+        let b = in_use("3", pool("b", "3-4"));
+        let text = "address 10.0.0.3 is recorded in IPPool a and in IPPool b";
+        assert_eq!(told(vec![b.clone(), a.clone()], &[("b", "3-4")]), [text]);
+        assert_eq!(told(vec![a, b], &[("b", "3-4")]), [text]);
+    }
+
+    #[test]
+    fn admitted_pools_that_overlap_are_found() {
+        let (a, b) = (pool("a", "1-4"), pool("b", "3-9"));
+        let found = told(vec![b.clone(), a.clone()], &[("a", "1-4"), ("b", "5-9")]);
+        assert!(found.contains(&"IPPools a and b both own [10.0.0.3-10.0.0.4]".to_owned()));
+        // One that gives out nothing harms nobody.
+        for idle in [
+            Pool {
+                admitted: None,
+                ..b.clone()
+            },
+            Pool {
+                terminating: true,
+                ..b
+            },
+        ] {
+            assert_eq!(
+                told(vec![a.clone(), idle], &[("a", "1-4")]),
+                Vec::<String>::new()
+            );
+        }
+    }
+
+    #[test]
+    fn entries_that_overlap_are_found() {
+        assert_eq!(
+            told(vec![], &[("a", "1-4"), ("b", "4-5")]),
+            ["the ledger of SpiderSubnet net4 gives [10.0.0.4] to IPPool a and to b"]
+        );
+    }
+
+    #[test]
+    fn what_a_pool_has_without_the_ledger_is_found() {
+        let edited = in_use("9", pool("a", "1-3"));
+        assert_eq!(
+            told(vec![edited], &[("a", "1-2")]),
+            [
+                "IPPool a has [10.0.0.3 10.0.0.9], which the ledger of SpiderSubnet net4 does not give it"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_ledger_that_is_absent_says_nothing() {
+        let world = World {
+            subnets: vec![Subnet {
+                ledger: None,
+                ..subnet("1-9", &[])
+            }],
+            pools: vec![pool("a", "1-3")],
+        };
+        assert_eq!(audit(&world), vec![]);
+    }
+
+    #[test]
+    fn pools_of_another_cidr_are_not_held_against_the_ledger() {
+        let elsewhere = Pool {
+            cidr: "10.0.0.0/16".parse().unwrap(),
+            ..pool("a", "1-3")
+        };
+        assert_eq!(told(vec![elsewhere], &[]), Vec::<String>::new());
+    }
+
+    #[test]
+    fn two_addresses_for_one_interface_are_found() {
+        let mut pool = pool("a", "1-3");
+        for n in [1, 2] {
+            pool.records.insert(
+                ip(n),
+                Record {
+                    nic: Some(Nic::from("eth0")),
+                    ..record("p")
+                },
+            );
+        }
+        // Without a nic nobody can tell.
+        pool.records.insert(ip(3), record("p"));
+        assert_eq!(
+            told(vec![pool], &[("a", "1-3")]),
+            ["IPPool a has two addresses for interface eth0 of Pod uid p"]
+        );
+    }
+
+    #[test]
+    fn all_that_is_broken_is_told_once_in_order() {
+        let worst = |name: &str| in_use("1", pool(name, "1-2"));
+        let world = World {
+            subnets: vec![subnet("1-9", &[("a", "1"), ("b", "1")])],
+            pools: vec![worst("b"), worst("a")],
+        };
+        let found = audit(&world);
+        assert_eq!(found.len(), 5);
+        assert!(found.is_sorted());
+        assert!(found.contains(&Violation::PoolsOverlap {
+            first: PoolName::from("a"),
+            second: PoolName::from("b"),
+            overlap: ips("1-2"),
+        }));
     }
 }
