@@ -39,7 +39,8 @@ pub fn run(paths: &Paths) -> Result<()> {
     }
     cluster.end()?;
     say(format_args!(
-        "all of it happened as it should, in {} s",
+        "shown in {} s: a pool made by hand, a refusal with its reason, a pool that followed its \
+         Deployment from 3 addresses to 11, to 4, and out",
         start.elapsed().as_secs()
     ));
     Ok(())
