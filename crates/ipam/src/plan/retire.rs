@@ -64,7 +64,12 @@ fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
             ips: Some(ips),
             ..PoolEdit::default()
         };
-        pass.take_back(pool, &keep, edit, Reason::Retire);
+        let because = if pool.terminating {
+            Reason::TakeBack
+        } else {
+            Reason::Retire
+        };
+        pass.take_back(pool, &keep, edit, because);
         return true;
     }
     if keep != standing.entry {
