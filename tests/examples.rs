@@ -59,12 +59,7 @@ mod tests {
 
     #[test]
     fn every_annotation_is_understood_and_names_what_another_example_makes() {
-        let known = [
-            key::SUBNET,
-            key::POOL,
-            key::POOL_IP_NUMBER,
-            key::POOL_RECLAIM,
-        ];
+        let known = [key::SUBNET, key::IPPOOL, key::IP_NUMBER, key::RECLAIM];
         let (pools, subnets) = (names("SpiderIPPool"), names("SpiderSubnet"));
         for (place, object) in objects() {
             let Some(annotations) = object.pointer("/spec/template/metadata/annotations") else {

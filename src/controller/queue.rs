@@ -148,7 +148,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keys_that_exclude_each_other_follow_each_other() {
         let queue = Queue::default();
-        [11, 12, 21].into_iter().for_each(|key| queue.add(key));
+        for key in [11, 12, 21] {
+            queue.add(key);
+        }
         assert_eq!(queue.next().await, 11);
         assert_eq!(queue.next().await, 21);
         let waited = tokio::time::timeout(Duration::from_secs(1), queue.next()).await;
