@@ -1,9 +1,9 @@
 //! What the controller does next for one CIDR: its subnet, if there is one, and all its pools.
 //!
 //! [`plan`] is a total function of what was seen. It never fails: what cannot be done is a
-//! condition with a reason. Planning again after everything was applied yields nothing, and after
-//! any prefix was applied every address still has one owner, because the steps come in three
-//! stages, each a set of fenced writes:
+//! condition with a reason. Planned and applied again and again a world comes to rest in a few
+//! passes, and then a plan has no steps. After any prefix of the steps every address still has one
+//! owner, because they come in three stages, each a set of fenced writes:
 //!
 //! ```text
 //!  1 Before   pools are made (empty), and give up free addresses      pool's version read
@@ -17,10 +17,13 @@
 //! a pool write raises the pool's epoch, so that a delayed write of an abandoned pass fails.
 //!
 //! Where to read next: `plan/resize.rs` for sizes, `plan/admit.rs` for pools made by hand,
-//! `plan/retire.rs` for pools that go.
+//! `plan/retire.rs` for pools that go, `plan/standing.rs` for who has an address that several
+//! claim, `plan/rebuild.rs` for ledgers that are lost.
 
 mod admit;
+mod carve;
 mod pass;
+mod rebuild;
 mod resize;
 mod retire;
 mod standing;

@@ -1,18 +1,18 @@
 //! One pass over a subnet: the working state that the rules of sizes, admission and retirement
 //! share, and the order in which their steps come out.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
-use super::standing::{self, Standing};
+use super::carve::Carve;
+use super::standing::{self, beside};
 use super::{
     Condition, ConditionKind, Demand, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite,
-    Reason, Shortfall, Snapshot, Step, admit, resize, retire,
+    Reason, Shortfall, Snapshot, Step, admit, rebuild, resize, retire,
 };
-use crate::addr::{AddrCount, AddrSet, Range};
+use crate::addr::{AddrCount, AddrSet};
 use crate::name::{Nic, PoolName, Uid};
-use crate::overlap;
 use crate::pool::{Owner, Pool};
 use crate::subnet::{Entry, Subnet, SubnetLedger};
 
@@ -20,19 +20,7 @@ use crate::subnet::{Entry, Subnet, SubnetLedger};
 pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> Plan {
     let ledger = subnet.ledger.clone().unwrap_or_default();
     let standings = standing::judge(&snapshot.pools, &ledger, &snapshot.elsewhere);
-    let unknown = |(name, pool): (&PoolName, &Pool)| {
-        pool.is_admitted() && standings.get(name).is_some_and(|s| !s.is_entered())
-    };
-    // A ledger that is absent, or that does not know a pool in service, says nothing about what
-    // is free: it is completed from what the API server itself lists.
-    let rebuild = subnet.ledger.is_none() || snapshot.pools.iter().any(unknown);
-    if rebuild && !snapshot.live {
-        return Plan {
-            needs_live: true,
-            ..Plan::default()
-        };
-    }
-    if let Some(plan) = prepare(snapshot, subnet, &ledger, &standings, rebuild) {
+    if let Some(plan) = rebuild::first_of_all(snapshot, subnet, &ledger, &standings) {
         return plan;
     }
     let mut pass = Pass::new(snapshot, subnet, now, ledger);
@@ -41,13 +29,8 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
         .iter()
         .filter_map(|(_, pool)| pool.map(|p| &p.name))
         .collect();
-    for (name, standing) in standings
-        .iter()
-        .filter(|(name, _)| !serving.contains(*name))
-    {
-        let Some(pool) = snapshot.pools.get(*name) else {
-            continue;
-        };
+    let idle = beside(snapshot, &standings).filter(|(pool, _)| !serving.contains(&pool.name));
+    for (pool, standing) in idle {
         match pool.owner {
             None => admit::pool_made_by_hand(&mut pass, pool, standing),
             Some(_) => retire::without_demand(&mut pass, pool, standing),
@@ -61,131 +44,6 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
     }
     retire::vanished(&mut pass);
     pass.finish()
-}
-
-/// What must be in order before anything else is decided: the plan for just that.
-fn prepare(
-    snapshot: &Snapshot,
-    subnet: &Subnet,
-    ledger: &SubnetLedger,
-    standings: &BTreeMap<&PoolName, Standing>,
-    rebuild: bool,
-) -> Option<Plan> {
-    let twice = overlap::shared(ledger.iter().map(|(_, entry)| &entry.ips));
-    if !twice.is_empty() {
-        let message = format!(
-            "status.controlledIPPools gives {twice} to more than one IPPool: nothing is changed \
-             until each address stands in one entry"
-        );
-        return Some(idle("LedgerOverlap", message));
-    }
-    if subnet.ledger.is_none()
-        && let Some((name, reason)) = snapshot.unreadable.first_key_value()
-    {
-        let message = format!(
-            "status.controlledIPPools is absent and cannot be rebuilt, since nobody knows what \
-             IPPool {name} has until it is mended: {reason}"
-        );
-        return Some(idle("PoolUnreadable", message));
-    }
-    if !subnet.terminating && !subnet.finalizer {
-        let step = Step::ProtectSubnet {
-            fence: fence_of(subnet),
-            finalizer: true,
-        };
-        return Some(Plan {
-            steps: vec![step],
-            ..Plan::default()
-        });
-    }
-    if rebuild {
-        complete(snapshot, subnet, standings)
-    } else {
-        None
-    }
-}
-
-/// Completes a ledger that does not know every pool: all that is claimed rightly or in use enters
-/// it in one write, and nothing else is decided before that. `None` where it lacks nothing.
-///
-/// What was decided without this ledger must not land beside it: pools that lose are fenced first.
-fn complete(
-    snapshot: &Snapshot,
-    subnet: &Subnet,
-    standings: &BTreeMap<&PoolName, Standing>,
-) -> Option<Plan> {
-    // Such a mark vouches for addresses that nobody may know of any more.
-    let stale = snapshot
-        .pools
-        .values()
-        .filter(|pool| admit::has_stale_mark(pool));
-    let mut steps: Vec<Step> = stale.map(admit::revocation).collect();
-    if !steps.is_empty() {
-        return Some(Plan {
-            steps,
-            ..Plan::default()
-        });
-    }
-    let mut edits = vec![];
-    for (pool, standing) in beside(snapshot, standings) {
-        let in_use = pool.records.addresses();
-        let wanted = if standing.is_clear() {
-            &standing.claimed
-        } else {
-            &in_use
-        };
-        let ips = standing.entry.union(&wanted.difference(&standing.foreign));
-        if ips != standing.entry {
-            let entry = Entry {
-                ips,
-                application: application(pool.owner.as_ref()),
-            };
-            edits.push(LedgerEdit {
-                pool: pool.name.clone(),
-                entry,
-                needs: Needs::Nothing,
-            });
-        }
-    }
-    let losers = beside(snapshot, standings).filter(|(_, standing)| !standing.is_clear());
-    let fenced = losers.filter(|(p, _)| p.is_admitted() || !(edits.is_empty() || p.terminating));
-    steps.extend(fenced.map(|(pool, _)| admit::revocation(pool)));
-    if !steps.is_empty() {
-        steps.push(Step::Barrier);
-    }
-    if !edits.is_empty() {
-        steps.push(Step::Ledger {
-            fence: fence_of(subnet),
-            edits,
-        });
-    }
-    (!steps.is_empty()).then(|| Plan {
-        steps,
-        ..Plan::default()
-    })
-}
-
-/// Each pool and how it stands.
-fn beside<'a>(
-    snapshot: &'a Snapshot,
-    standings: &'a BTreeMap<&PoolName, Standing>,
-) -> impl Iterator<Item = (&'a Pool, &'a Standing)> {
-    standings
-        .iter()
-        .filter_map(|(name, standing)| Some((snapshot.pools.get(*name)?, standing)))
-}
-
-fn idle(reason: &'static str, message: String) -> Plan {
-    let ready = Condition {
-        kind: ConditionKind::Ready,
-        holds: false,
-        reason,
-        message,
-    };
-    Plan {
-        subnet: vec![ready],
-        ..Plan::default()
-    }
 }
 
 /// The working state of a pass.
@@ -424,35 +282,8 @@ impl<'s> Pass<'s> {
     }
 }
 
-/// Free addresses, given out lowest first. Cost of all calls together: O(ranges + addresses'
-/// ranges given out), since what was passed is not looked at again.
-struct Carve(VecDeque<Range>);
-
-impl Carve {
-    fn new(free: &AddrSet) -> Self {
-        Self(free.ranges().iter().copied().collect())
-    }
-
-    fn lowest(&mut self, n: AddrCount, avoid: &AddrSet) -> AddrSet {
-        let (mut found, mut aside, mut lack) = (AddrSet::new(), vec![], n);
-        while lack > AddrCount::ZERO
-            && let Some(range) = self.0.pop_front()
-        {
-            let range = AddrSet::from(range);
-            let good = range.difference(avoid).lowest(lack);
-            lack = lack.saturating_sub(good.count());
-            // What is left over keeps its order and comes before what was not looked at.
-            aside.extend_from_slice(range.difference(&good).ranges());
-            found = found.union(&good);
-        }
-        for range in aside.into_iter().rev() {
-            self.0.push_front(range);
-        }
-        found
-    }
-}
-
-fn fence_of(subnet: &Subnet) -> Fence {
+/// The fence of the subnet as read.
+pub(super) fn fence_of(subnet: &Subnet) -> Fence {
     Fence {
         uid: subnet.uid.clone(),
         version: subnet.version.clone(),

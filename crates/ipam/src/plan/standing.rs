@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Condition, ConditionKind};
+use super::{Condition, ConditionKind, Snapshot};
 use crate::addr::AddrSet;
 use crate::name::PoolName;
 use crate::overlap;
@@ -126,6 +126,16 @@ pub(super) fn judge<'s>(
         }
     }
     standings
+}
+
+/// Each pool and how it stands.
+pub(super) fn beside<'a>(
+    snapshot: &'a Snapshot,
+    standings: &'a BTreeMap<&PoolName, Standing>,
+) -> impl Iterator<Item = (&'a Pool, &'a Standing)> {
+    standings
+        .iter()
+        .filter_map(|(name, standing)| Some((snapshot.pools.get(*name)?, standing)))
 }
 
 /// Who comes first where both want an address that nobody has.
