@@ -6,6 +6,8 @@
 //! is set but what differs between clusters (the API server's address, the nodes that are real).
 
 use std::fs;
+use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 use crate::cluster::network::{API_ADDRESS, API_PORT};
 use crate::cluster::node::Node;
 use crate::cluster::{Cluster, REAL_NODE};
+use crate::paths::Paths;
 use crate::process::Process;
 use crate::progress::long;
 use crate::wait::eventually;
@@ -82,14 +85,13 @@ pub fn ensure(cluster: &Cluster) -> Result<()> {
 
 /// [`ensure()`], with programs of this build.
 pub fn ensure_built(cluster: &Cluster, profile: Profile) -> Result<()> {
-    let archive = cluster.file("images/orbweaver.tar");
-    let digest = Programs::build(cluster.paths(), profile)?.pack(&archive)?;
-    if installed_image(cluster)?.as_deref() != Some(digest.as_str()) {
+    let (archive, digest) = image(cluster.paths(), profile)?;
+    if installed_image(cluster)?.as_deref() != Some(digest) {
         long("bringing the product's image to the nodes", || {
             cluster.import_image(&archive)
         })?;
     }
-    write_values(cluster, &digest)?;
+    write_values(cluster, digest)?;
     let known = cluster
         .helm()
         .run(&["list", "--namespace", NAMESPACE, "--short", "--all"])?;
@@ -102,6 +104,23 @@ pub fn ensure_built(cluster: &Cluster, profile: Profile) -> Result<()> {
     } else {
         install(cluster)
     }
+}
+
+/// The image and its digest. It is built once a run: sources that somebody edits meanwhile are for
+/// the next.
+fn image(paths: &Paths, profile: Profile) -> Result<(PathBuf, &'static str)> {
+    static CHECKED: OnceLock<String> = OnceLock::new();
+    static SHIPPED: OnceLock<String> = OnceLock::new();
+    let (digest, file) = match profile {
+        Profile::Checked => (&CHECKED, "orbweaver.checked.tar"),
+        Profile::Release => (&SHIPPED, "orbweaver.shipped.tar"),
+    };
+    let archive = paths.cache().join(file);
+    if let Some(digest) = digest.get() {
+        return Ok((archive, digest));
+    }
+    let built = Programs::build(paths, profile)?.pack(&archive)?;
+    Ok((archive, digest.get_or_init(|| built)))
 }
 
 /// Installs the chart, and waits until everything of it runs.
