@@ -80,12 +80,23 @@ impl Owner {
     /// True where `other` is a workload of the same kind, namespace and name on the same nic and
     /// subnet, whatever uid and reclaim say.
     pub fn is_namesake(&self, other: &Self) -> bool {
-        let blind = |o: &Self| Self {
-            uid: Uid::default(),
-            reclaim: false,
-            ..o.clone()
-        };
-        blind(self) == blind(other)
+        // Every field but uid and reclaim; the name first, since it differs most.
+        let Self {
+            gv,
+            kind,
+            namespace,
+            name,
+            uid: _,
+            nic,
+            subnet,
+            reclaim: _,
+        } = self;
+        *name == other.name
+            && *namespace == other.namespace
+            && *kind == other.kind
+            && *gv == other.gv
+            && *nic == other.nic
+            && *subnet == other.subnet
     }
 }
 

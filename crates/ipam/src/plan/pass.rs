@@ -1,12 +1,13 @@
 //! One pass over a subnet: the working state that the rules of sizes, admission and retirement
 //! share, and the order in which their steps come out.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 
 use super::carve::Carve;
-use super::standing::{self, beside};
+use super::standing::{self, Standing, beside};
 use super::{
     Condition, ConditionKind, Demand, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite,
     Reason, Shortfall, Snapshot, Step, admit, rebuild, resize, retire,
@@ -23,7 +24,7 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
     if let Some(plan) = rebuild::first_of_all(snapshot, subnet, &ledger, &standings) {
         return plan;
     }
-    let mut pass = Pass::new(snapshot, subnet, now, ledger);
+    let mut pass = Pass::new(snapshot, subnet, now, ledger, &standings);
     let matched = resize::match_pools(snapshot, subnet, &standings);
     let serving: BTreeSet<&PoolName> = matched
         .iter()
@@ -55,8 +56,7 @@ pub(super) struct Pass<'s> {
     pub(super) ledger: SubnetLedger,
     /// What the subnet gives to auto pools at all: neither reserved nor its gateway.
     pub(super) offered: AddrSet,
-    /// What some Pod has, as a pool's record or the Pod itself says.
-    pub(super) in_use: AddrSet,
+    in_use: OnceCell<AddrSet>,
     /// What of that no pool has, may have, or gets in this pass.
     free: Carve,
     /// Which workloads ask for addresses, and on which interface.
@@ -79,21 +79,16 @@ impl<'s> Pass<'s> {
         subnet: &'s Subnet,
         now: DateTime<Utc>,
         ledger: SubnetLedger,
+        standings: &BTreeMap<&PoolName, Standing>,
     ) -> Self {
-        let claimed: Vec<AddrSet> = snapshot.pools.values().map(Pool::claimed).collect();
+        let unknown = standings.values().filter(|s| !s.is_entered());
         let entries = ledger.iter().map(|(_, entry)| &entry.ips);
         let others = [&snapshot.elsewhere, &snapshot.on_pods];
-        let taken: AddrSet = claimed
-            .iter()
-            .chain(entries)
+        let taken: AddrSet = entries
+            .chain(unknown.map(|s| &s.claimed))
             .chain(others)
             .flat_map(|set| set.ranges().iter().copied())
             .collect();
-        let recorded = snapshot
-            .pools
-            .values()
-            .flat_map(|p| p.records.iter().map(|(a, _)| a));
-        let in_use = recorded.collect::<AddrSet>().union(&snapshot.on_pods);
         let offered = subnet.free(&snapshot.reserved, &AddrSet::new());
         Self {
             snapshot,
@@ -102,7 +97,7 @@ impl<'s> Pass<'s> {
             ledger,
             free: Carve::new(&offered.difference(&taken)),
             offered,
-            in_use,
+            in_use: OnceCell::new(),
             leaving: snapshot
                 .pools
                 .values()
@@ -130,6 +125,15 @@ impl<'s> Pass<'s> {
             .get(pool)
             .map(|e| e.ips.clone())
             .unwrap_or_default()
+    }
+
+    /// What some Pod has, as a pool's record or the Pod itself says; gathered when first asked for.
+    pub(super) fn in_use(&self) -> &AddrSet {
+        self.in_use.get_or_init(|| {
+            let pools = self.snapshot.pools.values();
+            let recorded = pools.flat_map(|pool| pool.records.iter().map(|(a, _)| a));
+            recorded.collect::<AddrSet>().union(&self.snapshot.on_pods)
+        })
     }
 
     /// Takes up to `n` addresses that nobody has, lowest first, none of them in `avoid`.

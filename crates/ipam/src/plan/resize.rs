@@ -36,7 +36,7 @@ pub(super) fn match_pools<'s>(
     let mut by_key: BTreeMap<_, Vec<&Pool>> = BTreeMap::new();
     for pool in snapshot.pools.values().filter(|p| !p.terminating) {
         if let Some(o) = &pool.owner {
-            let key = (&o.gv, &o.kind, &o.namespace, &o.name, &o.nic);
+            let key = (&o.name, &o.namespace, &o.nic);
             by_key.entry(key).or_default().push(pool);
         }
     }
@@ -45,14 +45,12 @@ pub(super) fn match_pools<'s>(
     let mut serving = vec![];
     for demand in &snapshot.demands {
         let wish = owner(demand, subnet);
-        let key = (&wish.gv, &wish.kind, &wish.namespace, &wish.name, &wish.nic);
+        let key = (&wish.name, &wish.namespace, &wish.nic);
         let candidates = by_key.get(&key).into_iter().flatten().filter(|pool| {
-            !matched.contains(&pool.name)
-                && pool.owner.as_ref().is_some_and(|o| {
-                    o.is_namesake(&wish)
-                        && (o.uid == wish.uid
-                            || (!o.reclaim && !living.contains(&o.uid) && is_clear(pool)))
-                })
+            pool.owner.as_ref().is_some_and(|o| {
+                let heir = || !o.reclaim && !living.contains(&o.uid) && is_clear(pool);
+                o.is_namesake(&wish) && (o.uid == wish.uid || heir())
+            }) && !matched.contains(&pool.name)
         });
         let own_first = |pool: &&&Pool| pool.owner.as_ref().map(|o| o.uid != wish.uid);
         let pool = candidates.min_by_key(own_first).copied();
@@ -140,12 +138,15 @@ fn free_name(pass: &Pass<'_>, demand: &Demand) -> PoolName {
 /// not have it, left by a pass that was cut short; then what nobody has. None of them in `avoid`.
 fn pick(pass: &mut Pass<'_>, leftover: &AddrSet, avoid: &AddrSet, lack: AddrCount) -> AddrSet {
     // A Pod may still use an address whose pool was forced away: it is not given again.
-    let again = leftover
-        .intersection(&pass.offered)
-        .difference(&pass.in_use)
-        .difference(&pass.snapshot.elsewhere)
-        .difference(avoid)
-        .lowest(lack);
+    let again = if leftover.is_empty() {
+        AddrSet::new()
+    } else {
+        let not = pass.in_use().union(&pass.snapshot.elsewhere).union(avoid);
+        leftover
+            .intersection(&pass.offered)
+            .difference(&not)
+            .lowest(lack)
+    };
     let carved = pass.carve(lack.saturating_sub(again.count()), avoid);
     again.union(&carved)
 }

@@ -98,13 +98,14 @@ pub(super) fn judge<'s>(
         .iter()
         .map(|(name, pool)| (name, Standing::alone(pool, ledger)))
         .collect();
-    let wanted: Vec<AddrSet> = standings
+    // What a pool does not have by the ledger stands for itself: nothing in it is its own entry's.
+    let new: Vec<AddrSet> = standings
         .values()
-        .map(|s| s.claimed.union(&s.entry))
+        .filter(|s| !s.is_entered())
+        .map(|s| s.claimed.difference(&s.entry))
         .collect();
-    let of_gone = ledger.iter().filter(|(name, _)| !pools.contains_key(*name));
-    let contested =
-        overlap::shared(wanted.iter().chain(of_gone.map(|(_, e)| &e.ips))).union(elsewhere);
+    let entries = ledger.iter().map(|(_, entry)| &entry.ips);
+    let contested = overlap::shared(entries.chain(&new)).union(elsewhere);
     let mut suspects: Vec<&Pool> = pools
         .values()
         .filter(|pool| {
