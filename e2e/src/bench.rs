@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Cluster;
+use crate::load::shape::Shape;
 use crate::load::{self, Report};
 use crate::paths::Paths;
 use crate::product;
@@ -35,12 +36,12 @@ struct ProgramFigures {
     host_local_start_ms: f64,
 }
 
-/// Measures everything, prints it and writes it down.
-pub fn run(cluster: &Cluster) -> Result<()> {
+/// Measures programs and shapes, prints the figures and writes them down.
+pub fn run(cluster: &Cluster, shapes: &[Shape]) -> Result<()> {
     product::ensure_built(cluster, Profile::Release)?;
     let programs = measure_programs(&Programs::build(cluster.paths(), Profile::Release)?)?;
     programs.print();
-    let report = load::measure(cluster, Profile::Release)?;
+    let report = load::measure(cluster, Profile::Release, shapes)?;
     report.print();
     let file = write(cluster.paths(), &programs, &report)?;
     say(format_args!("figures are in {}", file.display()));

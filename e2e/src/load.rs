@@ -55,53 +55,57 @@ pub const PODS: usize = DEPLOYMENTS * REPLICAS;
 pub struct Report {
     /// A row a shape.
     pub works: Vec<Work>,
-    /// What an agent hears of Pods elsewhere.
-    pub watch: WatchBytes,
+    /// What an agent hears of Pods elsewhere; measured with the first shape.
+    pub watch: Option<WatchBytes>,
 }
 
 /// The scenario: the rounds, their figures, and the verdict.
 ///
 /// Its programs are not optimised, so its figures are rough; `e2e bench` has better ones.
 pub fn run(cluster: &Cluster) -> Result<()> {
-    let report = measure(cluster, Profile::Checked)?;
+    let report = measure(cluster, Profile::Checked, &Shape::ALL)?;
     report.print();
     report.ensure_sound()
 }
 
-/// Runs every round of every shape.
+/// Runs every round of these shapes.
 ///
 /// Errors: a duplicate, a call that found no answer at all, or something left over. Failed calls
 /// that were repeated with success are in the report.
-pub fn measure(cluster: &Cluster, profile: Profile) -> Result<Report> {
+pub fn measure(cluster: &Cluster, profile: Profile, shapes: &[Shape]) -> Result<Report> {
     Stage::with(cluster, profile, |stage| {
-        let (watch, live) = measure_watch(stage)?;
-        let first = measure_shape(stage, Shape::AutoPools, live)?;
-        let live = add_and_delete(stage, Shape::OnePool, Way::Product, Clock::Live)?;
-        let second = measure_shape(stage, Shape::OnePool, live)?;
-        Ok(Report {
-            works: vec![first, second],
-            watch,
-        })
+        let (mut works, mut watch) = (Vec::new(), None);
+        for shape in shapes {
+            let (work, heard) = measure_shape(stage, *shape)?;
+            works.push(work);
+            watch = watch.or(heard);
+        }
+        Ok(Report { works, watch })
     })
 }
 
-/// A live round of the first shape, with an agent beside it that has no Pod.
-fn measure_watch(stage: &Stage<'_>) -> Result<(WatchBytes, Figures)> {
-    let mut quiet = Quiet::start(stage)?;
-    let idle = quiet.idle()?;
-    let round = quiet.during(|| Round::add(stage, Shape::AutoPools, Way::Product, Clock::Live))?;
-    let watch = quiet.compare(idle)?;
-    Ok((watch, round.delete()?))
-}
-
-fn measure_shape(stage: &Stage<'_>, shape: Shape, live: Figures) -> Result<Work> {
-    let bound = |way| add_and_delete(stage, shape, way, Clock::Bound);
-    Ok(Work {
+/// The rounds of one shape; an agent without Pods listens to the first where all is in motion.
+fn measure_shape(stage: &Stage<'_>, shape: Shape) -> Result<(Work, Option<WatchBytes>)> {
+    let (live, watch) = match shape {
+        Shape::AutoPools => {
+            let mut quiet = Quiet::start(stage)?;
+            let idle = quiet.idle()?;
+            let round = quiet.during(|| Round::add(stage, shape, Way::Product, Clock::Live))?;
+            let watch = quiet.compare(idle)?;
+            (round.delete()?, Some(watch))
+        }
+        Shape::OnePool => (
+            add_and_delete(stage, shape, Way::Product, Clock::Live)?,
+            None,
+        ),
+    };
+    let work = Work {
         shape,
-        ours: bound(Way::Product)?,
+        ours: add_and_delete(stage, shape, Way::Product, Clock::Bound)?,
         live,
-        baseline: bound(Way::OneByOne)?,
-    })
+        baseline: add_and_delete(stage, shape, Way::OneByOne, Clock::Bound)?,
+    };
+    Ok((work, watch))
 }
 
 fn add_and_delete(stage: &Stage<'_>, shape: Shape, way: Way, clock: Clock) -> Result<Figures> {
@@ -116,7 +120,7 @@ impl Report {
              each agent; the API server counted its own calls"
         ));
         self.works.iter().for_each(show);
-        show(self.watch);
+        self.watch.iter().for_each(show);
     }
 
     /// Errors: a call of the product did not succeed at its first try, or its agents hear of Pods
@@ -127,14 +131,14 @@ impl Report {
         } in &self.works
         {
             for (figures, clock) in [(ours, Clock::Bound), (live, Clock::Live)] {
+                let failed = figures.failed_calls + figures.failed_dels;
                 ensure!(
-                    figures.failed_calls == 0,
-                    "{shape}, {clock}: {} calls failed at their first try, the first by: {}",
-                    figures.failed_calls,
+                    failed == 0,
+                    "{shape}, {clock}: {failed} calls failed at their first try, the first by: {}",
                     figures.first_failure.as_deref().unwrap_or("?"),
                 );
             }
         }
-        self.watch.ensure_flat()
+        self.watch.iter().try_for_each(WatchBytes::ensure_flat)
     }
 }

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, guard, inside};
+use e2e::load::shape::Shape;
 use e2e::paths::Paths;
 use e2e::progress::{say, show};
 use e2e::scenario::Scenario;
@@ -45,7 +46,11 @@ enum Command {
         options: scenario::Options,
     },
     /// Measure, on a cluster that runs the product as it is shipped
-    Bench,
+    Bench {
+        /// Which work, all by default
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = Shape::ALL)]
+        work: Vec<Shape>,
+    },
     /// Show the product at work, as `kubectl` shows it
     Demo,
     /// Write the product's image as a docker archive
@@ -102,7 +107,7 @@ fn act(command: Command) -> Result<()> {
             let chosen = scenario::chosen(scenarios::ALL, &names)?;
             scenario::run(&Paths::find()?, &chosen, options)
         }
-        Command::Bench => measure(),
+        Command::Bench { work } => measure(&work),
         Command::Demo => {
             wait::catch_signals()?;
             demo::run(&Paths::find()?)
@@ -126,11 +131,11 @@ fn act(command: Command) -> Result<()> {
     }
 }
 
-fn measure() -> Result<()> {
+fn measure(work: &[Shape]) -> Result<()> {
     wait::catch_signals()?;
     let paths = Paths::find()?;
     let cluster = Cluster::open(&paths)?;
-    let measured = bench::run(&cluster);
+    let measured = bench::run(&cluster, work);
     if measured.is_err() {
         let to = paths.failure("bench");
         logs::keep(&cluster, &to);

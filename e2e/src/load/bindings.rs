@@ -8,15 +8,15 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::stage::{NAMESPACE, node_index};
 use crate::cluster::kubectl::Kubectl;
 use crate::wait::ensure_going_on;
 
-/// One line a change: name, uid, `app` label and, once there is one, the node.
-const COLUMNS: &str = "jsonpath={.metadata.name} {.metadata.uid} {.metadata.labels.app} \
-                       {.spec.nodeName}{\"\\n\"}";
+/// One line a change: name, uid, `app` label and the node, `<none>` as long as there is none.
+const COLUMNS: &str = "custom-columns=NAME:.metadata.name,UID:.metadata.uid,\
+                       APP:.metadata.labels.app,NODE:.spec.nodeName";
 /// How long to wait for the next Pod.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -33,41 +33,22 @@ pub struct Pod {
     pub node: usize,
 }
 
-/// A watch of Pods, from before they are made.
+/// Pods in the order in which they got a node, without an end.
+///
+/// Errors: for a long time none did, kubectl failed, or a person asked us to stop.
 #[derive(Debug)]
 pub struct Bindings {
-    kubectl: Child,
-    lines: Receiver<String>,
+    kubectl: Kubectl,
+    watch: Watch,
     seen: BTreeSet<String>,
 }
 
 impl Bindings {
     /// Begins to watch.
     pub fn watch(kubectl: &Kubectl) -> Result<Self> {
-        let args = [
-            "get",
-            "pods",
-            "--namespace",
-            NAMESPACE,
-            "--watch",
-            "--output",
-            COLUMNS,
-        ];
-        let mut kubectl = kubectl
-            .command(&args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot start kubectl")?;
-        let out = kubectl.stdout.take().context("kubectl has no output")?;
-        let (line, lines) = mpsc::channel();
-        thread::spawn(move || {
-            let mut all = BufReader::new(out).lines().map_while(Result::ok);
-            all.try_for_each(|text| line.send(text))
-        });
         Ok(Self {
-            kubectl,
-            lines,
+            kubectl: kubectl.clone(),
+            watch: Watch::start(kubectl)?,
             seen: BTreeSet::new(),
         })
     }
@@ -76,7 +57,7 @@ impl Bindings {
         let end = Instant::now() + PATIENCE;
         loop {
             ensure_going_on()?;
-            match self.lines.recv_timeout(Duration::from_millis(500)) {
+            match self.watch.lines.recv_timeout(Duration::from_millis(500)) {
                 Ok(line) => {
                     if let Some(pod) = parse(&line)
                         && self.seen.insert(pod.uid.clone())
@@ -84,21 +65,22 @@ impl Bindings {
                         return Ok(pod);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) if Instant::now() < end => {}
-                Err(RecvTimeoutError::Timeout) => bail!(
+                Err(_) if Instant::now() >= end => bail!(
                     "only {} Pods got a node; no other for {} s",
                     self.seen.len(),
                     PATIENCE.as_secs()
                 ),
-                Err(RecvTimeoutError::Disconnected) => bail!("kubectl ended its watch of Pods"),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    // The API server ends watches that do not keep up; the next begins with a list.
+                    self.watch.ensure_ended_well()?;
+                    self.watch = Watch::start(&self.kubectl)?;
+                }
             }
         }
     }
 }
 
-/// Pods in the order in which they got a node, without an end.
-///
-/// Errors: for a long time none did, or a person asked us to stop.
 impl Iterator for Bindings {
     type Item = Result<Pod>;
 
@@ -107,16 +89,57 @@ impl Iterator for Bindings {
     }
 }
 
-impl Drop for Bindings {
+/// A `kubectl` that lists Pods and watches them from there on.
+#[derive(Debug)]
+struct Watch {
+    process: Child,
+    lines: Receiver<String>,
+}
+
+impl Watch {
+    fn start(kubectl: &Kubectl) -> Result<Self> {
+        let args = [
+            "get",
+            "pods",
+            "--namespace",
+            NAMESPACE,
+            "--watch",
+            "--no-headers",
+            "--output",
+            COLUMNS,
+        ];
+        let mut process = kubectl
+            .command(&args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start kubectl")?;
+        let out = process.stdout.take().context("kubectl has no output")?;
+        let (line, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut all = BufReader::new(out).lines().map_while(Result::ok);
+            all.try_for_each(|text| line.send(text))
+        });
+        Ok(Self { process, lines })
+    }
+
+    fn ensure_ended_well(&mut self) -> Result<()> {
+        let status = self.process.wait().context("cannot wait for kubectl")?;
+        ensure!(status.success(), "kubectl cannot watch Pods: {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Watch {
     fn drop(&mut self) {
-        let _ = self.kubectl.kill();
-        let _ = self.kubectl.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 /// A Pod without a node, or on one of others, is none of ours.
 fn parse(line: &str) -> Option<Pod> {
-    let mut words = line.split(' ').map(str::to_owned);
+    let mut words = line.split_whitespace().map(str::to_owned);
     let (name, uid, app) = (words.next()?, words.next()?, words.next()?);
     let node = node_index(&words.next()?)?;
     Some(Pod {
@@ -133,8 +156,8 @@ mod tests {
 
     #[test]
     fn a_pod_counts_once_it_has_a_node() {
-        assert_eq!(parse("app-007-x u app-007 "), None);
-        let pod = parse("app-007-x u app-007 load-3").unwrap();
+        assert_eq!(parse("app-007-x   u   app-007   <none>"), None);
+        let pod = parse("app-007-x   u   app-007   load-3").unwrap();
         assert_eq!((pod.app.as_str(), pod.node), ("app-007", 3));
     }
 }

@@ -157,10 +157,20 @@ impl Figures {
         })
     }
 
+    /// What matters most, while one waits for the rest.
+    pub fn in_short(&self) -> String {
+        format!(
+            "{:.1} adds/s, p99 {:.0} ms, {} failed calls, {} conflicts; {:.1} s from kubectl create",
+            self.adds_per_s, self.p99_ms, self.failed_calls, self.conflicts, self.from_create_s
+        )
+    }
+
     /// Adds what giving back took.
     pub fn add_releases(&mut self, released: &[Served]) -> Result<()> {
         self.dels_per_s = Span::of(released)?.per_second(released.len());
-        self.failed_dels = released.iter().map(|it| it.failures.len()).sum();
+        let mut failures = released.iter().flat_map(|it| &it.failures);
+        self.failed_dels = failures.clone().count();
+        self.first_failure = self.first_failure.take().or(failures.next().cloned());
         Ok(())
     }
 }

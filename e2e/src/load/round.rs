@@ -61,6 +61,7 @@ impl<'a> Round<'a> {
         ensure_recorded(&Pool::all(stage.kubectl())?, &served)?;
         wait_for_endpoints(stage)?;
         let figures = Figures::of(&served, created, meter.read(stage, &fleet)?)?;
+        say(format_args!("… {}", figures.in_short()));
         let pods = served.into_iter().map(|served| served.pod).collect();
         Ok(Self {
             stage,

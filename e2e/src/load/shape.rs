@@ -5,7 +5,6 @@ use std::fmt;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::stage::{NAMESPACE, NODE_LABEL, Stage, list};
@@ -26,13 +25,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 const APP_NAME: &str = "ipam.spidernet.io/app-name";
 
 /// How Pods and pools belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Shape {
-    /// Each Deployment has a pool of its own, made for it.
-    #[serde(rename = "a")]
+    /// Each Deployment has a pool of its own, made for it
+    #[value(name = "a")]
     AutoPools,
-    /// All have their addresses from one pool that a person made.
-    #[serde(rename = "b")]
+    /// All have their addresses from one pool that a person made
+    #[value(name = "b")]
     OnePool,
 }
 
@@ -40,6 +39,9 @@ pub enum Shape {
 pub type PoolOf = BTreeMap<String, String>;
 
 impl Shape {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::AutoPools, Self::OnePool];
+
     /// Its key in a file of figures.
     pub fn key(self) -> &'static str {
         match self {
