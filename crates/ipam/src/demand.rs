@@ -30,6 +30,16 @@ pub struct PodCount {
 /// How many addresses the pool of such a workload should have, given who holds one now.
 ///
 /// Pure and total; never less than the rule's own number. Cost: O(living + holders).
+///
+/// ```
+/// use ipam::annotation::SizeRule;
+/// use ipam::demand::{PodCount, wanted};
+///
+/// let pods = PodCount { replicas: 3, surge: 1, ..PodCount::default() };
+/// let holders = ["old-1", "old-2", "old-3"].map(Into::into).into();
+/// // Three to be, one more while the roll-out runs, and three that have not let go yet.
+/// assert_eq!(wanted(SizeRule::Flexible(0), &pods, &holders).get(), 7);
+/// ```
 pub fn wanted(rule: SizeRule, pods: &PodCount, holders: &BTreeSet<Uid>) -> AddrCount {
     let spare = match rule {
         SizeRule::Fixed(number) => return AddrCount::from(number),

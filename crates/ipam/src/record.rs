@@ -57,6 +57,18 @@ pub enum RecordsError {
 }
 
 /// The records of one pool, by address.
+///
+/// ```
+/// use ipam::record::Records;
+///
+/// let text = r#"{"10.0.0.2":{"pod":"shop/web-0","podUid":"1","theirs":true}}"#;
+/// let records = Records::parse(Some(text))?;
+/// let (address, record) = records.find(&"1".into(), &"eth0".into()).expect("it may be of any nic");
+/// assert_eq!((address.to_string().as_str(), record.pod.as_str()), ("10.0.0.2", "shop/web-0"));
+/// // What is not ours is written back as it was.
+/// assert_eq!(records.to_text().as_deref(), Some(text));
+/// # Ok::<(), ipam::record::RecordsError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Records(BTreeMap<IpAddr, Record>);
 

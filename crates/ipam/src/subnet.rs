@@ -28,8 +28,14 @@ struct WireEntry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     application: Option<String>,
     #[serde(flatten)]
-    other: BTreeMap<String, serde_json::Value>,
+    other: OtherKeys,
 }
+
+type OtherKeys = BTreeMap<String, serde_json::Value>;
+
+/// Most bytes of a ledger's text: etcd refuses objects of 1.5 MiB, the rest is for what others put
+/// on the subnet.
+pub const LEDGER_BYTES_MAX: usize = 1_000_000;
 
 /// Why the text of `controlledIPPools` cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -43,9 +49,23 @@ pub enum LedgerError {
 }
 
 /// Which pool has which addresses of a subnet.
+///
+/// ```
+/// use ipam::addr::Family;
+/// use ipam::subnet::{Entry, SubnetLedger};
+///
+/// let text = r#"{"web":{"ips":["10.0.0.1-10.0.0.3"]}}"#;
+/// let mut ledger = SubnetLedger::parse(text, Family::V4, 7)?;
+/// assert_eq!(ledger.count().get(), 3);
+/// ledger.set(&"web".into(), Entry::default());
+/// assert_eq!(ledger.to_text(), None);
+/// # Ok::<(), ipam::subnet::LedgerError>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SubnetLedger {
     entries: BTreeMap<PoolName, Entry>,
+    /// Keys of others in an entry, written back as they are for as long as there is an entry.
+    other: BTreeMap<PoolName, OtherKeys>,
     /// `status.ledgerEpoch`: raised by every write, so that no two writes are byte-equal.
     pub epoch: u64,
 }
@@ -57,10 +77,13 @@ impl SubnetLedger {
     pub fn parse(text: &str, family: Family, epoch: u64) -> Result<Self, LedgerError> {
         let raw: Option<BTreeMap<PoolName, WireEntry>> =
             serde_json::from_str(text).map_err(LedgerError::Json)?;
-        let mut entries = BTreeMap::new();
+        let (mut entries, mut other) = (BTreeMap::new(), BTreeMap::new());
         for (pool, wire) in raw.unwrap_or_default() {
             let ips =
                 parse_list(&wire.ips, family).map_err(|e| LedgerError::Range(pool.clone(), e))?;
+            if !wire.other.is_empty() {
+                other.insert(pool.clone(), wire.other);
+            }
             entries.insert(
                 pool,
                 Entry {
@@ -69,7 +92,11 @@ impl SubnetLedger {
                 },
             );
         }
-        Ok(Self { entries, epoch })
+        Ok(Self {
+            entries,
+            other,
+            epoch,
+        })
     }
 
     /// The text to write; `None` where no pool has anything.
@@ -84,7 +111,7 @@ impl SubnetLedger {
                 let wire = WireEntry {
                     ips: entry.ips.to_texts(),
                     application: entry.application.clone(),
-                    other: BTreeMap::new(),
+                    other: self.other.get(pool).cloned().unwrap_or_default(),
                 };
                 (pool, wire)
             })
@@ -107,6 +134,7 @@ impl SubnetLedger {
     pub fn set(&mut self, pool: &PoolName, entry: Entry) {
         if entry.ips.is_empty() {
             self.entries.remove(pool);
+            self.other.remove(pool);
         } else {
             self.entries.insert(pool.clone(), entry);
         }
@@ -118,6 +146,29 @@ impl SubnetLedger {
             .values()
             .flat_map(|e| e.ips.ranges().iter().copied())
             .collect()
+    }
+
+    /// Length of the text, or a little more: a bound that is cheap to compare with
+    /// [`LEDGER_BYTES_MAX`]. Cost: O(entries).
+    pub fn bytes_at_most(&self) -> usize {
+        // Two addresses of at most 39 characters, '-', quotes and comma; the keys of an entry.
+        const RANGE: usize = 2 * 39 + 4;
+        const KEYS: usize = 40;
+        let entries = self.entries.iter().map(|(pool, entry)| {
+            let other = self
+                .other
+                .get(pool)
+                .and_then(|o| serde_json::to_string(o).ok());
+            let texts = [
+                pool.as_str().len(),
+                entry.application.as_ref().map_or(0, String::len),
+                other.map_or(0, |text| text.len()),
+                entry.ips.ranges().len().saturating_mul(RANGE),
+                KEYS,
+            ];
+            texts.iter().fold(0, |sum: usize, n| sum.saturating_add(*n))
+        });
+        entries.fold(2, usize::saturating_add)
     }
 
     /// Sum over all entries: `status.allocatedIPCount`.
@@ -187,6 +238,49 @@ mod tests {
         let ledger = SubnetLedger::parse(LEDGER, Family::V4, 3).unwrap();
         assert_eq!(ledger.to_text().unwrap(), LEDGER);
         assert_eq!(ledger.count(), AddrCount::new(13));
+    }
+
+    #[test]
+    fn keys_of_others_stay_in_an_entry_for_as_long_as_it_is_there() {
+        let text = r#"{"p":{"ips":["10.0.0.1"],"theirs":{"x":1}}}"#;
+        let mut ledger = SubnetLedger::parse(text, Family::V4, 0).unwrap();
+        let ips = parse_list(&["10.0.0.1-10.0.0.2"], Family::V4).unwrap();
+        let pool = PoolName::from("p");
+        ledger.set(
+            &pool,
+            Entry {
+                ips: ips.clone(),
+                application: None,
+            },
+        );
+        let grown = text.replace("10.0.0.1", "10.0.0.1-10.0.0.2");
+        assert_eq!(ledger.to_text(), Some(grown));
+        ledger.set(&pool, Entry::default());
+        ledger.set(
+            &pool,
+            Entry {
+                ips,
+                application: None,
+            },
+        );
+        assert!(!ledger.to_text().unwrap().contains("theirs"));
+    }
+
+    #[test]
+    fn the_bound_of_the_length_is_none_too_low() {
+        let mut ledger = SubnetLedger::parse(LEDGER, Family::V4, 3).unwrap();
+        assert!(ledger.bytes_at_most() >= LEDGER.len());
+        let long =
+            "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fff0-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+        let ips = parse_list(&[long], Family::V6).unwrap();
+        ledger.set(
+            &PoolName::from("six"),
+            Entry {
+                ips,
+                application: Some(String::new()),
+            },
+        );
+        assert!(ledger.bytes_at_most() >= ledger.to_text().unwrap().len());
     }
 
     #[test]

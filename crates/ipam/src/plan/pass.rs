@@ -15,7 +15,7 @@ use super::{
 use crate::addr::{AddrCount, AddrSet};
 use crate::name::{Nic, PoolName, Uid};
 use crate::pool::{Owner, Pool};
-use crate::subnet::{Entry, Subnet, SubnetLedger};
+use crate::subnet::{Entry, LEDGER_BYTES_MAX, Subnet, SubnetLedger};
 
 /// Plans for a readable subnet.
 pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> Plan {
@@ -250,7 +250,42 @@ impl<'s> Pass<'s> {
         self.said.wake_at = Some(self.said.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
+    /// Leaves pools out that would make the ledger too long to be written; those that are in it may
+    /// still grow and shrink.
+    fn keep_to_length(&mut self) {
+        let mut next = self.ledger.clone();
+        for edit in self.edits.values() {
+            next.set(&edit.pool, edit.entry.clone());
+        }
+        let fits = |ledger: &SubnetLedger| {
+            ledger.bytes_at_most() <= LEDGER_BYTES_MAX
+                || ledger
+                    .to_text()
+                    .is_none_or(|text| text.len() <= LEDGER_BYTES_MAX)
+        };
+        if self.edits.is_empty() || fits(&next) {
+            return;
+        }
+        let ledger = &self.ledger;
+        let known = |pool: &PoolName| ledger.get(pool).is_some();
+        self.edits.retain(|pool, _| known(pool));
+        self.after.retain(|write| known(&write.pool));
+        self.creates.clear();
+        let message = format!(
+            "status.controlledIPPools would pass {LEDGER_BYTES_MAX} bytes: no more IPPools are \
+             admitted or made; use several SpiderSubnets"
+        );
+        let (kind, reason) = (ConditionKind::Ready, "LedgerFull");
+        self.said.subnet = vec![Condition {
+            kind,
+            holds: false,
+            reason,
+            message,
+        }];
+    }
+
     fn finish(mut self) -> Plan {
+        self.keep_to_length();
         let subnet = self.subnet;
         let pools = self.snapshot.pools.values();
         let empty = self.ledger.iter().next().is_none()
@@ -281,7 +316,12 @@ impl<'s> Pass<'s> {
                 .map(|write| Step::After(Box::new(write))),
         );
         steps.extend(self.deletes);
+        let full = std::mem::take(&mut self.said.subnet);
         self.said.subnet = subnet_conditions(subnet, &self.said.shortfalls);
+        if !full.is_empty() {
+            self.said.subnet.retain(|c| c.kind != ConditionKind::Ready);
+            self.said.subnet.extend(full);
+        }
         Plan { steps, ..self.said }
     }
 }

@@ -808,6 +808,43 @@ fn a_ledger_that_contradicts_itself_stops_everything() {
 }
 
 #[test]
+fn a_ledger_that_is_full_takes_no_pool_more_but_those_in_it_still_move() {
+    let mut full = subnet("1-9", &[("web", "1")]);
+    let mut ledger = full.ledger.take().unwrap();
+    // Entries of other ranges, with names as long as names may be.
+    let (long, mut other) = ("x".repeat(240), crate::addr::AddrSet::new());
+    for n in 0..3_900_u32 {
+        let address = std::net::Ipv4Addr::from_bits(0x0b00_0000 | n.saturating_mul(2));
+        other.insert(address.into());
+        let entry = Entry {
+            ips: [IpAddr::from(address)].into_iter().collect(),
+            application: None,
+        };
+        ledger.set(&PoolName::new(format!("{long}-{n}")), entry);
+    }
+    assert!(ledger.to_text().unwrap().len() > crate::subnet::LEDGER_BYTES_MAX);
+    full.ledger = Some(ledger);
+    // They are in use, so none of them returns.
+    let snapshot = Snapshot {
+        on_pods: other,
+        ..seen(
+            full,
+            vec![web("1")],
+            vec![demand("web", 2), demand("db", 1)],
+        )
+    };
+    assert_eq!(
+        steps(&snapshot),
+        ["ledger web [1-2]", "after web: ips [1-2], admit"]
+    );
+    let ready = plan_of(&snapshot)
+        .subnet
+        .into_iter()
+        .find(|c| c.kind == ConditionKind::Ready);
+    assert_eq!(ready.unwrap().reason, "LedgerFull");
+}
+
+#[test]
 fn an_unreadable_subnet_is_left_alone_and_says_so() {
     let snapshot = Snapshot {
         subnet: SubnetSeen::Unreadable {
