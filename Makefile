@@ -77,8 +77,8 @@ e2e: ## The scenarios on a real Kubernetes; a skipped one is a failure
 	@$(E2E) run --no-skip
 
 .PHONY: bench
-bench: ## Figures: adds/s, latencies, API calls, sizes, the plugin's start
-	@$(E2E) bench
+bench: ## Figures: adds/s, latencies, API calls, sizes, the plugin's start; WORK=a,b for a part
+	@$(E2E) bench $(if $(WORK),--work $(WORK))
 
 .PHONY: image
 image: ## The container image, made without a container builder and without a network
