@@ -322,7 +322,7 @@ pub(super) fn is_below_another(seen: &Seen) -> bool {
     })
 }
 
-/// Leaves of a Pod what [`pod_seen`] reads: a cluster has very many.
+/// Leaves of a Pod what the index reads of it: a cluster has very many.
 pub fn trim_pod(pod: &mut Pod) {
     pod.spec = None;
     pod.metadata.annotations = None;
