@@ -41,6 +41,7 @@ mod health;
 mod journal;
 mod memo;
 mod memory;
+mod pace;
 mod pods;
 mod reads;
 mod release;

@@ -10,6 +10,7 @@
 //!   knows, the pool is read live and everything is computed anew; nothing was promised yet.
 //! * Who no longer waits for an answer is left out of the next write.
 //! * A pool whose records cannot be read is never written.
+//! * Between two writes there is a pause (`pace.rs`), so that no node keeps a pool to itself.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,16 +22,17 @@ use ipam::pool::Pool;
 use ipam::select::{Exhausted, Refusal};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::memo::Age;
 use super::memory::{Granted, Memory};
+use super::pace::{Pace, Rivals};
 use super::reads::{RESERVED_AGE, Reading, Reads};
 use super::turn::Attachment;
 use crate::api::SpiderIPPool;
 use crate::error::ErrorChain;
 use crate::kube_io::put::{self, Part, PutError, Reply};
-use crate::kube_io::retry::{Backoff, Outcome};
+use crate::kube_io::retry::Outcome;
 
 /// How many questions may wait for one pool's writer.
 pub(super) const QUEUE: usize = 1024;
@@ -38,8 +40,6 @@ pub(super) const QUEUE: usize = 1024;
 const IDLE: Duration = Duration::from_secs(60);
 /// Releases alone are in no hurry: they wait this long for company.
 const LINGER: Duration = Duration::from_millis(200);
-/// First and longest cap of the pause after a write that did not go through.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(400));
 
 /// Why a pool's writer gives no address, or takes none back.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -115,8 +115,10 @@ pub(super) struct Writer {
 
 /// What a pass came to.
 enum Pass {
-    /// Nothing went wrong.
-    Well,
+    /// There was nothing to write.
+    Nothing,
+    /// A write was carried out; whether others wrote since the one before.
+    Written(Rivals),
     /// Try again after a pause; what went wrong, for those whose time is up.
     Again(Outcome, String),
 }
@@ -128,20 +130,26 @@ impl Writer {
         while let Some(job) = self.next_job().await {
             desk.take(job);
             self.gather(&mut desk).await;
-            let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+            let mut failed: Option<String> = None;
             loop {
+                sleep_until(desk.pace.next()).await;
                 while let Ok(job) = self.inbox.try_recv() {
                     desk.take(job);
                 }
                 desk.leave_out_abandoned();
+                if let Some(reason) = failed.take() {
+                    desk.give_up_late(&reason);
+                }
                 if desk.waiting.is_empty() {
                     break;
                 }
+                let began = Instant::now();
                 match desk.pass().await {
-                    Pass::Well => backoff.reset(),
+                    Pass::Nothing => {}
+                    Pass::Written(rivals) => desk.pace.won(began.elapsed(), rivals),
                     Pass::Again(outcome, reason) => {
-                        tokio::time::sleep(backoff.next_delay_for(outcome)).await;
-                        desk.give_up_late(&reason);
+                        desk.pace.lost(began.elapsed(), outcome);
+                        failed = Some(reason);
                     }
                 }
             }
@@ -181,6 +189,9 @@ struct Desk {
     seen: Option<Seen>,
     /// True where `seen` is known to be behind.
     stale: bool,
+    /// Whether others wrote the pool since we did.
+    rivals: Rivals,
+    pace: Pace,
 }
 
 impl Desk {
@@ -194,6 +205,8 @@ impl Desk {
             next_id: 0,
             seen: None,
             stale: false,
+            rivals: Rivals::None,
+            pace: Pace::new(),
         }
     }
 
@@ -238,6 +251,9 @@ impl Desk {
         let object = reading.object.clone();
         match &mut self.seen {
             Some(seen) => {
+                if seen.ledger.pool().version != pool.version {
+                    self.rivals = Rivals::Some;
+                }
                 seen.ledger.refresh(pool.clone());
                 seen.object = object;
                 seen.at = reading.began;
@@ -263,7 +279,7 @@ impl Desk {
             }
         }
         let Some(seen) = &mut self.seen else {
-            return Pass::Well; // everyone was told why
+            return Pass::Nothing; // everyone was told why
         };
         for (id, waiter) in &mut self.waiting {
             if let Some(ask) = waiter.ask.take() {
@@ -275,7 +291,7 @@ impl Desk {
             Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
         };
         let Some(batch) = seen.ledger.batch(&reserved) else {
-            return Pass::Well;
+            return Pass::Nothing;
         };
         if batch.changed() {
             return self.write(batch).await;
@@ -287,7 +303,7 @@ impl Desk {
             // No write will prove that this is still so: a look must.
             self.stale = true;
         }
-        Pass::Well
+        Pass::Nothing
     }
 
     /// Takes in a live reading; where there is no usable pool, everyone is told.
@@ -305,7 +321,7 @@ impl Desk {
 
     async fn write(&mut self, batch: Batch) -> Pass {
         let Some(seen) = &mut self.seen else {
-            return Pass::Well;
+            return Pass::Nothing;
         };
         let status = seen.object.status.get_or_insert_default();
         status.allocated_ips = batch.records().to_text();
@@ -323,7 +339,10 @@ impl Desk {
                 let version = Version::new(seen.object.resource_version().unwrap_or_default());
                 seen.at = Instant::now();
                 self.answer(batch, version);
-                Pass::Well
+                let rivals = std::mem::replace(&mut self.rivals, Rivals::None);
+                // They write while this one pauses, so a write without a look would be in vain.
+                self.stale |= rivals == Rivals::Some;
+                Pass::Written(rivals)
             }
             Err(error) => self.not_written(&error),
         }
@@ -336,13 +355,16 @@ impl Desk {
             seen.at = Instant::now();
         }
         let outcome = error.outcome();
+        if outcome == Outcome::Conflict {
+            self.rivals = Rivals::Some;
+        }
         let reason = ErrorChain(error).to_string();
         match outcome {
             Outcome::Fatal => {
                 tracing::error!(pool = %self.pool, error = reason, "IPPool cannot be written");
                 let pool = self.pool.clone();
                 self.answer_all(&CommitError::Write { pool, reason });
-                Pass::Well
+                Pass::Nothing
             }
             Outcome::Conflict | Outcome::Gone | Outcome::AlreadyExists => {
                 tracing::debug!(pool = %self.pool, because = reason, "IPPool moved; reading it again");
