@@ -25,7 +25,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipam::addr::Family;
-use kube::Client;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
@@ -59,6 +58,7 @@ use self::release::Releases;
 use self::turn::Turns;
 use self::wait::Waits;
 use self::writers::Writers;
+use crate::kube_io::clients::Clients;
 
 /// How often everything that is remembered is looked through.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -200,15 +200,6 @@ impl Agent {
             self.writers.prune();
         }
     }
-}
-
-/// The agent's ways to the API server.
-#[derive(Clone)]
-pub struct Clients {
-    /// For reads and watches.
-    pub read: Client,
-    /// For writes: it repeats none by itself (`kube_io::retry::write_client`).
-    pub write: Client,
 }
 
 /// What the agent tells its probes.

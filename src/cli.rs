@@ -4,6 +4,7 @@
 //! Arguments are destructured in full, so a new one does not compile until it is used.
 
 mod agent;
+mod connection;
 mod controller;
 mod crds;
 mod install_cni;

@@ -29,7 +29,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use kube_runtime::watcher;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -39,6 +39,7 @@ use tokio::time::Instant;
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Change};
+use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
 use crate::kube_io::time;
@@ -65,15 +66,6 @@ pub struct Options {
     pub default_rule: SizeRule,
     /// Name of this replica's Pod, for Events.
     pub pod_name: Option<String>,
-}
-
-/// The two clients of a role: reads are repeated by the client, writes never.
-#[derive(Clone)]
-pub struct Clients {
-    /// For lists, watches, gets and Events.
-    pub read: Client,
-    /// For everything that must not happen twice unseen.
-    pub write: Client,
 }
 
 struct Context {

@@ -28,10 +28,8 @@ pub struct ProbeError {
     source: std::io::Error,
 }
 
-/// Opens `port` on all addresses, both families where the node has both.
-///
-/// Errors: the port is taken or forbidden.
-pub async fn bind(port: u16) -> Result<TcpListener, ProbeError> {
+/// All addresses, of both families where the node has both.
+async fn bind(port: u16) -> Result<TcpListener, ProbeError> {
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match TcpListener::bind(both).await {
         Ok(listener) => Ok(listener),
@@ -42,8 +40,18 @@ pub async fn bind(port: u16) -> Result<TcpListener, ProbeError> {
     }
 }
 
-/// Answers probes until the future is dropped.
-pub async fn serve(listener: TcpListener, health: Health) {
+/// Opens `port` and gives the future that answers its probes until it is dropped.
+///
+/// Errors: the port is taken or forbidden.
+pub async fn open(
+    port: u16,
+    health: Health,
+) -> Result<impl Future<Output = ()> + Send, ProbeError> {
+    let listener = bind(port).await?;
+    Ok(serve(listener, health))
+}
+
+async fn serve(listener: TcpListener, health: Health) {
     let (started, ready) = (health.started, health.ready);
     let app = Router::new()
         .route(

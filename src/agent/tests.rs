@@ -18,7 +18,8 @@ use tower::ServiceExt;
 
 use self::fake::{Fault, World};
 use super::journal::Journal;
-use super::{Agent, Clients, Settings, server};
+use super::{Agent, Settings, server};
+use crate::kube_io::clients::Clients;
 
 mod adds;
 mod fake;

@@ -1,15 +1,12 @@
 //! `orbweaver agent`.
 
-use anyhow::Context as _;
-use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Common;
-use crate::agent::{self, Clients, Settings, State};
+use super::{Common, connection};
+use crate::agent::{self, Settings, State};
 use crate::api::names::env;
 use crate::config::Config;
-use crate::kube_io::retry;
 use crate::probes::{self, Health};
 
 #[derive(Debug, clap::Args)]
@@ -41,24 +38,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     } = common;
     let config = Config::load(config_path.as_deref())?;
     let shutdown = super::shutdown()?;
-    let kube_config = kube::Config::infer()
-        .await
-        .context("no API server is configured")?;
-    let clients = Clients {
-        read: Client::try_from(kube_config.clone())?,
-        write: retry::write_client(kube_config)?,
-    };
+    let clients = connection::of_role().await?;
     let (started, has_started) = watch::channel(false);
     let (ready, is_ready) = watch::channel(false);
-    let listener = probes::bind(health_port).await?;
+    let health = Health {
+        started: has_started,
+        ready: is_ready,
+    };
     let mut tasks = JoinSet::new();
-    tasks.spawn(probes::serve(
-        listener,
-        Health {
-            started: has_started,
-            ready: is_ready,
-        },
-    ));
+    tasks.spawn(probes::open(health_port, health).await?);
     let settings = settings(config, node_name, pod_name);
     agent::run(settings, clients, State { started, ready }, shutdown).await?;
     tracing::info!("stopped; DELs that were answered are kept beside the socket");

@@ -4,17 +4,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use ipam::annotation::SizeRule;
-use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Common;
+use super::{Common, connection};
 use crate::api::names::{self, env};
 use crate::config::Config;
 use crate::controller::index::Features;
-use crate::controller::{self, Clients, Options};
+use crate::controller::{self, Options};
 use crate::kube_io::lease::{Durations, LeaderElector};
-use crate::kube_io::retry;
 use crate::probes::{self, Health};
 
 #[derive(Debug, clap::Args)]
@@ -59,28 +57,19 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     } = common;
     let config = Config::load(config_path.as_deref())?;
     let shutdown = super::shutdown()?;
-    let kube_config = kube::Config::infer()
-        .await
-        .context("no API server is configured")?;
-    let clients = Clients {
-        read: Client::try_from(kube_config.clone())?,
-        write: retry::write_client(kube_config)?,
-    };
+    let clients = connection::of_role().await?;
     let identity = pod_name
         .clone()
         .unwrap_or_else(|| format!("orbweaver-{:016x}", rand::random::<u64>()));
     let (ready, is_ready) = watch::channel(false);
     // The port is open: a long first list must not have the kubelet start it over.
     let (_, started) = watch::channel(true);
-    let listener = probes::bind(health_port).await?;
+    let health = Health {
+        started,
+        ready: is_ready,
+    };
     let mut tasks = JoinSet::new();
-    tasks.spawn(probes::serve(
-        listener,
-        Health {
-            started,
-            ready: is_ready,
-        },
-    ));
+    tasks.spawn(probes::open(health_port, health).await?);
     let elector = LeaderElector::new(
         clients.write.clone(),
         &pod_namespace,
