@@ -17,6 +17,7 @@
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`plan`] | what the controller does next for one CIDR |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
+//! | [`census`] | how much is free and used, and whose one address is |
 //!
 //! Invariants that all modules keep:
 //! 1. An address belongs to the Pod that its pool's records name, and to one pool only.
@@ -28,6 +29,7 @@ pub mod addr;
 pub mod affinity;
 pub mod annotation;
 pub mod audit;
+pub mod census;
 pub mod demand;
 pub mod ledger;
 pub mod name;
