@@ -15,6 +15,7 @@
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
+//! explain ─ candidates                               the same look, for a person, and nothing given
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read
 //! ```
 
@@ -36,6 +37,7 @@ mod candidates;
 mod commit;
 mod endpoint;
 mod error;
+pub mod explain;
 mod health;
 mod journal;
 mod memo;

@@ -39,6 +39,8 @@ pub(super) struct Asker {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
     pub(super) family: Family,
+    /// Who says so.
+    pub(super) rule: String,
     pub(super) pools: Pools,
 }
 
@@ -118,6 +120,7 @@ pub(super) async fn asked(
     }
     let families = settings.families().map(|family| Asked {
         family,
+        rule: "spec.default of the IPPools".to_owned(),
         pools: Pools::Default,
     });
     Ok(families.collect())
@@ -185,6 +188,7 @@ fn auto(
             labels.remove(label::RECLAIM);
             Some(Asked {
                 family,
+                rule: format!("annotation '{key}'"),
                 pools: Pools::Auto(LabelMap(labels)),
             })
         })
@@ -218,6 +222,7 @@ fn named(
         if !pools.is_empty() {
             asked.push(Asked {
                 family,
+                rule: rule.clone(),
                 pools: Pools::Named(pools.to_vec()),
             });
         }

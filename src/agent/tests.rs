@@ -22,6 +22,7 @@ use super::{Agent, Settings, server};
 use crate::kube_io::clients::Clients;
 
 mod adds;
+mod explain;
 mod fake;
 mod http_api;
 mod releases;

@@ -185,6 +185,18 @@ fn matches(affinity: &Affinity, labels: &Result<Labels, String>) -> Result<bool,
     }
 }
 
+/// The pool of `candidate` if it may serve the Pod with an address of `family`: see [`admit`].
+pub fn judge<'c>(
+    candidate: &'c Candidate,
+    family: Family,
+    pod: &PodFacts,
+) -> Result<&'c Pool, Refusal> {
+    match &candidate.pool {
+        Ok(pool) => admit(pool, family, pod).map(|()| pool),
+        Err(fault) => Err(Refusal::Fault(fault.clone())),
+    }
+}
+
 /// In which order the pools that may serve are tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -207,11 +219,7 @@ pub fn select<'c>(
     let mut serving = Vec::new();
     let mut refusals = Vec::new();
     for candidate in candidates {
-        let verdict = match &candidate.pool {
-            Ok(pool) => admit(pool, family, pod).map(|()| pool),
-            Err(fault) => Err(Refusal::Fault(fault.clone())),
-        };
-        match verdict {
+        match judge(candidate, family, pod) {
             Ok(pool) => serving.push(pool),
             Err(refusal) => refusals.push(refusal),
         }
