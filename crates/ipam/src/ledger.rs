@@ -23,6 +23,7 @@ use crate::addr::AddrSet;
 use crate::name::{Nic, NodeName, Sandbox, Uid, Version};
 use crate::pool::Pool;
 use crate::record::{Record, Records};
+use crate::release::{Release, Released, Verdict};
 use crate::select::{self, Exhausted, PodFacts, Refusal};
 
 /// Most bytes of a pool's records: etcd refuses objects of 1.5 MiB, the rest is the pool's spec.
@@ -45,23 +46,12 @@ pub struct Claim {
     pub sandbox: Sandbox,
 }
 
-/// An address may go: the caller has the proof that its owner has let go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Release {
-    /// Address.
-    pub address: IpAddr,
-    /// The owner that the proof is about; a record of another is not touched.
-    pub uid: Uid,
-    /// The sandbox that was torn down; a record of a later one is not touched.
-    pub sandbox: Option<Sandbox>,
-}
-
 /// What a host asks of a pool.
 #[derive(Debug, Clone)]
 pub enum Ask {
     /// Give an address.
     Claim(Box<Claim>),
-    /// Take one back.
+    /// Take back what an interface has.
     Release(Release),
 }
 
@@ -90,8 +80,8 @@ pub enum ClaimError {
 pub enum Answer {
     /// To a claim.
     Claim(Result<Grant, ClaimError>),
-    /// To a release: whether a record went.
-    Release(bool),
+    /// To a release.
+    Release(Released),
 }
 
 /// One write for everything queued when it was made.
@@ -261,25 +251,34 @@ impl<'l> Draft<'l> {
         }
     }
 
-    fn release(&mut self, release: &Release) -> bool {
-        let Some(record) = self.records.get(release.address) else {
-            return false;
-        };
-        let later_sandbox = match (&record.sandbox, &release.sandbox) {
-            (Some(recorded), Some(torn_down)) => recorded != torn_down,
-            (None, _) | (_, None) => false,
-        };
-        if record.uid != release.uid || later_sandbox {
-            return false;
+    fn release(&mut self, release: &Release) -> Released {
+        let mut released = Released::default();
+        let held = self.held.get(&release.uid).cloned().unwrap_or_default();
+        for address in held {
+            let Some(record) = self.records.get(address) else {
+                continue;
+            };
+            match release.judge(record) {
+                Verdict::NotIts => {}
+                Verdict::InUse => released.in_use = released.in_use.saturating_add(1),
+                Verdict::UntilGone => released.until_gone = released.until_gone.saturating_add(1),
+                Verdict::Goes => {
+                    self.bytes = self.bytes.saturating_sub(bytes_of(record));
+                    self.free(address);
+                    released.freed.push(address);
+                }
+            }
         }
-        self.bytes = self.bytes.saturating_sub(bytes_of(record));
-        self.records.remove(release.address);
-        self.freed.push(release.address);
-        if self.usable.contains(release.address) {
-            self.cooling.push_back(release.address);
+        released
+    }
+
+    fn free(&mut self, address: IpAddr) {
+        self.records.remove(address);
+        self.freed.push(address);
+        if self.usable.contains(address) {
+            self.cooling.push_back(address);
         }
         self.changed = true;
-        true
     }
 
     fn claim(&mut self, claim: &'l Claim) -> Result<Grant, ClaimError> {

@@ -15,6 +15,7 @@
 //! | [`demand`] | how many addresses a workload needs |
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
+//! | [`release`] | when an address may leave its record |
 //! | [`plan`] | what the controller does next for one CIDR |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
 //! | [`census`] | how much is free and used, and whose one address is |
@@ -37,6 +38,7 @@ mod overlap;
 pub mod plan;
 pub mod pool;
 pub mod record;
+pub mod release;
 pub mod select;
 pub mod subnet;
 #[cfg(test)]

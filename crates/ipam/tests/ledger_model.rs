@@ -16,10 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipam::addr::AddrSet;
-use ipam::ledger::{Answer, Ask, AskId, Claim, ClaimError, PoolLedger, Release};
+use ipam::ledger::{Answer, Ask, AskId, Claim, ClaimError, PoolLedger};
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
 use ipam::pool::{Pool, Restrictions};
 use ipam::record::{Record, Records};
+use ipam::release::{Owner, Release};
 use ipam::select::{Exhausted, PodFacts};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -34,12 +35,14 @@ enum Op {
         nic: bool,
         sandbox: u8,
     },
-    /// A CNI DEL or the collector, for whatever address and uid.
+    /// A CNI DEL or the collector, for whatever uid.
     Release {
         agent: bool,
-        address: u8,
         pod: u8,
-        sandbox: Option<u8>,
+        nic: bool,
+        /// A bit for each.
+        sandboxes: u8,
+        owner: u8,
     },
     Commit {
         agent: bool,
@@ -85,8 +88,10 @@ fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         8 => (0_u8..6, prop::bool::weighted(0.2), 0_u8..3)
             .prop_map(|(pod, nic, sandbox)| Op::Claim { pod, nic, sandbox }),
-        6 => (any::<bool>(), 0_u8..8, 0_u8..6, prop::option::of(0_u8..3))
-            .prop_map(|(agent, address, pod, sandbox)| Op::Release { agent, address, pod, sandbox }),
+        6 => (any::<bool>(), 0_u8..9, prop::bool::weighted(0.2), 0_u8..8, 0_u8..3)
+            .prop_map(|(agent, pod, nic, sandboxes, owner)| {
+                Op::Release { agent, pod, nic, sandboxes, owner }
+            }),
         8 => (any::<bool>(), fates).prop_map(|(agent, fate)| Op::Commit { agent, fate }),
         1 => any::<bool>().prop_map(|agent| Op::Forget { agent }),
         1 => any::<bool>().prop_map(|agent| Op::Restart { agent }),
@@ -134,9 +139,25 @@ fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
             },
         },
         uid: uid(pod),
-        nic: Nic::from(if nic { "net1" } else { "eth0" }),
+        nic: interface(nic),
         sandbox: Sandbox::new(format!("s{sandbox}")),
     }
+}
+
+fn interface(second: bool) -> Nic {
+    Nic::from(if second { "net1" } else { "eth0" })
+}
+
+/// What a person would say: may this record go by this release?
+fn may_go(release: &Release, old: &Record) -> bool {
+    let whose =
+        old.uid == release.uid && (old.nic.is_none() || old.nic == Some(release.nic.clone()));
+    let is_gone = release.owner == Owner::Gone;
+    let let_go = match &old.sandbox {
+        Some(sandbox) => release.sandboxes.contains(sandbox) && (old.nic.is_some() || is_gone),
+        None => is_gone,
+    };
+    whose && let_go
 }
 
 fn start() -> Pool {
@@ -206,15 +227,17 @@ impl Fight {
             }
             Op::Release {
                 agent,
-                address: bit,
                 pod,
-                sandbox,
+                nic,
+                sandboxes,
+                owner,
             } => {
-                let sandbox = sandbox.map(|s| Sandbox::new(format!("s{s}")));
+                let named = (0..3).filter(|bit| sandboxes & (1 << bit) != 0);
                 let release = Release {
-                    address: address(bit),
                     uid: uid(pod),
-                    sandbox,
+                    nic: interface(nic),
+                    owner: [Owner::Gone, Owner::Ending, Owner::Served][usize::from(owner)],
+                    sandboxes: named.map(|s| Sandbox::new(format!("s{s}"))).collect(),
                 };
                 self.ask(usize::from(agent), Ask::Release(release));
             }
@@ -347,13 +370,7 @@ impl Fight {
             }
             let freed = |old: &Record| {
                 asks.iter().any(|ask| match ask {
-                    Ask::Release(r) => {
-                        let same_sandbox = match (&old.sandbox, &r.sandbox) {
-                            (Some(a), Some(b)) => a == b,
-                            _ => true,
-                        };
-                        r.address == address && r.uid == old.uid && same_sandbox
-                    }
+                    Ask::Release(r) => may_go(r, old),
                     Ask::Claim(_) => false,
                 })
             };
@@ -418,11 +435,13 @@ impl Fight {
             asked.keys().copied().collect::<BTreeSet<_>>(),
             answered.into_iter().collect()
         );
-        let released = asked.values().filter_map(|ask| match ask {
-            Ask::Release(r) => Some((r.address, r.uid.clone())),
-            Ask::Claim(_) => None,
-        });
-        let released: BTreeSet<_> = released.collect();
+        let went = |old: &Record| {
+            asked.values().any(|ask| match ask {
+                Ask::Release(r) => may_go(r, old),
+                Ask::Claim(_) => false,
+            })
+        };
+        let mut freed = BTreeMap::new();
         for (id, answer) in answers {
             match (&asked[&id], answer) {
                 (Ask::Claim(claim), Answer::Claim(Ok(grant))) => {
@@ -432,10 +451,8 @@ impl Fight {
                         (&claim.uid, Some(&claim.nic))
                     );
                     assert_eq!(Some(&grant.node), stored.node.as_ref());
-                    let own = before.iter().filter(|(address, r)| {
-                        r.uid == claim.uid
-                            && r.nic.as_ref() == Some(&claim.nic)
-                            && !released.contains(&(**address, claim.uid.clone()))
+                    let own = before.iter().filter(|(_, r)| {
+                        r.uid == claim.uid && r.nic.as_ref() == Some(&claim.nic) && !went(r)
                     });
                     for (address, _) in own {
                         assert_eq!(*address, grant.address, "a Pod keeps its address");
@@ -451,23 +468,27 @@ impl Fight {
                 (Ask::Claim(_), Answer::Claim(Err(ClaimError::Refused(_)))) => {
                     assert!(!pool.is_admitted());
                 }
-                (Ask::Release(release), Answer::Release(true)) => {
-                    assert_eq!(before[&release.address].uid, release.uid);
-                }
-                (Ask::Release(release), Answer::Release(false)) => {
-                    // There was nothing of this owner, or a release of the same batch was first.
-                    let theirs = before
-                        .get(&release.address)
-                        .filter(|r| r.uid == release.uid);
-                    let first = theirs.is_some_and(|r| r.sandbox != release.sandbox)
-                        || asked.iter().any(|(other, ask)| match ask {
-                            Ask::Release(r) => *other < id && r.address == release.address,
-                            Ask::Claim(_) => false,
-                        });
-                    assert!(theirs.is_none() || first);
+                (Ask::Release(release), Answer::Release(released)) => {
+                    for address in released.freed {
+                        assert!(may_go(release, &before[&address]));
+                        assert!(freed.insert(address, id).is_none(), "freed twice");
+                    }
+                    let left = before.iter().filter(|(_, old)| {
+                        let whose = old.nic.is_none() || old.nic.as_ref() == Some(&release.nic);
+                        old.uid == release.uid && whose && !went(old)
+                    });
+                    let told = released.in_use + released.until_gone;
+                    assert!(told >= left.count(), "a record was passed over in silence");
                 }
                 (ask, answer) => panic!("{ask:?} got {answer:?}"),
             }
+        }
+        for (address, old) in before {
+            assert_eq!(
+                freed.contains_key(address),
+                went(old),
+                "{address} of {old:?}"
+            );
         }
         let mut of_nic = BTreeSet::new();
         for record in after.values() {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::pool::Restrictions;
+use crate::release::Owner;
 use crate::testing::{admitted, in_use, ip, ips, pod, pool, record, selector};
 
 fn claim_on(pod_name: &str, nic: &str, sandbox: &str) -> Ask {
@@ -17,11 +18,22 @@ fn claim(pod_name: &str) -> Ask {
     claim_on(pod_name, "eth0", "s1")
 }
 
-fn release(n: u8, uid: &str, sandbox: Option<&str>) -> Ask {
+/// The Pod is being deleted, and this sandbox of its interface let go.
+fn release(uid: &str, sandbox: &str) -> Ask {
+    release_of(uid, &[sandbox], Owner::Ending)
+}
+
+/// The Pod is gone.
+fn gone(uid: &str) -> Ask {
+    release_of(uid, &["s1"], Owner::Gone)
+}
+
+fn release_of(uid: &str, sandboxes: &[&str], owner: Owner) -> Ask {
     Ask::Release(Release {
-        address: ip(n),
         uid: Uid::from(uid),
-        sandbox: sandbox.map(Sandbox::from),
+        nic: Nic::from("eth0"),
+        owner,
+        sandboxes: sandboxes.iter().map(|s| Sandbox::from(*s)).collect(),
     })
 }
 
@@ -40,7 +52,14 @@ fn say(answer: Answer) -> String {
     match answer {
         Answer::Claim(Ok(grant)) => grant.address.to_string().replace("10.0.0.", ""),
         Answer::Claim(Err(error)) => error.to_string(),
-        Answer::Release(freed) => freed.to_string(),
+        Answer::Release(released) => {
+            let freed = released
+                .freed
+                .iter()
+                .map(|a| a.to_string().replace("10.0.0.", ""));
+            let freed = freed.collect::<Vec<_>>().join(" ");
+            format!("-{freed} {}/{}", released.in_use, released.until_gone)
+        }
     }
 }
 
@@ -261,32 +280,28 @@ fn excluded_reserved_and_gateway_addresses_are_never_given() {
 #[test]
 fn an_address_reserved_while_in_use_is_not_given_again_by_the_batch_that_frees_it() {
     let mut ledger = PoolLedger::new(in_use("1", pool("a", "1")));
-    ledger.queue(1, release(1, "p1", None));
+    ledger.queue(1, gone("p1"));
     ledger.queue(2, claim("x"));
     let batch = ledger.batch(&ips("1")).unwrap();
     let answers = ledger.committed(batch, Version::from("2"));
     let said: Vec<String> = answers.into_iter().map(|(_, a)| say(a)).collect();
-    assert_eq!(said, ["true", "all IP addresses used out"]);
+    assert_eq!(said, ["-1 0/0", "all IP addresses used out"]);
 }
 
 #[test]
-fn a_release_needs_the_owner() {
+fn a_release_frees_what_its_owner_has_and_nothing_else() {
     let mut ledger = PoolLedger::new(in_use("1-2", pool("a", "1-9")));
-    let asks = vec![
-        release(1, "p2", None),
-        release(3, "p1", None),
-        release(1, "p1", None),
-    ];
-    assert_eq!(answers(&mut ledger, asks), ["false", "false", "true"]);
+    let asks = vec![gone("p3"), gone("p1")];
+    assert_eq!(answers(&mut ledger, asks), ["- 0/0", "-1 0/0"]);
     assert_eq!(held(&ledger), ips("2"));
 }
 
 #[test]
 fn a_release_that_comes_twice_frees_once() {
     let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-9")));
-    let twice = vec![release(1, "p1", None), release(1, "p1", None)];
-    assert_eq!(answers(&mut ledger, twice), ["true", "false"]);
-    ledger.queue(1, release(1, "p1", None));
+    let twice = vec![gone("p1"), gone("p1")];
+    assert_eq!(answers(&mut ledger, twice), ["-1 0/0", "- 0/0"]);
+    ledger.queue(1, gone("p1"));
     assert!(!ledger.batch(&AddrSet::new()).unwrap().changed());
 }
 
@@ -295,33 +310,48 @@ fn the_end_of_an_older_sandbox_frees_nothing() {
     let mut ledger = PoolLedger::new(pool("a", "1-9"));
     answers(&mut ledger, vec![claim_on("x", "eth0", "s1")]);
     answers(&mut ledger, vec![claim_on("x", "eth0", "s2")]);
-    assert_eq!(
-        answers(&mut ledger, vec![release(1, "x", Some("s1"))]),
-        ["false"]
-    );
-    assert_eq!(
-        answers(&mut ledger, vec![release(1, "x", Some("s2"))]),
-        ["true"]
-    );
+    for (ask, said) in [
+        (release("x", "s1"), "- 1/0"),
+        (gone("x"), "- 1/0"),
+        (release("x", "s2"), "-1 0/0"),
+    ] {
+        assert_eq!(answers(&mut ledger, vec![ask]), [said]);
+    }
 }
 
 #[test]
-fn without_a_sandbox_on_either_side_the_uid_decides() {
+fn a_record_that_names_no_sandbox_stays_until_its_pod_is_gone() {
     let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-9")));
-    assert_eq!(
-        answers(&mut ledger, vec![release(1, "p1", Some("s1"))]),
-        ["true"]
-    );
-    answers(&mut ledger, vec![claim_on("x", "eth0", "s1")]);
-    assert_eq!(answers(&mut ledger, vec![release(2, "x", None)]), ["true"]);
+    assert_eq!(answers(&mut ledger, vec![release("p1", "s1")]), ["- 0/1"]);
+    assert_eq!(answers(&mut ledger, vec![gone("p1")]), ["-1 0/0"]);
+}
+
+#[test]
+fn a_release_finds_every_record_of_its_interface_and_none_of_another() {
+    let mut old = pool("a", "1-9");
+    for (n, nic, sandbox) in [(1, "eth0", "s1"), (2, "eth0", "s2"), (3, "net1", "s1")] {
+        let (nic, sandbox) = (Some(Nic::from(nic)), Some(Sandbox::from(sandbox)));
+        old.records.insert(
+            ip(n),
+            Record {
+                nic,
+                sandbox,
+                ..record("x")
+            },
+        );
+    }
+    let mut ledger = PoolLedger::new(old);
+    let both = release_of("x", &["s2", "s1"], Owner::Ending);
+    assert_eq!(answers(&mut ledger, vec![both]), ["-1 2 0/0"]);
+    assert_eq!(held(&ledger), ips("3"));
 }
 
 #[test]
 fn fresh_addresses_come_first_then_the_one_released_longest_ago() {
     let mut ledger = PoolLedger::new(pool("a", "1-4"));
     answers(&mut ledger, vec![claim("x"), claim("y"), claim("z")]);
-    answers(&mut ledger, vec![release(2, "y", None)]);
-    answers(&mut ledger, vec![release(1, "x", None)]);
+    answers(&mut ledger, vec![gone("y")]);
+    answers(&mut ledger, vec![gone("x")]);
     let four = ["a", "b", "c", "d"].map(claim).to_vec();
     assert_eq!(
         answers(&mut ledger, four),
@@ -332,8 +362,8 @@ fn fresh_addresses_come_first_then_the_one_released_longest_ago() {
 #[test]
 fn an_address_freed_by_the_batch_serves_it_only_if_nothing_else_is_free() {
     let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-2")));
-    let asks = vec![claim("x"), claim("y"), release(1, "p1", None)];
-    assert_eq!(answers(&mut ledger, asks), ["2", "1", "true"]);
+    let asks = vec![claim("x"), claim("y"), gone("p1")];
+    assert_eq!(answers(&mut ledger, asks), ["2", "1", "-1 0/0"]);
 }
 
 #[test]
@@ -349,7 +379,7 @@ fn what_others_released_cools_down_too() {
 #[test]
 fn an_address_that_cooled_down_and_left_the_pool_is_forgotten() {
     let mut ledger = PoolLedger::new(in_use("1", pool("a", "1-2")));
-    answers(&mut ledger, vec![release(1, "p1", None)]);
+    answers(&mut ledger, vec![gone("p1")]);
     ledger.refresh(pool("a", "2"));
     ledger.refresh(pool("a", "1-2"));
     // Back again it is as new as any other.
@@ -421,16 +451,8 @@ fn the_record_stops_growing_at_the_byte_guard() {
     let text = ledger.pool().records.to_text().unwrap();
     assert!(text.len() <= RECORD_BYTES_MAX);
     // Who has an address keeps it, and what is released makes room in the same batch.
-    let (address, old) = ledger.pool().records.iter().next().unwrap();
-    let asks = vec![
-        claim("one"),
-        Ask::Release(Release {
-            address,
-            uid: old.uid.clone(),
-            sandbox: None,
-        }),
-        claim("two"),
-    ];
+    let (_, old) = ledger.pool().records.iter().next().unwrap();
+    let asks = vec![claim("one"), gone(old.uid.as_str()), claim("two")];
     let said = answers(&mut ledger, asks);
     assert!(
         said[0].starts_with("10.0.") && said[2].starts_with("10.0."),

@@ -1,0 +1,140 @@
+//! When an address may leave its record: the proof, record by record.
+//!
+//! Owns: what a host must have seen before a record goes. Never does: see it; the host reads Pods
+//! and hears of sandboxes. The proof has two halves, the owner's ([`Life`]) and its node's (the
+//! sandboxes that let go), and this is the table of both:
+//!
+//! | the record names | its owner is `Gone` | `Ending` or `Served` |
+//! |---|---|---|
+//! | this interface and a sandbox that let go | goes | goes |
+//! | another sandbox | stays: that one's DEL is to come | stays |
+//! | no sandbox, or no interface | goes | stays until the owner is gone |
+//!
+//! The last line is for records of the original, and of ours after a foreign writer dropped what it
+//! does not know: they can't be held against a sandbox, so a DEL of any may be that of an old one.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use crate::name::{Nic, Sandbox, Uid};
+use crate::record::Record;
+
+/// A Pod's life, by a live read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Life {
+    /// It runs, or will.
+    Alive,
+    /// It is being deleted; its containers may still run.
+    Ending,
+    /// There is no such uid any more, or it has finished for good.
+    Gone,
+}
+
+/// The owner's half of the proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// [`Life::Gone`].
+    Gone,
+    /// [`Life::Ending`].
+    Ending,
+    /// It lives, and was since given addresses of other pools: those of this pool are surplus.
+    Served,
+}
+
+/// What may go: the addresses of one interface, as far as the proof reaches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Release {
+    /// The owner; a record of another is not touched.
+    pub uid: Uid,
+    /// Its interface.
+    pub nic: Nic,
+    /// The owner's half of the proof.
+    pub owner: Owner,
+    /// The node's half: the sandboxes that let go.
+    pub sandboxes: BTreeSet<Sandbox>,
+}
+
+/// What a release does to a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The record is not of this interface.
+    NotIts,
+    /// It goes.
+    Goes,
+    /// It names a sandbox that has not let go.
+    InUse,
+    /// It names no sandbox or no interface: it goes once the owner is gone.
+    UntilGone,
+}
+
+impl Release {
+    /// What becomes of `record`; see the table at the head of this module.
+    pub fn judge(&self, record: &Record) -> Verdict {
+        if !record.is_of(&self.uid, &self.nic) {
+            return Verdict::NotIts;
+        }
+        match (&record.sandbox, &record.nic, self.owner) {
+            (Some(sandbox), _, _) if !self.sandboxes.contains(sandbox) => Verdict::InUse,
+            (Some(_), Some(_), _) | (_, _, Owner::Gone) => Verdict::Goes,
+            (None, _, _) | (_, None, _) => Verdict::UntilGone,
+        }
+    }
+}
+
+/// What a release came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Released {
+    /// The addresses that went, in ascending order.
+    pub freed: Vec<IpAddr>,
+    /// Records that stay for a sandbox which has not let go.
+    pub in_use: usize,
+    /// Records that stay until the owner is gone.
+    pub until_gone: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::record;
+
+    #[test]
+    fn every_line_of_the_table() {
+        let cases = [
+            // sandbox, nic, owner, verdict
+            (Some("s1"), Some("eth0"), Owner::Ending, Verdict::Goes),
+            (Some("s1"), Some("eth0"), Owner::Served, Verdict::Goes),
+            (Some("s1"), Some("eth0"), Owner::Gone, Verdict::Goes),
+            (Some("s3"), Some("eth0"), Owner::Ending, Verdict::InUse),
+            (Some("s3"), Some("eth0"), Owner::Served, Verdict::InUse),
+            (Some("s3"), Some("eth0"), Owner::Gone, Verdict::InUse),
+            (Some("s3"), None, Owner::Gone, Verdict::InUse),
+            (None, Some("eth0"), Owner::Ending, Verdict::UntilGone),
+            (None, None, Owner::Served, Verdict::UntilGone),
+            (Some("s1"), None, Owner::Ending, Verdict::UntilGone),
+            (None, Some("eth0"), Owner::Gone, Verdict::Goes),
+            (Some("s1"), None, Owner::Gone, Verdict::Goes),
+            (None, None, Owner::Gone, Verdict::Goes),
+            (Some("s1"), Some("net1"), Owner::Gone, Verdict::NotIts),
+        ];
+        for (sandbox, nic, owner, verdict) in cases {
+            let kept = Record {
+                sandbox: sandbox.map(Sandbox::from),
+                nic: nic.map(Nic::from),
+                ..record("x")
+            };
+            let mut release = Release {
+                uid: Uid::from("x"),
+                nic: Nic::from("eth0"),
+                owner,
+                sandboxes: ["s1", "s2"].map(Sandbox::from).into(),
+            };
+            assert_eq!(
+                release.judge(&kept),
+                verdict,
+                "{sandbox:?} {nic:?} {owner:?}"
+            );
+            release.uid = Uid::from("y");
+            assert_eq!(release.judge(&kept), Verdict::NotIts);
+        }
+    }
+}
