@@ -26,8 +26,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipam::addr::Family;
+use ipam::name::Uid;
 use kube_runtime::events::{Recorder, Reporter};
-use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -54,7 +55,7 @@ mod writers;
 use self::endpoint::Endpoints;
 use self::journal::Journal;
 use self::memory::Memory;
-use self::pods::{NodePods, PodEnded};
+use self::pods::NodePods;
 use self::reads::Reads;
 use self::release::Releases;
 use self::turn::Turns;
@@ -121,6 +122,9 @@ pub enum AgentError {
     },
 }
 
+/// Whoever may have let go of addresses, or been given some that nobody took: look again.
+type Wakes = UnboundedSender<Uid>;
+
 /// What the agent's tasks share.
 struct Agent {
     settings: Settings,
@@ -139,8 +143,9 @@ impl Agent {
         settings: Settings,
         clients: &Clients,
         journal: Journal,
-    ) -> (Arc<Self>, UnboundedReceiver<PodEnded>) {
-        let (pods, ended) = NodePods::new();
+    ) -> (Arc<Self>, UnboundedReceiver<Uid>) {
+        let (wakes, woken) = unbounded_channel();
+        let pods = NodePods::new(wakes.clone());
         let memory = Arc::new(Memory::default());
         let turns = Turns::default();
         let reporter = Reporter {
@@ -150,7 +155,12 @@ impl Agent {
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder);
         let reads = Reads::new(clients.read.clone());
-        let writers = Writers::new(reads.clone(), clients.write.clone(), Arc::clone(&memory));
+        let writers = Writers::new(
+            reads.clone(),
+            clients.write.clone(),
+            Arc::clone(&memory),
+            wakes,
+        );
         let writers = Arc::new(writers);
         let releases = Releases::new(
             journal,
@@ -170,11 +180,11 @@ impl Agent {
             endpoints: Arc::default(),
             waits,
         };
-        (Arc::new(agent), ended)
+        (Arc::new(agent), woken)
     }
 
     /// What goes on beside the calls, for ever; drop the future to stop.
-    async fn background(self: Arc<Self>, clients: Clients, mut ended: UnboundedReceiver<PodEnded>) {
+    async fn background(self: Arc<Self>, clients: Clients, mut woken: UnboundedReceiver<Uid>) {
         let watch = self
             .pods
             .clone()
@@ -182,8 +192,8 @@ impl Agent {
         let endpoints = Arc::clone(&self.endpoints);
         let endpoints = endpoints.run(self.reads.clone(), clients.write, self.pods.clone());
         let releases = async {
-            while let Some(PodEnded(uid)) = ended.recv().await {
-                self.releases.pod_ended(&uid);
+            while let Some(uid) = woken.recv().await {
+                self.releases.look_again(&uid);
             }
         };
         tokio::join!(watch, endpoints, releases, self.sweep());
@@ -230,9 +240,9 @@ pub async fn run(
         source,
     };
     let journal = Journal::beside(&path).map_err(failed)?;
-    let (agent, ended) = Agent::new(settings, &clients, journal);
+    let (agent, woken) = Agent::new(settings, &clients, journal);
     let mut background = JoinSet::new();
-    background.spawn(Arc::clone(&agent).background(clients, ended));
+    background.spawn(Arc::clone(&agent).background(clients, woken));
     let mut shutdown = std::pin::pin!(shutdown);
     tokio::select! {
         () = agent.pods.synced() => {}

@@ -85,8 +85,9 @@ impl Agent {
                 "routes of the annotation are not supported yet"
             );
         }
-        self.memory.settle(&call.of);
-        self.releases.supersede(&call.of).await;
+        let sandbox = Sandbox::from(args.container_id.as_str());
+        self.memory.settle(&call.of, sandbox.clone(), &granted);
+        self.releases.supersede(&call.of, &sandbox).await;
         tracing::info!(addresses = %texts(&granted), "addresses given");
         self.endpoints.note(
             &call.asker,
@@ -205,7 +206,7 @@ impl Call<'_> {
         if trace.whole || !trace.granted.is_empty() {
             let granted = trace.granted.into_iter();
             return Ok(Homes {
-                settled: trace.settled,
+                settled: trace.settled.is_some(),
                 pools: granted.map(|(family, g)| (family, g.pool)).collect(),
             });
         }
@@ -295,7 +296,7 @@ impl Call<'_> {
                     waits.push(Wait::Moment);
                     refused.push(Refusal::Raw(error.to_string()));
                 }
-                Err(error @ CommitError::Write { .. }) => {
+                Err(error @ (CommitError::Write { .. } | CommitError::Doubt(_))) => {
                     return Err(error.into());
                 }
             }

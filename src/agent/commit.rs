@@ -8,7 +8,11 @@
 //!   pool is checked on a live one, unless the write that went out with it proves it current.
 //! * Every write carries the version it was computed from. After a conflict, or an outcome nobody
 //!   knows, the pool is read live and everything is computed anew; nothing was promised yet.
-//! * Who no longer waits for an answer is left out of the next write.
+//! * Who no longer waits for an answer is left out of the next write. If the write was under way,
+//!   whoever releases is told to look again.
+//! * A release is answered behind everything that was asked before it. A write whose outcome nobody
+//!   knows may still arrive while the pool has the version it was computed from: until then, or
+//!   [`DOUBT_MAX`], "nothing is recorded" is not said.
 //! * A pool whose records cannot be read is never written.
 //! * Between two writes there is a pause (`pace.rs`), so that no node keeps a pool to itself.
 
@@ -19,11 +23,13 @@ use std::time::Duration;
 use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
 use ipam::name::{PoolName, Version};
 use ipam::pool::Pool;
+use ipam::release::Released;
 use ipam::select::{Exhausted, Refusal};
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::Wakes;
 use super::memo::Age;
 use super::memory::{Granted, Memory};
 use super::pace::{Pace, Rivals};
@@ -38,6 +44,9 @@ use crate::kube_io::retry::Outcome;
 pub(super) const QUEUE: usize = 1024;
 /// A writer without work ends after this long.
 const IDLE: Duration = Duration::from_secs(60);
+/// The API server gives up on a request after this long, so that what was sent before no longer
+/// arrives.
+const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// Releases alone are in no hurry: they wait this long for company.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -58,6 +67,9 @@ pub(super) enum CommitError {
     /// There is no such pool any more.
     #[error("IPPool {0} is gone")]
     Gone(PoolName),
+    /// An earlier write may still arrive, so it can't be told what is recorded.
+    #[error("an earlier write of IPPool {0} may still arrive; asking again later")]
+    Doubt(PoolName),
     /// It could not be stored in time, or not at all.
     #[error("IPPool {pool} could not be written, the call may be repeated: {reason}")]
     Write {
@@ -83,8 +95,8 @@ pub(super) struct Job {
 pub(super) enum Done {
     /// The address is recorded.
     Granted(Granted),
-    /// Nothing is recorded of what was released any more; whether something was.
-    Released(bool),
+    /// What went, and what stays and why.
+    Released(Released),
 }
 
 struct Waiter {
@@ -104,12 +116,20 @@ struct Seen {
     at: Instant,
 }
 
+/// A write of unknown outcome.
+struct Doubt {
+    /// What it was computed from: it can only arrive while the pool has this version.
+    version: Version,
+    since: Instant,
+}
+
 /// The writer of one pool.
 pub(super) struct Writer {
     pub(super) pool: PoolName,
     pub(super) reads: Reads,
     pub(super) writes: Client,
     pub(super) memory: Arc<Memory>,
+    pub(super) wakes: Wakes,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -184,11 +204,13 @@ struct Desk {
     reads: Reads,
     writes: Client,
     memory: Arc<Memory>,
+    wakes: Wakes,
     waiting: BTreeMap<AskId, Waiter>,
     next_id: AskId,
     seen: Option<Seen>,
     /// True where `seen` is known to be behind.
     stale: bool,
+    doubt: Option<Doubt>,
     /// Whether others wrote the pool since we did.
     rivals: Rivals,
     pace: Pace,
@@ -201,10 +223,12 @@ impl Desk {
             reads: writer.reads.clone(),
             writes: writer.writes.clone(),
             memory: Arc::clone(&writer.memory),
+            wakes: writer.wakes.clone(),
             waiting: BTreeMap::new(),
             next_id: 0,
             seen: None,
             stale: false,
+            doubt: None,
             rivals: Rivals::None,
             pace: Pace::new(),
         }
@@ -221,9 +245,6 @@ impl Desk {
             }),
             Ask::Release(_) => None,
         };
-        if let Some(attachment) = &attachment {
-            self.memory.asks(attachment, &self.pool);
-        }
         let waiter = Waiter {
             ask: Some(job.ask),
             attachment,
@@ -355,6 +376,12 @@ impl Desk {
             seen.at = Instant::now();
         }
         let outcome = error.outcome();
+        if outcome == Outcome::Unknown {
+            self.doubt = self.seen.as_ref().map(|seen| Doubt {
+                version: seen.ledger.pool().version.clone(),
+                since: Instant::now(),
+            });
+        }
         if outcome == Outcome::Conflict {
             self.rivals = Rivals::Some;
         }
@@ -382,9 +409,15 @@ impl Desk {
             return;
         };
         let written = batch.changed();
+        // The write that is in doubt can't arrive after another.
+        let in_doubt = !written
+            && self
+                .doubt
+                .as_ref()
+                .is_some_and(|doubt| doubt.version == version && doubt.since.elapsed() < DOUBT_MAX);
         let answers = seen.ledger.committed(batch, version);
         let pool = seen.ledger.pool();
-        let (mut given, mut freed) = (0_u32, 0_u32);
+        let (mut given, mut freed) = (0_u32, 0_usize);
         for (id, answer) in answers {
             let Some(waiter) = self.waiting.remove(&id) else {
                 continue;
@@ -393,7 +426,9 @@ impl Desk {
                 Answer::Claim(Ok(grant)) => {
                     given += 1;
                     let granted = Granted::new(pool, grant.address);
-                    if let Some(attachment) = &waiter.attachment {
+                    if let Some(attachment) = &waiter.attachment
+                        && !waiter.reply.is_closed()
+                    {
                         self.memory.granted(attachment, granted.clone());
                     }
                     Ok(Done::Granted(granted))
@@ -403,13 +438,19 @@ impl Desk {
                     why,
                     version: pool.version.clone(),
                 }),
-                Answer::Release(was_recorded) => {
-                    freed += u32::from(was_recorded);
-                    Ok(Done::Released(was_recorded))
+                Answer::Release(_) if in_doubt => Err(CommitError::Doubt(pool.name.clone())),
+                Answer::Release(released) => {
+                    freed += released.freed.len();
+                    Ok(Done::Released(released))
                 }
             };
-            // Whoever asked may have left; what was stored for them is found by their next call.
-            let _ = waiter.reply.send(done);
+            // Whoever asked may have left: their next call finds what was stored, or nobody calls
+            // again and it is to be released.
+            if let Err(Ok(Done::Granted(_))) = waiter.reply.send(done)
+                && let Some(of) = waiter.attachment
+            {
+                let _ = self.wakes.send(of.uid);
+            }
         }
         if written {
             tracing::info!(pool = %pool.name, given, freed, used = %pool.used(), "IPPool written");

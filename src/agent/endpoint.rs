@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipam::addr::Family;
 use ipam::name::{Nic, PodName, PoolName, Uid, WorkloadId};
+use ipam::release::Life;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
@@ -126,7 +127,7 @@ async fn write(
 ) -> Result<(), EndpointError> {
     let is_here = match pods.get(name) {
         Some(pod) => pods::uid(&pod) == wanted.uid && pods::is_alive(&pod),
-        None => pods::is_alive_now(reads, name, &wanted.uid).await?,
+        None => pods::life_now(reads, name, &wanted.uid).await? == Life::Alive,
     };
     if !is_here {
         return Ok(());

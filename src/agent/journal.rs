@@ -2,10 +2,12 @@
 //! when the agent restarts before the addresses could be released.
 //!
 //! Owns: a directory beside the socket with one small file an interface. Never does: decide what an
-//! entry means. Invariants: a file is there, whole and synced, before [`Journal::write`] returns;
-//! a reboot may take the directory with it, since it takes the sandboxes too.
+//! entry means. Invariant: a file is there, whole and synced, before [`Journal::write`] returns.
+//! A reboot of the node may take the directory with it: then `super::leaks` finds what is recorded
+//! for Pods that are gone.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::unix::fs::DirBuilderExt;
@@ -16,8 +18,10 @@ use serde::{Deserialize, Serialize};
 
 use super::turn::Attachment;
 
-/// Suffix of an entry; what has another is not one, such as a write cut short.
+/// Suffix of an entry; what has another is not one.
 const SUFFIX: &str = "json";
+/// Suffix of an entry that is being written.
+const UNFINISHED: &str = "new";
 
 /// The sandboxes of one interface that let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,12 +31,27 @@ pub(super) struct Entry {
     pub(super) nic: Nic,
     /// In the order of their DELs.
     pub(super) sandboxes: Vec<Sandbox>,
+    /// Their network namespaces that were there at the last DEL.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) namespaces: BTreeSet<PathBuf>,
     /// The pools that may hold a record, where that was known at the DEL: then no other can.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) pools: Option<BTreeSet<PoolName>>,
 }
 
 impl Entry {
+    /// An interface of which no sandbox let go yet.
+    pub(super) fn new(pod: &PodName, of: &Attachment) -> Self {
+        Self {
+            pod: pod.clone(),
+            uid: of.uid.clone(),
+            nic: of.nic.clone(),
+            sandboxes: Vec::new(),
+            namespaces: BTreeSet::new(),
+            pools: None,
+        }
+    }
+
     /// The interface.
     pub(super) fn attachment(&self) -> Attachment {
         Attachment {
@@ -60,14 +79,19 @@ impl Journal {
         Ok(Self { dir })
     }
 
-    /// All entries. One that cannot be read is reported and left where it is.
+    /// All entries, for an agent that starts. One that cannot be read is reported and left where it
+    /// is; writes that were cut short are removed.
     ///
     /// Errors: the directory cannot be read.
     pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
         for file in fs::read_dir(&self.dir)? {
             let path = file?.path();
-            if path.extension().is_none_or(|suffix| suffix != SUFFIX) {
+            let suffix = path.extension().and_then(OsStr::to_str);
+            if suffix == Some(UNFINISHED) {
+                fs::remove_file(&path)?;
+            }
+            if suffix != Some(SUFFIX) {
                 continue;
             }
             let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
@@ -88,7 +112,7 @@ impl Journal {
     pub(super) async fn write(&self, entry: Entry) -> io::Result<()> {
         let (dir, path) = (self.dir.clone(), self.path(&entry.attachment()));
         blocking(move || {
-            let whole = path.with_extension("new");
+            let whole = path.with_extension(UNFINISHED);
             let mut file = File::create(&whole)?;
             file.write_all(&serde_json::to_vec(&entry)?)?;
             file.sync_all()?;
@@ -127,12 +151,13 @@ mod tests {
     use super::*;
 
     fn entry(uid: &str, sandboxes: &[&str]) -> Entry {
-        Entry {
-            pod: PodName::new("shop", "web-0"),
+        let of = Attachment {
             uid: Uid::from(uid),
             nic: Nic::from("eth0/../x"),
-            pools: None,
+        };
+        Entry {
             sandboxes: sandboxes.iter().map(|s| Sandbox::from(*s)).collect(),
+            ..Entry::new(&PodName::new("shop", "web-0"), &of)
         }
     }
 
@@ -151,12 +176,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_was_cut_short_and_foreign_files_are_left_alone() {
+    async fn a_write_that_was_cut_short_goes_and_foreign_files_are_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let journal = Journal::beside(&dir.path().join("s")).unwrap();
         fs::write(journal.dir.join("x.new"), "{").unwrap();
         fs::write(journal.dir.join("y.json"), "{").unwrap();
         journal.write(entry("a", &["s1"])).await.unwrap();
-        assert_eq!(journal.entries().unwrap().len(), 1);
+        fs::write(journal.dir.join("README"), "x").unwrap();
+        assert_eq!(journal.entries().unwrap(), [entry("a", &["s1"])]);
+        let left = fs::read_dir(&journal.dir).unwrap();
+        assert_eq!(
+            left.count(),
+            3,
+            "the entry, the unreadable one and the README"
+        );
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use ipam::addr::Family;
-use ipam::name::{PoolName, Uid};
+use ipam::name::{Nic, PoolName, Sandbox, Uid};
 use ipam::pool::{Pool, Route};
 use ipnet::IpNet;
 
@@ -31,6 +31,17 @@ pub(super) struct Granted {
     pub(super) cidr: IpNet,
     pub(super) gateway: Option<IpAddr>,
     pub(super) routes: Vec<Route>,
+}
+
+impl Trace {
+    /// The pools that may have a record which the interface does not use.
+    pub(super) fn surplus(&self) -> BTreeSet<PoolName> {
+        let mut pools = self.pools.clone();
+        for grant in self.granted.values() {
+            pools.remove(&grant.pool);
+        }
+        pools
+    }
 }
 
 impl Granted {
@@ -59,8 +70,8 @@ impl Granted {
 pub(super) struct Trace {
     /// True where no earlier agent can have given this Pod an address.
     pub(super) whole: bool,
-    /// True once all that was asked for was given: then `granted` is all the interface has.
-    pub(super) settled: bool,
+    /// The sandbox that was given all it asked for: then `granted` is all that it uses.
+    pub(super) settled: Option<Sandbox>,
     /// Pools that may hold a record.
     pub(super) pools: BTreeSet<PoolName>,
     /// Addresses known to be recorded.
@@ -101,11 +112,29 @@ impl Memory {
         trace.granted.insert(grant.family(), grant);
     }
 
-    /// Notes that the interface was given all it asked for.
-    pub(super) fn settle(&self, of: &Attachment) {
+    /// Notes that `sandbox` was given all it asked for: just `grants`.
+    pub(super) fn settle(&self, of: &Attachment, sandbox: Sandbox, grants: &[Granted]) {
+        let mut traces = locked(&self.traces);
+        let trace = traces.entry(of.clone()).or_default();
+        trace.settled = Some(sandbox);
+        trace.granted = grants.iter().map(|g| (g.family(), g.clone())).collect();
+    }
+
+    /// Notes that `pool` has no record of the interface any more.
+    pub(super) fn left(&self, of: &Attachment, pool: &PoolName) {
         if let Some(trace) = locked(&self.traces).get_mut(of) {
-            trace.settled = true;
+            trace.pools.remove(pool);
+            trace.granted.retain(|_, grant| grant.pool != *pool);
         }
+    }
+
+    /// The interface that was served in `sandbox`, for a runtime that names no uid.
+    pub(super) fn served_in(&self, sandbox: &Sandbox, nic: &Nic) -> Option<Attachment> {
+        let traces = locked(&self.traces);
+        let mut served = traces
+            .iter()
+            .filter(|(of, trace)| of.nic == *nic && trace.settled.as_ref() == Some(sandbox));
+        served.next().map(|(of, _)| of.clone())
     }
 
     /// What is known of the interface.

@@ -1,21 +1,22 @@
 //! The Pods of this node, watched, and what a Pod's object says about its life and its owner.
 //!
 //! Owns: the one watch of the agent, and the difference between a Pod that was here before the
-//! agent and one that came after. Never does: look at Pods of other nodes. Invariant: "dead" is
-//! final: a uid that was ever seen dead here is never alive again, so a cached death is a proof
-//! while a cached life is not.
+//! agent and one that came after. Never does: look at Pods of other nodes, or decide what a Pod's
+//! end frees ([`ipam::release`]). Invariant: a life only gets nearer its end: a uid that was ever
+//! seen ending or gone here is never alive again.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipam::name::{PodName, Uid, WorkloadId};
+use ipam::release::Life;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::watcher;
-use tokio::sync::mpsc;
 
+use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
 use crate::kube_io::cache::{Cache, Key};
@@ -30,14 +31,9 @@ pub(super) struct NodePods {
     listed: Arc<AtomicBool>,
 }
 
-/// A Pod may have let go of its addresses.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct PodEnded(pub(super) Uid);
-
 impl NodePods {
-    /// The Pods of `node`, and a queue of those that end.
-    pub(super) fn new() -> (Self, mpsc::UnboundedReceiver<PodEnded>) {
-        let (ended, queue) = mpsc::unbounded_channel();
+    /// The Pods of a node; the uids of those that end go to `ended`.
+    pub(super) fn new(ended: Wakes) -> Self {
         let elders = Arc::new(Mutex::new(BTreeSet::new()));
         let cache = Cache::new();
         let gone = Arc::clone(&elders);
@@ -49,21 +45,20 @@ impl NodePods {
             {
                 locked(&gone).remove(&before);
                 // Nobody listens any more only while the agent stops.
-                let _ = ended.send(PodEnded(before));
+                let _ = ended.send(before);
             }
             if let Some(pod) = now
                 && !is_alive(pod)
             {
-                let _ = ended.send(PodEnded(uid(pod)));
+                let _ = ended.send(uid(pod));
             }
         });
         let listed = Arc::default();
-        let pods = Self {
+        Self {
             cache,
             elders,
             listed,
-        };
-        (pods, queue)
+        }
     }
 
     /// Watches for ever; drop the future to stop.
@@ -120,34 +115,33 @@ pub(super) fn name(pod: &Pod) -> PodName {
     PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any())
 }
 
-/// False where the Pod is being deleted, or has finished and will not start again.
-pub(super) fn is_alive(pod: &Pod) -> bool {
-    if pod.metadata.deletion_timestamp.is_some() {
-        return false;
-    }
-    let restarts = pod
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.restart_policy.as_deref());
+/// How near its end the Pod is.
+///
+/// A phase `Succeeded` or `Failed` is final: the kubelet never starts a container of such a Pod
+/// again, whatever its restart policy. A static Pod's copy says less: its node may run the same uid
+/// again.
+pub(super) fn life(pod: &Pod) -> Life {
     let status = pod.status.as_ref();
-    match status.and_then(|status| status.phase.as_deref()) {
-        Some("Succeeded") => restarts.is_none_or(|policy| policy == "Always"),
-        Some("Failed") => {
-            let evicted = status.and_then(|s| s.reason.as_deref()) == Some("Evicted");
-            restarts != Some("Never") && !evicted
-        }
-        Some(_) | None => true,
+    let phase = status.and_then(|status| status.phase.as_deref());
+    let is_copy = pod.annotations().contains_key(MIRROR);
+    if matches!(phase, Some("Succeeded" | "Failed")) && !is_copy {
+        Life::Gone
+    } else if pod.metadata.deletion_timestamp.is_some() {
+        Life::Ending
+    } else {
+        Life::Alive
     }
 }
 
-/// Whether the Pod of this uid may still use its addresses, by a live read.
-pub(super) async fn is_alive_now(
-    reads: &Reads,
-    pod: &PodName,
-    of: &Uid,
-) -> Result<bool, ReadError> {
-    let found = reads.pod(pod).await?;
-    Ok(found.is_some_and(|pod| uid(&pod) == *of && is_alive(&pod)))
+/// True where the Pod may start and use addresses.
+pub(super) fn is_alive(pod: &Pod) -> bool {
+    life(pod) == Life::Alive
+}
+
+/// The life of the Pod of this uid, by a live read.
+pub(super) async fn life_now(reads: &Reads, pod: &PodName, of: &Uid) -> Result<Life, ReadError> {
+    let found = reads.pod(pod).await?.filter(|pod| uid(pod) == *of);
+    Ok(found.as_ref().map_or(Life::Gone, life))
 }
 
 /// The Pod's controlling owner.
@@ -204,6 +198,7 @@ fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 
     fn pod(spec: &serde_json::Value, status: &serde_json::Value) -> Pod {
@@ -212,23 +207,36 @@ mod tests {
     }
 
     #[test]
-    fn life_follows_phase_restart_policy_and_eviction() {
+    fn a_life_follows_phase_and_deletion_and_no_restart_policy() {
         let table = [
-            ("Running", "Always", "", true),
-            ("Pending", "Never", "", true),
-            ("Succeeded", "Always", "", true),
-            ("Succeeded", "OnFailure", "", false),
-            ("Succeeded", "Never", "", false),
-            ("Failed", "Always", "", true),
-            ("Failed", "OnFailure", "", true),
-            ("Failed", "Never", "", false),
-            ("Failed", "Always", "Evicted", false),
+            ("Running", false, Life::Alive),
+            ("Pending", false, Life::Alive),
+            ("Unknown", false, Life::Alive),
+            ("Running", true, Life::Ending),
+            ("Succeeded", false, Life::Gone),
+            ("Failed", false, Life::Gone),
+            ("Failed", true, Life::Gone),
         ];
-        for (phase, policy, reason, alive) in table {
-            let spec = json!({"containers": [], "restartPolicy": policy});
-            let pod = pod(&spec, &json!({"phase": phase, "reason": reason}));
-            assert_eq!(is_alive(&pod), alive, "{phase} {policy} {reason}");
+        for policy in ["Always", "OnFailure", "Never"] {
+            for (phase, deleted, expected) in table {
+                let spec = json!({"containers": [], "restartPolicy": policy});
+                let mut pod = pod(&spec, &json!({"phase": phase}));
+                pod.metadata.deletion_timestamp = deleted.then(a_moment);
+                assert_eq!(life(&pod), expected, "{phase} {policy} {deleted}");
+            }
         }
+    }
+
+    #[test]
+    fn a_static_pod_s_node_may_run_it_again() {
+        let mut pod = pod(&json!({"containers": []}), &json!({"phase": "Failed"}));
+        pod.annotations_mut()
+            .insert(MIRROR.to_owned(), "0a".to_owned());
+        assert_eq!(life(&pod), Life::Alive);
+    }
+
+    fn a_moment() -> Time {
+        serde_json::from_value(json!("2026-11-22T17:41:24Z")).unwrap()
     }
 
     #[test]
@@ -238,14 +246,5 @@ mod tests {
         let hash = "0a1b2c3d".to_owned();
         pod.annotations_mut().insert(MIRROR.to_owned(), hash);
         assert_eq!(uid(&pod), Uid::from("0a1b2c3d"));
-    }
-
-    #[test]
-    fn a_pod_being_deleted_is_not_alive() {
-        let mut pod = pod(&json!({"containers": []}), &json!({}));
-        assert!(is_alive(&pod));
-        pod.metadata.deletion_timestamp =
-            serde_json::from_value(json!("2026-11-22T17:41:24Z")).unwrap();
-        assert!(!is_alive(&pod));
     }
 }

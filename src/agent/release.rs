@@ -1,25 +1,29 @@
 //! DEL and what follows: an address returns to its pool only with the proof that it is let go.
 //!
 //! Owns: the sandboxes that let go and whose addresses are still recorded. Never does: free
-//! anything on one half of the proof. The proof has two halves:
+//! anything on one half of the proof. The proof has two halves ([`ipam::release`]):
 //!
 //! 1. **The node has let go**: the runtime called DEL for the sandbox that the record names. A DEL
 //!    of an older sandbox frees nothing; the ledger compares.
-//! 2. **The Pod has let go**: its uid is absent, finished or terminating by a live read.
+//! 2. **The Pod has let go**: its uid is absent, finished or terminating by a live read. A record
+//!    that names no sandbox needs more: absent or finished.
 //!
 //! A DEL is kept in the [`Journal`] before it is answered. If the Pod lives, it stays there until
-//! the Pod ends or an ADD for a new sandbox takes the addresses over. The record stays for
-//! [`HOLD_OFF`] after the DEL, because plugins such as macvlan call IPAM before they remove the
-//! link; it is the record itself that holds the address back, so a restart shortens nothing.
+//! the Pod ends or an ADD for a new sandbox takes the addresses over; what that ADD did not take
+//! over is surplus, and goes while the Pod lives. The record stays for [`HOLD_OFF`] after the DEL,
+//! and while the sandbox's network namespace is there, up to [`NAMESPACE_MAX`]: plugins such as
+//! macvlan call IPAM before they remove the link, and may fail to. It is the record itself that
+//! holds the address back, so a restart shortens nothing. Releases go through the pools' writers,
+//! behind every claim that is under way. What no DEL will ever release is `super::leaks`'.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipam::ledger::Release;
-use ipam::name::{PodName, PoolName, Sandbox, Uid};
+use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
+use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -30,7 +34,7 @@ use super::locked;
 use super::memo::Age;
 use super::memory::{Memory, Trace};
 use super::pods;
-use super::reads::{ReadError, Reading, Reads};
+use super::reads::{ReadError, Reads};
 use super::turn::{Attachment, Turns};
 use super::writers::Writers;
 use crate::error::ErrorChain;
@@ -38,6 +42,11 @@ use crate::kube_io::retry::Backoff;
 
 /// From the DEL to the write that frees the address.
 pub(super) const HOLD_OFF: Duration = Duration::from_secs(2);
+/// Longest wait for the network namespace of a sandbox to go, from its DEL: one that stays is
+/// stuck, and a runtime that tries again calls DEL again.
+const NAMESPACE_MAX: Duration = Duration::from_mins(1);
+/// Pause between two looks at it.
+const NAMESPACE_LOOK: Duration = Duration::from_millis(500);
 /// Releases that may ask the API server at once.
 const AT_ONCE: usize = 32;
 /// Longest wait for a pool's writer; then the release is tried again.
@@ -54,9 +63,6 @@ enum ReleaseError {
     /// Something could not be read.
     #[error("could not find out who holds what")]
     Read(#[from] ReadError),
-    /// A pool could not be read.
-    #[error("IPPool {0} is unreadable, so its records cannot be changed")]
-    Unreadable(PoolName),
     /// A pool could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -69,8 +75,16 @@ enum ReleaseError {
 enum Verdict {
     /// Nothing is recorded any more, or nothing is to be released.
     Over,
-    /// The Pod lives.
+    /// The Pod lives, or has records that only its end frees.
     Kept,
+}
+
+/// What the runtime says of a sandbox that it tore down.
+pub(super) struct TornDown {
+    pub(super) pod: PodName,
+    pub(super) sandbox: Sandbox,
+    /// Its network namespace, if it may still be there.
+    pub(super) namespace: Option<PathBuf>,
 }
 
 /// An interface whose sandboxes let go.
@@ -143,61 +157,67 @@ impl Releases {
     /// The runtime tore `sandbox` down. When this returns it will not be forgotten.
     ///
     /// Errors: it could not be kept; the DEL has to be repeated.
-    pub(super) async fn acknowledge(
-        &self,
-        of: Attachment,
-        pod: PodName,
-        sandbox: Sandbox,
-    ) -> io::Result<()> {
+    pub(super) async fn acknowledge(&self, of: Attachment, torn_down: TornDown) -> io::Result<()> {
         // On its own, so that a caller who hangs up leaves nothing half done.
         let this = self.clone();
-        let kept = tokio::spawn(async move { this.keep(&of, &pod, sandbox).await });
+        let kept = tokio::spawn(async move { this.keep(&of, torn_down).await });
         kept.await
             .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
     }
 
-    async fn keep(&self, of: &Attachment, pod: &PodName, sandbox: Sandbox) -> io::Result<()> {
+    async fn keep(&self, of: &Attachment, torn_down: TornDown) -> io::Result<()> {
+        let TornDown {
+            pod,
+            sandbox,
+            namespace,
+        } = torn_down;
         let _turn = self.shared.turns.wait(of).await;
         let trace = self.shared.memory.trace(of);
         if trace.whole && trace.pools.is_empty() {
             return Ok(()); // it was never given anything
         }
-        let known = locked(&self.shared.acks)
-            .get(of)
-            .map(|ack| ack.entry.clone());
-        let mut entry = known.unwrap_or_else(|| Entry {
-            pod: pod.clone(),
-            uid: of.uid.clone(),
-            nic: of.nic.clone(),
-            sandboxes: Vec::new(),
-            pools: None,
-        });
-        if let Some(pools) = self.shared.homes(of, pod, &trace).await {
+        let known = self.shared.entry(of);
+        let mut entry = known.unwrap_or_else(|| Entry::new(&pod, of));
+        if let Some(pools) = self.shared.homes(of, &pod, &trace).await {
             entry.pools.get_or_insert_default().extend(pools);
         }
         entry.sandboxes.retain(|kept| *kept != sandbox);
         entry.sandboxes.push(sandbox);
         let surplus = entry.sandboxes.len().saturating_sub(SANDBOXES);
         entry.sandboxes.drain(..surplus);
+        entry.namespaces.extend(namespace);
+        entry.namespaces = those_there(entry.namespaces).await;
         self.shared.journal.write(entry.clone()).await?;
         self.insert(entry);
         self.kick(of);
         Ok(())
     }
 
-    /// A new sandbox took the interface's addresses over: the DELs of earlier ones mean nothing.
-    /// The caller has the interface's turn.
-    pub(super) async fn supersede(&self, of: &Attachment) {
-        if locked(&self.shared.acks).remove(of).is_some()
-            && let Err(error) = self.shared.journal.remove(of).await
-        {
-            // Its sandboxes are not the one recorded, so it would free nothing.
-            tracing::warn!(%error, "superseded entry of the journal could not be removed");
+    /// A new sandbox took the interface's addresses over: the DELs of earlier ones mean nothing but
+    /// for the addresses that it left behind. The caller has the interface's turn.
+    pub(super) async fn supersede(&self, of: &Attachment, served: &Sandbox) {
+        let Some(mut entry) = self.shared.entry(of) else {
+            return;
+        };
+        entry.sandboxes.retain(|sandbox| sandbox != served);
+        let surplus = self.shared.memory.trace(of).surplus();
+        let is_over = entry.sandboxes.is_empty() || surplus.is_empty();
+        let changed = if is_over {
+            locked(&self.shared.acks).remove(of);
+            self.shared.journal.remove(of).await
+        } else {
+            self.insert(entry.clone());
+            self.kick(of);
+            self.shared.journal.write(entry).await
+        };
+        if let Err(error) = changed {
+            // The record names the sandbox served now, whose DEL would be that of an earlier life.
+            tracing::warn!(%error, "superseded entry of the journal could not be changed");
         }
     }
 
-    /// The Pod was seen to end.
-    pub(super) fn pod_ended(&self, uid: &Uid) {
+    /// The Pod was seen to end, or something was recorded for it that nobody took.
+    pub(super) fn look_again(&self, uid: &Uid) {
         for of in self.interfaces(|of| of.uid == *uid) {
             self.kick(&of);
         }
@@ -208,6 +228,16 @@ impl Releases {
         for of in self.interfaces(|of| !alive(&of.uid)) {
             self.kick(&of);
         }
+    }
+
+    /// The interface whose sandbox this is, for a runtime that names no uid.
+    pub(super) fn interface_of(&self, sandbox: &Sandbox, nic: &Nic) -> Option<Attachment> {
+        let acks = locked(&self.shared.acks);
+        let mut known = acks
+            .iter()
+            .filter(|(of, ack)| of.nic == *nic && ack.entry.sandboxes.contains(sandbox));
+        let known = known.next().map(|(of, _)| of.clone());
+        known.or_else(|| self.shared.memory.served_in(sandbox, nic))
     }
 
     fn interfaces(&self, wanted: impl Fn(&Attachment) -> bool) -> Vec<Attachment> {
@@ -234,11 +264,31 @@ impl Releases {
         }
         ack.work = Work::Running;
         let (shared, of) = (Arc::clone(&self.shared), of.clone());
-        tokio::spawn(async move { shared.look_after(&of).await });
+        tokio::spawn(async move {
+            let _idle = IdleAfterPanic(&shared, &of);
+            shared.look_after(&of).await;
+        });
+    }
+}
+
+/// Lets the next sweep look after an interface whose task panicked.
+struct IdleAfterPanic<'a>(&'a Shared, &'a Attachment);
+
+impl Drop for IdleAfterPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking()
+            && let Some(ack) = locked(&self.0.acks).get_mut(self.1)
+        {
+            ack.work = Work::Idle;
+        }
     }
 }
 
 impl Shared {
+    fn entry(&self, of: &Attachment) -> Option<Entry> {
+        locked(&self.acks).get(of).map(|ack| ack.entry.clone())
+    }
+
     /// Until the interface's addresses are released, taken over, or its Pod turns out to live.
     async fn look_after(&self, of: &Attachment) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
@@ -265,11 +315,24 @@ impl Shared {
         }
     }
 
-    /// Waits until the hold-off of the last DEL is over.
+    /// Waits until the hold-off of the last DEL is over and its sandbox's namespace gone.
     async fn rest(&self, of: &Attachment) {
-        let since = || locked(&self.acks).get(of).map(|ack| ack.since);
-        while let Some(since) = since().filter(|since| since.elapsed() < HOLD_OFF) {
-            sleep_until(since + HOLD_OFF).await;
+        let last = || {
+            locked(&self.acks)
+                .get(of)
+                .map(|ack| (ack.since, ack.entry.namespaces.clone()))
+        };
+        while let Some((since, namespaces)) = last() {
+            if since.elapsed() < HOLD_OFF {
+                sleep_until(since + HOLD_OFF).await;
+            } else if those_there(namespaces).await.is_empty() {
+                return;
+            } else if since.elapsed() < NAMESPACE_MAX {
+                sleep(NAMESPACE_LOOK).await;
+            } else {
+                tracing::warn!(uid = %of.uid, nic = %of.nic, "a network namespace outlives its DEL; no longer waiting for it");
+                return;
+            }
         }
     }
 
@@ -282,7 +345,7 @@ impl Shared {
         trace: &Trace,
     ) -> Option<BTreeSet<PoolName>> {
         let mut pools = trace.pools.clone();
-        if trace.whole || trace.settled {
+        if trace.whole || trace.settled.is_some() {
             return Some(pools);
         }
         let endpoint = self.reads.endpoint(pod).await.ok()?;
@@ -295,12 +358,10 @@ impl Shared {
     async fn release(&self, of: &Attachment) -> Result<Verdict, ReleaseError> {
         // Fails only if the semaphore is closed, which nobody does.
         let _permit = self.permits.acquire().await;
-        let Some(pod) = locked(&self.acks).get(of).map(|ack| ack.entry.pod.clone()) else {
+        let Some(pod) = self.entry(of).map(|entry| entry.pod) else {
             return Ok(Verdict::Over);
         };
-        if pods::is_alive_now(&self.reads, &pod, &of.uid).await? {
-            return Ok(Verdict::Kept);
-        }
+        let life = pods::life_now(&self.reads, &pod, &of.uid).await?;
         let _turn = self.turns.wait(of).await;
         // An ADD may have had its turn meanwhile.
         let ack = locked(&self.acks)
@@ -312,114 +373,106 @@ impl Shared {
         if since.elapsed() < HOLD_OFF {
             return Ok(Verdict::Kept); // another DEL came, and with it another look
         }
-        let mut is_free = true;
-        for (pool, addresses) in self.recorded(&entry, since).await? {
-            for address in addresses {
-                is_free &= self.free(&pool, address, &entry).await?;
+        let (owner, pools) = match life {
+            Life::Gone => (Owner::Gone, self.recorded(&entry, since).await?),
+            Life::Ending => (Owner::Ending, self.recorded(&entry, since).await?),
+            Life::Alive => {
+                let trace = self.memory.trace(of);
+                let is_served = trace
+                    .settled
+                    .as_ref()
+                    .is_some_and(|sandbox| !entry.sandboxes.contains(sandbox));
+                if !is_served {
+                    return Ok(Verdict::Kept);
+                }
+                (Owner::Served, trace.surplus())
             }
+        };
+        let release = Release {
+            uid: of.uid.clone(),
+            nic: of.nic.clone(),
+            owner,
+            sandboxes: entry.sandboxes.iter().cloned().collect(),
+        };
+        let left = self.free_all(of, &entry, &pools, &release).await?;
+        if left.until_gone > 0 {
+            return Ok(Verdict::Kept);
         }
         self.journal.remove(of).await?;
         locked(&self.acks).remove(of);
-        if is_free {
+        if left.in_use == 0 && owner != Owner::Served {
             self.memory.released(of);
-        } // else a later sandbox has it, whose DEL is to come
+        } // else a later sandbox has addresses, whose DEL is to come
         Ok(Verdict::Over)
     }
 
-    /// Releases what one of the sandboxes had; true where it is known to be free now.
-    async fn free(
+    /// Releases in every pool; what stays recorded there, and why.
+    async fn free_all(
         &self,
-        pool: &PoolName,
-        address: IpAddr,
+        of: &Attachment,
         entry: &Entry,
-    ) -> Result<bool, ReleaseError> {
-        let Some(sandbox) = self.let_go(pool, address, entry).await? else {
-            return Ok(false);
-        };
-        let release = Release {
-            address,
-            uid: entry.uid.clone(),
-            sandbox: Some(sandbox.clone()),
-        };
-        let deadline = Instant::now() + WRITE_MAX;
-        match self.writers.release(pool, release, deadline).await {
-            Ok(true) => {
-                tracing::info!(pod = %entry.pod, nic = %entry.nic, %sandbox, %pool, %address, "address released");
-                Ok(true)
+        pools: &BTreeSet<PoolName>,
+        release: &Release,
+    ) -> Result<Released, ReleaseError> {
+        let mut left = Released::default();
+        for pool in pools {
+            let deadline = Instant::now() + WRITE_MAX;
+            let released = self.writers.release(pool, release.clone(), deadline).await;
+            let released = match released {
+                Ok(released) => released,
+                Err(CommitError::Gone(_)) => Released::default(),
+                Err(error) => return Err(error.into()),
+            };
+            for address in released.freed {
+                tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, because = ?release.owner, "address released");
             }
-            Ok(false) => Ok(false),
-            Err(CommitError::Gone(_)) => Ok(true),
-            Err(error) => Err(error.into()),
+            left.in_use += released.in_use;
+            left.until_gone += released.until_gone;
+            if released.in_use + released.until_gone == 0 {
+                self.memory.left(of, pool);
+            }
         }
+        Ok(left)
     }
 
-    /// The sandbox that the record names, if it is one of those that let go; the ledger compares
-    /// again.
-    async fn let_go(
-        &self,
-        pool: &PoolName,
-        address: IpAddr,
-        entry: &Entry,
-    ) -> Result<Option<Sandbox>, ReleaseError> {
-        let last = entry.sandboxes.last().cloned();
-        if entry.sandboxes.len() < 2 {
-            return Ok(last);
-        }
-        let Some(reading) = self.reads.pool(pool, Age::live()).await? else {
-            return Ok(None);
-        };
-        let Ok(found) = &reading.candidate.pool else {
-            return Err(ReleaseError::Unreadable(pool.clone()));
-        };
-        let recorded = found.records.get(address).map(|record| &record.sandbox);
-        Ok(match recorded {
-            None => None,
-            Some(None) => last,
-            Some(Some(named)) => entry.sandboxes.contains(named).then(|| named.clone()),
-        })
-    }
-
-    /// Where the interface has records: what this agent remembers, and what was known at the DEL,
-    /// else a look into every pool.
+    /// Where the interface may have records: what this agent remembers, and what was known at the
+    /// DEL, else a look into every pool.
     async fn recorded(
         &self,
         entry: &Entry,
         since: Instant,
-    ) -> Result<BTreeMap<PoolName, BTreeSet<IpAddr>>, ReleaseError> {
+    ) -> Result<BTreeSet<PoolName>, ReleaseError> {
         let of = entry.attachment();
-        let trace = self.memory.trace(&of);
-        let mut named = trace.pools;
-        if let Some(pools) = &entry.pools {
-            named.extend(pools.iter().cloned());
-        } else {
-            // A uid that is dead gets no new records, so one list serves all DELs before it.
-            let all = self.reads.pools("", Age::Since(since)).await?;
-            let holders = all.pools.iter().filter(|r| !records(r, &of).is_empty());
-            named.extend(holders.map(|reading| reading.candidate.name.clone()));
+        let mut pools = self.memory.trace(&of).pools;
+        if let Some(known) = &entry.pools {
+            pools.extend(known.iter().cloned());
+            return Ok(pools);
         }
-        let mut found = BTreeMap::new();
-        for grant in trace.granted.into_values() {
-            named.remove(&grant.pool);
-            found.insert(grant.pool, BTreeSet::from([grant.address]));
-        }
-        for pool in named {
-            let Some(reading) = self.reads.pool(&pool, Age::Since(since)).await? else {
-                continue;
-            };
-            if reading.candidate.pool.is_err() {
-                return Err(ReleaseError::Unreadable(pool));
+        // A uid that is dead gets no new records, so one list serves all DELs before it.
+        let all = self.reads.pools("", Age::Since(since)).await?;
+        for reading in &all.pools {
+            // Where it can't be told, its writer says why.
+            let may_hold = reading
+                .candidate
+                .pool
+                .as_ref()
+                .map_or(true, |pool| pool.records.find(&of.uid, &of.nic).is_some());
+            if may_hold {
+                pools.insert(reading.candidate.name.clone());
             }
-            found.insert(pool, records(&reading, &of));
         }
-        Ok(found)
+        Ok(pools)
     }
 }
 
-/// The addresses that a pool has recorded for an interface.
-fn records(reading: &Reading, of: &Attachment) -> BTreeSet<IpAddr> {
-    let pool = reading.candidate.pool.iter();
-    pool.flat_map(|pool| pool.records.iter())
-        .filter(|(_, record)| record.is_of(&of.uid, &of.nic))
-        .map(|(address, _)| address)
-        .collect()
+/// Those of the namespaces that are still there. A path below `/proc` says nothing: the agent sees
+/// processes of its own.
+async fn those_there(namespaces: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+    if namespaces.is_empty() {
+        return namespaces;
+    }
+    let is_there = |path: &PathBuf| !path.starts_with("/proc") && path.exists();
+    let look = move || namespaces.into_iter().filter(is_there).collect();
+    // Fails only while the agent stops.
+    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }

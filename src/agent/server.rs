@@ -6,7 +6,7 @@
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::Router;
@@ -29,6 +29,7 @@ use tracing::Instrument;
 use super::Agent;
 use super::endpoint;
 use super::pods;
+use super::release::TornDown;
 use super::turn::Attachment;
 
 /// Longest body that is read.
@@ -199,20 +200,29 @@ async fn add(agent: &Agent, args: &IpamAddArgs) -> Response {
 async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
     enter_interface(&args.if_name, &args.container_id);
     let pod = PodName::new(&args.pod_namespace, &args.pod_name);
-    let uid = match args.pod_uid.as_str() {
-        "" => agent.pods.get(&pod).map(|pod| pods::uid(&pod)),
-        uid => Some(Uid::from(uid)),
+    let nic = Nic::from(args.if_name.as_str());
+    let sandbox = Sandbox::from(args.container_id.as_str());
+    let of = match args.pod_uid.as_str() {
+        // The Pod of this name may be another by now; the sandbox is not.
+        "" => agent.releases.interface_of(&sandbox, &nic).or_else(|| {
+            let uid = pods::uid(&*agent.pods.get(&pod)?);
+            Some(Attachment { uid, nic })
+        }),
+        uid => Some(Attachment {
+            uid: Uid::from(uid),
+            nic,
+        }),
     };
-    let Some(uid) = uid else {
-        tracing::debug!("DEL without a uid for a Pod that is gone; nothing to do");
+    let Some(of) = of else {
+        tracing::debug!("DEL without a uid for a Pod that is gone and a sandbox not known");
         return empty(StatusCode::OK);
     };
-    let of = Attachment {
-        uid,
-        nic: Nic::from(args.if_name.as_str()),
+    let torn_down = TornDown {
+        pod: pod.clone(),
+        sandbox,
+        namespace: args.net_namespace.as_ref().map(PathBuf::from),
     };
-    let sandbox = Sandbox::from(args.container_id.as_str());
-    match agent.releases.acknowledge(of, pod.clone(), sandbox).await {
+    match agent.releases.acknowledge(of, torn_down).await {
         Ok(()) => empty(StatusCode::OK),
         Err(error) => {
             tracing::error!(%error, "DEL could not be kept");

@@ -50,9 +50,9 @@ impl Node {
             write: world.client(&alive),
         };
         let journal = Journal::beside(&settings.socket).unwrap();
-        let (agent, ended) = Agent::new(settings, &clients, journal);
+        let (agent, woken) = Agent::new(settings, &clients, journal);
         let mut background = JoinSet::new();
-        background.spawn(Arc::clone(&agent).background(clients, ended));
+        background.spawn(Arc::clone(&agent).background(clients, woken));
         agent.pods.synced().await;
         agent.releases.replay().unwrap();
         Self {

@@ -5,31 +5,35 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use ipam::ledger::{Ask, Claim, Release};
+use ipam::ledger::{Ask, Claim};
 use ipam::name::PoolName;
+use ipam::release::{Release, Released};
 use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use super::commit::{CommitError, Done, Job, QUEUE, Writer};
-use super::locked;
 use super::memory::{Granted, Memory};
 use super::reads::{Reading, Reads};
+use super::turn::Attachment;
+use super::{Wakes, locked};
 
 /// Access to every pool's writer.
 pub(super) struct Writers {
     reads: Reads,
     writes: Client,
     memory: Arc<Memory>,
+    wakes: Wakes,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
 impl Writers {
-    pub(super) fn new(reads: Reads, writes: Client, memory: Arc<Memory>) -> Self {
+    pub(super) fn new(reads: Reads, writes: Client, memory: Arc<Memory>, wakes: Wakes) -> Self {
         Self {
             reads,
             writes,
             memory,
+            wakes,
             queues: Mutex::default(),
         }
     }
@@ -44,6 +48,12 @@ impl Writers {
         reading: Option<Arc<Reading>>,
         deadline: Instant,
     ) -> Result<Granted, CommitError> {
+        let of = Attachment {
+            uid: claim.uid.clone(),
+            nic: claim.nic.clone(),
+        };
+        // Before it is queued: whoever asks now what may be recorded is told of this pool.
+        self.memory.asks(&of, pool);
         let ask = Ask::Claim(Box::new(claim));
         match self.ask(pool, ask, reading, deadline).await? {
             Done::Granted(granted) => Ok(granted),
@@ -51,7 +61,7 @@ impl Writers {
         }
     }
 
-    /// Takes an address back; whether it was recorded as the release says.
+    /// Takes back what an interface has of `pool`, behind every claim that was queued before.
     ///
     /// Errors: [`CommitError`].
     pub(super) async fn release(
@@ -59,12 +69,12 @@ impl Writers {
         pool: &PoolName,
         release: Release,
         deadline: Instant,
-    ) -> Result<bool, CommitError> {
+    ) -> Result<Released, CommitError> {
         match self
             .ask(pool, Ask::Release(release), None, deadline)
             .await?
         {
-            Done::Released(was_recorded) => Ok(was_recorded),
+            Done::Released(released) => Ok(released),
             Done::Granted(_) => Err(stopped(pool)),
         }
     }
@@ -117,6 +127,7 @@ impl Writers {
             reads: self.reads.clone(),
             writes: self.writes.clone(),
             memory: Arc::clone(&self.memory),
+            wakes: self.wakes.clone(),
             inbox,
         };
         tokio::spawn(writer.run());

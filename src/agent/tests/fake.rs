@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use futures::stream;
@@ -29,6 +30,10 @@ pub(super) enum Fault {
     LoseAnswer,
     /// It does not arrive, and its sender is not told.
     LoseRequest,
+    /// Its sender is not told, and it arrives so much later.
+    Late(Duration),
+    /// It takes so long.
+    Slow(Duration),
     /// Somebody else writes first.
     WriteFirst(Box<dyn FnOnce(&mut Value) + Send>),
 }
@@ -74,8 +79,11 @@ impl World {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
                 }
                 // An answer takes a moment, in which other requests come.
-                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                tokio::time::sleep(Duration::from_millis(2)).await;
                 let (head, body) = request.into_parts();
+                if let Some(delay) = world.slowness(&head) {
+                    tokio::time::sleep(delay).await;
+                }
                 let body = body.collect_bytes().await.map_err(std::io::Error::other)?;
                 world.answer(&head, &body)
             }
@@ -131,6 +139,24 @@ impl World {
     /// Has the next writes of a pool's status go wrong.
     pub(super) fn fail_next(&self, faults: impl IntoIterator<Item = Fault>) {
         locked(&self.state).faults.extend(faults);
+    }
+
+    /// What was to go wrong no longer does.
+    pub(super) fn heal(&self) {
+        locked(&self.state).faults.clear();
+    }
+
+    fn slowness(&self, head: &http::request::Parts) -> Option<Duration> {
+        let is_fated = head.method == Method::PUT && Call::parse(head.uri.path()).status;
+        let mut state = locked(&self.state);
+        match state.faults.front() {
+            Some(Fault::Slow(delay)) if is_fated => {
+                let delay = *delay;
+                state.faults.pop_front();
+                Some(delay)
+            }
+            _ => None,
+        }
     }
 
     /// The calls so far that begin with `text`, such as `PUT /apis`.
@@ -249,7 +275,15 @@ impl World {
                 self.replace(state, call, input);
                 return Err(lost);
             }
-            None => {}
+            Some(Fault::Late(delay)) => {
+                let (world, call) = (self.clone(), call.clone());
+                tokio::spawn(async move {
+                    tokio::time::sleep(delay).await;
+                    world.replace(&mut locked(&world.state), &call, input);
+                });
+                return Err(lost);
+            }
+            Some(Fault::Slow(_)) | None => {}
         }
         if let Some(refusal) = self.replace(state, call, input) {
             return Ok(refusal);
@@ -333,6 +367,7 @@ impl World {
 }
 
 /// What a path names.
+#[derive(Clone)]
 struct Call {
     key: Key,
     named: bool,

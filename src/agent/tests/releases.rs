@@ -259,6 +259,113 @@ async fn many_releases_share_a_write() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_record_that_arrives_after_its_pod_is_gone_is_freed() {
+    let slow = Fault::Slow(Duration::from_secs(14));
+    // Its sender gives up hope long before.
+    let late = std::iter::once(Fault::Late(Duration::from_secs(20)))
+        .chain(std::iter::repeat_with(|| Fault::LoseRequest).take(99));
+    for faults in [vec![slow], late.collect()] {
+        let (world, dir) = (World::with_shop(), temp());
+        world.pool("p", "172.18.41.40-172.18.41.43");
+        let uid = world.pod("a", &uses(&["p"]));
+        let node = Node::start(&world, dir.path()).await;
+        world.fail_next(faults);
+        node.refusal("a", &uid).await;
+        world.heal();
+        world.delete("pods", "shop", "a");
+        node.del("a", &uid, "s1").await;
+        pass(3).await;
+        assert_eq!(world.records("p"), json!({}));
+        assert_eq!(journal(dir.path()), 1, "a write may be on its way");
+        pass(40).await;
+        assert_eq!(world.records("p"), json!({}));
+        assert!(world.puts("p") >= 2, "it was recorded and released");
+        pass(60).await;
+        assert_eq!(journal(dir.path()), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_without_a_sandbox_waits_for_the_end_of_its_pod() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    world.edit("spiderippools", "", "p", |pool| {
+        let record = json!({ADDRESS: {"pod": "shop/a", "podUid": uid}});
+        pool["status"]["allocatedIPs"] = json!(record.to_string());
+    });
+    world.terminate("a");
+    node.del("a", &uid, "some-older-sandbox").await;
+    pass(60).await;
+    assert!(is_recorded(&world), "the last sandbox may still run");
+    world.delete("pods", "shop", "a");
+    pass(1).await;
+    assert!(!is_recorded(&world));
+    assert_eq!(journal(dir.path()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_new_sandbox_did_not_take_over_is_freed_while_the_pod_lives() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    world.pool("q", "172.18.41.50-172.18.41.53");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    world.fail_next([Fault::Slow(Duration::from_secs(14))]);
+    node.refusal("a", &uid).await;
+    node.del("a", &uid, "s1").await;
+    world.edit("pods", "shop", "a", |pod| {
+        pod["metadata"]["annotations"] = uses(&["q"]);
+    });
+    pass(1).await;
+    assert_eq!(node.address("a", &uid, "s2").await, "172.18.41.50/24");
+    pass(10).await;
+    assert!(!is_recorded(&world));
+    assert_eq!(world.puts("p"), 2, "it was recorded for s1, and released");
+    assert_eq!(world.records("q")["172.18.41.50"]["sandbox"], "s2");
+    assert_eq!(journal(dir.path()), 0);
+    world.terminate("a");
+    node.del("a", &uid, "s2").await;
+    pass(5).await;
+    assert_eq!(world.records("q"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_hold_off_lasts_while_the_sandbox_s_namespace_is_there() {
+    for is_stuck in [false, true] {
+        let (world, dir) = (World::with_shop(), temp());
+        let (node, uid) = served(&world, dir.path()).await;
+        let namespace = dir.path().join("netns");
+        std::fs::write(&namespace, "").unwrap();
+        world.delete("pods", "shop", "a");
+        let mut args = args("a", &uid, "eth0", "s1");
+        args["netNamespace"] = json!(namespace);
+        let (status, _) = node.call(Operation::DeleteIpamIp, &args).await;
+        assert_eq!(status, StatusCode::OK);
+        pass(50).await;
+        assert!(is_recorded(&world), "the link may still be there");
+        if is_stuck {
+            pass(12).await;
+        } else {
+            std::fs::remove_file(&namespace).unwrap();
+            pass(1).await;
+        }
+        assert!(!is_recorded(&world));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_del_without_a_uid_is_that_of_the_sandbox() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, _) = served(&world, dir.path()).await;
+    world.delete("pods", "shop", "a");
+    world.pod("a", &uses(&["p"]));
+    pass(1).await;
+    node.del("a", "", "s1").await;
+    pass(5).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_of_an_earlier_pod_of_the_name_is_replaced() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40-172.18.41.43");
