@@ -86,7 +86,7 @@ fn no_container_is_privileged_or_may_write_to_its_own_file_system() {
     let Some(chart) = render(&["conflist.install=true"]) else {
         return;
     };
-    assert!(!chart.text.contains("mountPropagation"));
+    assert!(!chart.text.contains("Bidirectional"));
     let least = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,

@@ -42,6 +42,24 @@ fn the_socket_path_moves_the_mount_and_the_configuration_together() {
 }
 
 #[test]
+fn the_agent_sees_the_network_namespaces_come_and_go_and_cannot_touch_them() {
+    let Some(chart) = render(&[]) else {
+        return;
+    };
+    let pod = chart.pod("DaemonSet");
+    let agent = at(pod, "/containers/0");
+    let dir = "/var/run/netns";
+    assert_eq!(host_path_at(pod, agent, dir), dir);
+    let mounts = at(agent, "/volumeMounts").as_array().unwrap();
+    let mount = mounts
+        .iter()
+        .find(|mount| mount["mountPath"] == dir)
+        .unwrap();
+    assert_eq!(mount["readOnly"], true);
+    assert_eq!(mount["mountPropagation"], "HostToContainer");
+}
+
+#[test]
 fn no_network_configuration_is_written_to_nodes_unless_asked_for() {
     let Some(chart) = render(&["global.cniConfHostPath=/etc/elsewhere"]) else {
         return;
