@@ -15,6 +15,7 @@
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
+//! leaks ── writers                                   every 10 minutes: what no DEL will release
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read
 //! ```
@@ -41,6 +42,7 @@ mod error;
 pub mod explain;
 mod health;
 mod journal;
+mod leaks;
 mod memo;
 mod memory;
 mod pace;
@@ -196,7 +198,11 @@ impl Agent {
                 self.releases.look_again(&uid);
             }
         };
-        tokio::join!(watch, endpoints, releases, self.sweep());
+        let leaks = async {
+            self.pods.synced().await;
+            leaks::run(&self).await;
+        };
+        tokio::join!(watch, endpoints, releases, leaks, self.sweep());
     }
 
     async fn sweep(&self) {

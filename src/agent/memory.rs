@@ -142,6 +142,13 @@ impl Memory {
         locked(&self.traces).get(of).cloned().unwrap_or_default()
     }
 
+    /// Whether a sandbox of such an interface was served and has not let go.
+    pub(super) fn is_any_served(&self, wanted: impl Fn(&Attachment) -> bool) -> bool {
+        let traces = locked(&self.traces);
+        let mut served = traces.iter().filter(|(_, trace)| trace.settled.is_some());
+        served.any(|(of, _)| wanted(of))
+    }
+
     /// Notes that the interface, whose Pod has ended, holds nothing any more.
     pub(super) fn released(&self, of: &Attachment) {
         let trace = Trace {

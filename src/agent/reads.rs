@@ -155,24 +155,34 @@ impl Reads {
     /// The pools with all of these labels; every pool for an empty selector.
     pub(super) async fn pools(&self, selector: &str, age: Age) -> Result<Arc<Listing>, ReadError> {
         let read = async {
-            let began = Instant::now();
-            let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
-            let list = answered(pools.list(&ListParams::default().labels(selector))).await?;
-            let readable = list.items.into_iter().filter_map(|guard| match guard.0 {
-                Ok(object) => Some(Arc::new(Reading::new(object, began))),
-                Err(invalid) => {
-                    let pool = invalid.metadata.name.unwrap_or_default();
-                    tracing::warn!(pool, error = invalid.error, "IPPool left out of a list");
-                    None
-                }
-            });
-            Ok(Arc::new(Listing {
-                pools: readable.collect(),
-                version: Version::new(list.metadata.resource_version.unwrap_or_default()),
-            }))
+            let params = ListParams::default().labels(selector);
+            Ok(Arc::new(self.list(&params).await?))
         };
         let key = selector.to_owned();
         self.kept.listings.get(&key, age, read).await
+    }
+
+    /// All pools as the API server remembers them, which costs no read of its store; not kept.
+    pub(super) async fn pools_as_remembered(&self) -> Result<Listing, ReadError> {
+        self.list(&ListParams::default().match_any()).await
+    }
+
+    async fn list(&self, params: &ListParams) -> Result<Listing, ReadError> {
+        let began = Instant::now();
+        let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
+        let list = answered(pools.list(params)).await?;
+        let readable = list.items.into_iter().filter_map(|guard| match guard.0 {
+            Ok(object) => Some(Arc::new(Reading::new(object, began))),
+            Err(invalid) => {
+                let pool = invalid.metadata.name.unwrap_or_default();
+                tracing::warn!(pool, error = invalid.error, "IPPool left out of a list");
+                None
+            }
+        });
+        Ok(Listing {
+            pools: readable.collect(),
+            version: Version::new(list.metadata.resource_version.unwrap_or_default()),
+        })
     }
 
     /// All reserved addresses, of both families.

@@ -50,7 +50,7 @@ const NAMESPACE_LOOK: Duration = Duration::from_millis(500);
 /// Releases that may ask the API server at once.
 const AT_ONCE: usize = 32;
 /// Longest wait for a pool's writer; then the release is tried again.
-const WRITE_MAX: Duration = Duration::from_secs(30);
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
 /// First and longest cap of the pause after a release that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
 /// Sandboxes remembered for one interface: a record names the last that was *served*, and a Pod
@@ -238,6 +238,11 @@ impl Releases {
             .filter(|(of, ack)| of.nic == *nic && ack.entry.sandboxes.contains(sandbox));
         let known = known.next().map(|(of, _)| of.clone());
         known.or_else(|| self.shared.memory.served_in(sandbox, nic))
+    }
+
+    /// Whether a DEL of such an interface is being carried out, or waits for its Pod's end.
+    pub(super) fn is_any_kept(&self, wanted: impl Fn(&Attachment) -> bool) -> bool {
+        locked(&self.shared.acks).keys().any(wanted)
     }
 
     fn interfaces(&self, wanted: impl Fn(&Attachment) -> bool) -> Vec<Attachment> {

@@ -16,6 +16,7 @@
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`release`] | when an address may leave its record |
+//! | [`leak`] | which records no DEL will ever release |
 //! | [`plan`] | what the controller does next for one CIDR |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
 //! | [`census`] | how much is free and used, and whose one address is |
@@ -32,6 +33,7 @@ pub mod annotation;
 pub mod audit;
 pub mod census;
 pub mod demand;
+pub mod leak;
 pub mod ledger;
 pub mod name;
 mod overlap;

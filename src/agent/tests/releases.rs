@@ -147,7 +147,14 @@ async fn a_del_that_was_answered_survives_a_restart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_del_and_one_after_a_restart_look_into_no_other_pool() {
-    let lists = |world: &World| world.calls(&format!("{POOL_READS}?")).len();
+    let lists = |world: &World| {
+        let lists = world.calls(&format!("{POOL_READS}?"));
+        // The look for leaks is not a DEL's.
+        let of_dels = lists
+            .iter()
+            .filter(|call| !call.contains("resourceVersion=0"));
+        of_dels.count()
+    };
     let (world, dir) = (World::with_shop(), temp());
     let (node, uid) = served(&world, dir.path()).await;
     world.delete("pods", "shop", "a");
@@ -363,6 +370,92 @@ async fn a_del_without_a_uid_is_that_of_the_sandbox() {
     node.del("a", "", "s1").await;
     pass(5).await;
     assert!(!is_recorded(&world));
+}
+
+/// An agent started beside a record of this node that nobody knows of, and half a dozen that
+/// living Pods have.
+async fn leaky(world: &World, dir: &Path, record: Value) -> Node {
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    world.edit("nodes", "", "n1", |node| {
+        node["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]);
+    });
+    let mut records = json!({ADDRESS: record});
+    for n in 41..47 {
+        let uid = world.pod(&format!("b{n}"), &json!({}));
+        records[format!("172.18.41.{n}")] = json!({"pod": format!("shop/b{n}"), "podUid": uid,
+            "nic": "eth0", "node": "n1", "sandbox": "s"});
+    }
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["status"]["allocatedIPs"] = json!(records.to_string());
+    });
+    Node::start(world, dir).await
+}
+
+fn left_behind() -> Value {
+    json!({"pod": "shop/a", "podUid": "uid-a", "nic": "eth0", "node": "n1", "sandbox": "s1"})
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_no_del_will_release_goes_after_two_looks() {
+    let (world, dir) = (World::with_shop(), temp());
+    let _node = leaky(&world, dir.path(), left_behind()).await;
+    pass(9 * 60).await;
+    assert!(is_recorded(&world), "one look is not enough");
+    pass(3 * 60).await;
+    assert!(!is_recorded(&world));
+    assert_eq!(world.records("p").as_object().unwrap().len(), 6);
+    assert_eq!(world.puts("p"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_frees_nothing_of_others_of_the_living_or_while_the_kubelet_is_silent() {
+    let other = |key: &str, value: Value| {
+        let mut record = left_behind();
+        record[key] = value;
+        record
+    };
+    let pod: fn(&World) = |world| {
+        world.pod("a", &json!({}));
+        world.edit("pods", "shop", "a", |pod| {
+            pod["metadata"]["uid"] = json!("uid-a");
+        });
+    };
+    let silent: fn(&World) = |world| {
+        world.edit("nodes", "", "n1", |node| {
+            node["status"]["conditions"][0]["status"] = json!("Unknown");
+        });
+    };
+    let cases = [
+        (left_behind(), pod),
+        (left_behind(), silent),
+        (other("node", json!("n2")), |_| {}),
+        (other("node", Value::Null), |_| {}),
+    ];
+    for (record, change) in cases {
+        let (world, dir) = (World::with_shop(), temp());
+        let _node = leaky(&world, dir.path(), record).await;
+        change(&world);
+        pass(60 * 60).await;
+        assert!(is_recorded(&world));
+        assert_eq!(world.puts("p"), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sandbox_that_this_agent_served_is_released_by_its_del_only() {
+    let (world, dir) = (World::with_shop(), temp());
+    let node = leaky(&world, dir.path(), left_behind()).await;
+    let uid = world.pod("c", &uses(&["q"]));
+    world.pool("q", "172.18.41.50");
+    pass(1).await;
+    node.address("c", &uid, "s1").await;
+    world.delete("pods", "shop", "c");
+    pass(60 * 60).await;
+    assert!(!is_recorded(&world));
+    assert!(!world.records("q")["172.18.41.50"].is_null());
+    node.del("c", &uid, "s1").await;
+    pass(5).await;
+    assert_eq!(world.records("q"), json!({}));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,0 +1,160 @@
+//! The look at this node's own records, for those that no DEL will ever release.
+//!
+//! Owns: when to look, and carrying out what a look gives. Never does: decide what leaked: that is
+//! [`ipam::leak`], to which it brings what the records, the Pods, the Node and the agent's memory
+//! say. It is the net below `super::release`, not a way of its own: what it finds goes through the
+//! pools' writers, with a live look at the Pod under the interface's turn. Nodes that are lost or
+//! deleted have no agent, so theirs is the controller's.
+//!
+//! A look is one list of all pools, from the API server's memory; nothing more where nothing leaked.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipam::leak::{Here, Holding, Kubelet, Suspects, holdings};
+use ipam::name::{Nic, NodeName};
+use ipam::release::{Life, Owner, Release};
+use k8s_openapi::api::core::v1::Node;
+use tokio::time::{Instant, sleep};
+
+use super::Agent;
+use super::commit::CommitError;
+use super::pods;
+use super::reads::ReadError;
+use super::release::WRITE_MAX;
+use super::turn::Attachment;
+use crate::error::ErrorChain;
+use crate::kube_io::retry::Backoff;
+
+/// From one look to the next.
+const EVERY: Duration = Duration::from_mins(10);
+/// The first look comes within this, at random: agents of all nodes may start at once.
+const SPREAD: Duration = Duration::from_mins(1);
+
+/// Why a look or a release of it failed; the next look does it again.
+#[derive(Debug, thiserror::Error)]
+enum LeakError {
+    #[error("could not look at the records of this node")]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Looks for ever; drop the future to stop.
+pub(super) async fn run(agent: &Agent) {
+    let mut suspects = Suspects::default();
+    sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
+    loop {
+        if let Err(error) = look(agent, &mut suspects).await {
+            tracing::warn!(error = %ErrorChain(&error), "look for leaked addresses failed; the next comes in 10 minutes");
+        }
+        sleep(EVERY).await;
+    }
+}
+
+async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
+    let node = NodeName::new(&agent.settings.node);
+    let held = held(agent, &node).await?;
+    let mut seen = Vec::new();
+    for holding in held {
+        let life = life(agent, &holding).await?;
+        let known = known(agent, &holding);
+        seen.push((holding, life, known));
+    }
+    let is_any_gone = seen.iter().any(|(_, life, _)| *life == Life::Gone);
+    let kubelet = if is_any_gone {
+        kubelet(agent.reads.node(node.as_str()).await?)
+    } else {
+        Kubelet::Unknown
+    };
+    let found = suspects.look(seen, kubelet);
+    if found.braked > 0 {
+        tracing::warn!(
+            braked = found.braked,
+            "many addresses of this node look leaked at once; they are freed only if the next look finds the same"
+        );
+    }
+    for leaked in found.leaked {
+        free(agent, &leaked).await?;
+    }
+    Ok(())
+}
+
+/// The records of this node in all pools.
+async fn held(agent: &Agent, node: &NodeName) -> Result<Vec<Holding>, ReadError> {
+    let listing = agent.reads.pools_as_remembered().await?;
+    let pools = listing.pools.iter();
+    let readable = pools.filter_map(|reading| reading.candidate.pool.as_ref().ok());
+    Ok(readable.flat_map(|pool| holdings(pool, node)).collect())
+}
+
+/// By the watch while it says that the Pod is there, else by a live read.
+async fn life(agent: &Agent, holding: &Holding) -> Result<Life, ReadError> {
+    let cached = agent.pods.get(&holding.pod);
+    let cached = cached.filter(|pod| pods::uid(pod) == holding.uid);
+    match cached.map(|pod| pods::life(&pod)) {
+        Some(life @ (Life::Alive | Life::Ending)) => Ok(life),
+        Some(Life::Gone) | None => pods::life_now(&agent.reads, &holding.pod, &holding.uid).await,
+    }
+}
+
+/// What this agent has to do with the interface; with any of the Pod's if the record names none.
+fn known(agent: &Agent, holding: &Holding) -> Here {
+    let is_its = |of: &Attachment| {
+        of.uid == holding.uid && holding.nic.as_ref().is_none_or(|nic| of.nic == *nic)
+    };
+    if agent.memory.is_any_served(is_its) || agent.releases.is_any_kept(is_its) {
+        Here::Followed
+    } else {
+        Here::Unknown
+    }
+}
+
+fn kubelet(node: Option<Arc<Node>>) -> Kubelet {
+    let conditions = node.and_then(|node| node.status.clone()?.conditions);
+    let is_ready = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    if is_ready {
+        Kubelet::Ready
+    } else {
+        Kubelet::Unknown
+    }
+}
+
+async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
+    let of = Attachment {
+        uid: leaked.uid.clone(),
+        nic: leaked.nic.clone().unwrap_or_else(|| Nic::new("")),
+    };
+    let _turn = agent.turns.wait(&of).await;
+    // A call may have come since the look.
+    if known(agent, leaked) == Here::Followed
+        || pods::life_now(&agent.reads, &leaked.pod, &leaked.uid).await? != Life::Gone
+    {
+        return Ok(());
+    }
+    let release = Release {
+        uid: of.uid.clone(),
+        nic: of.nic.clone(),
+        owner: Owner::Gone,
+        sandboxes: leaked.sandbox.iter().cloned().collect(),
+    };
+    let deadline = Instant::now() + WRITE_MAX;
+    match agent.writers.release(&leaked.pool, release, deadline).await {
+        Ok(released) => {
+            for address in released.freed {
+                tracing::info!(
+                    pod = %leaked.pod, uid = %leaked.uid, pool = %leaked.pool, %address,
+                    because = "its Pod was gone and no sandbox of it known here, in two looks and live; the kubelet is ready",
+                    "leaked address released"
+                );
+            }
+            agent.memory.left(&of, &leaked.pool);
+            Ok(())
+        }
+        Err(CommitError::Gone(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
