@@ -332,6 +332,7 @@ impl Call<'_> {
             uid: self.of.uid.clone(),
             nic: self.of.nic.clone(),
             sandbox: Sandbox::from(self.args.container_id.as_str()),
+            heritage: None,
         };
         let writers = &self.agent.writers;
         writers.claim(pool, claim, reading, self.deadline).await

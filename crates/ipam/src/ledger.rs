@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use crate::addr::AddrSet;
-use crate::name::{Nic, NodeName, Sandbox, Uid, Version};
+use crate::keep::{Heir, Held, Heritage};
+use crate::name::{Nic, NodeName, PodName, Sandbox, Uid, Version};
 use crate::pool::Pool;
 use crate::record::{Record, Records};
 use crate::release::{Release, Released, Verdict};
@@ -44,6 +45,8 @@ pub struct Claim {
     pub nic: Nic,
     /// Sandbox of the call.
     pub sandbox: Sandbox,
+    /// For a Pod that has the addresses of the one before it.
+    pub heritage: Option<Heritage>,
 }
 
 /// What a host asks of a pool.
@@ -73,6 +76,9 @@ pub enum ClaimError {
     /// It may, but has nothing to give.
     #[error(transparent)]
     Exhausted(#[from] Exhausted),
+    /// The Pod has an address here, of which its former Pod has not let go.
+    #[error(transparent)]
+    Held(#[from] Box<Held>),
 }
 
 /// The answer to an ask.
@@ -212,6 +218,8 @@ struct Draft<'l> {
     records: Records,
     /// Where each Pod has, or had, an address.
     held: BTreeMap<&'l Uid, Vec<IpAddr>>,
+    /// What Pods of a StatefulSet have, or had, by their names.
+    named: BTreeMap<&'l PodName, Vec<IpAddr>>,
     /// What may be given out at all.
     usable: AddrSet,
     /// Free and not seen in use by this ledger.
@@ -235,13 +243,16 @@ impl<'l> Draft<'l> {
             .filter(|a| free.contains(*a))
             .collect();
         let mut held: BTreeMap<&Uid, Vec<IpAddr>> = BTreeMap::new();
+        let mut named: BTreeMap<&PodName, Vec<IpAddr>> = BTreeMap::new();
         for (address, record) in pool.records.iter() {
             held.entry(&record.uid).or_default().push(address);
+            named.entry(&record.pod).or_default().push(address);
         }
         Self {
             pool,
             records: pool.records.clone(),
             held,
+            named,
             usable,
             fresh: free.difference(&cooling.iter().copied().collect()),
             cooling,
@@ -285,6 +296,10 @@ impl<'l> Draft<'l> {
         if let Some(address) = self.held_by(&claim.uid, &claim.nic) {
             return Ok(self.record(address, claim));
         }
+        if let Some(address) = self.inherited(claim)? {
+            self.held.entry(&claim.uid).or_default().push(address);
+            return Ok(self.record(address, claim));
+        }
         select::admit(self.pool, self.pool.family(), &claim.pod)?;
         let bytes = self
             .bytes
@@ -310,6 +325,36 @@ impl<'l> Draft<'l> {
             .filter(|(_, record)| record.is_of(uid, nic))
             .min_by_key(|(address, record)| (record.nic.is_none(), *address))
             .map(|(address, _)| *address)
+    }
+
+    /// The address that the Pod takes over from the one before it; the pool's rules are not asked
+    /// again, as for any address that a Pod has.
+    fn inherited(&self, claim: &Claim) -> Result<Option<IpAddr>, ClaimError> {
+        let Some(heritage) = &claim.heritage else {
+            return Ok(None);
+        };
+        let named = self.named.get(&claim.pod.pod).into_iter().flatten();
+        let mut held = None;
+        for address in named.copied() {
+            let Some(record) = self.records.get(address) else {
+                continue;
+            };
+            match heritage.heir(address, record, &claim.pod.pod, &claim.nic) {
+                Heir::Takes => return Ok(Some(address)),
+                Heir::Waits => held = held.or(Some((address, record))),
+                Heir::Stranger => {}
+            }
+        }
+        match held {
+            None => Ok(None),
+            Some((address, record)) => Err(ClaimError::Held(Box::new(Held {
+                address,
+                pool: self.pool.name.clone(),
+                pod: record.pod.clone(),
+                uid: record.uid.clone(),
+                node: record.node.clone(),
+            }))),
+        }
     }
 
     fn take(&mut self) -> Option<IpAddr> {
@@ -347,6 +392,8 @@ impl Claim {
             nic: Some(self.nic.clone()),
             node: Some(self.pod.node.clone()),
             sandbox: Some(self.sandbox.clone()),
+            owner: self.heritage.as_ref().map(|of| of.owner.clone()),
+            kept: false,
             other,
         }
     }

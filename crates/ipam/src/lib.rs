@@ -15,6 +15,7 @@
 //! | [`demand`] | how many addresses a workload needs |
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
+//! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
 //! | [`release`] | when an address may leave its record |
 //! | [`leak`] | which records no DEL will ever release |
 //! | [`plan`] | what the controller does next for one CIDR |
@@ -33,6 +34,7 @@ pub mod annotation;
 pub mod audit;
 pub mod census;
 pub mod demand;
+pub mod keep;
 pub mod leak;
 pub mod ledger;
 pub mod name;

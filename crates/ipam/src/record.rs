@@ -1,7 +1,7 @@
 //! Who holds which address of a pool: the text of `status.allocatedIPs`, read and written.
 //!
 //! The text is JSON: an object keyed by the bare address, each value with the keys `pod` and
-//! `podUid` of the original and our optional `nic`, `node` and `sandbox`. Keys we
+//! `podUid` of the original and our optional `nic`, `node`, `sandbox`, `owner` and `kept`. Keys we
 //! do not know are carried along. A text that does not parse is never overwritten: the pool is
 //! left alone until a person mends it.
 
@@ -30,6 +30,14 @@ pub struct Record {
     /// The sandbox that last asked for this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
+    /// Uid of the StatefulSet whose Pods keep their addresses ([`crate::keep`]); absent for Pods
+    /// that don't, and in records of the original.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<Uid>,
+    /// The Pod has let go, and the address is kept for the next one of its name and owner. Never
+    /// true where a sandbox may still have the address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
     /// Keys of others, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,

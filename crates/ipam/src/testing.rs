@@ -137,6 +137,8 @@ pub(crate) fn record(pod: &str) -> Record {
         nic: None,
         node: None,
         sandbox: None,
+        owner: None,
+        kept: false,
         other: BTreeMap::new(),
     }
 }

@@ -65,6 +65,8 @@ fn records(in_use: u32) -> Records {
             nic: None,
             node: None,
             sandbox: None,
+            owner: None,
+            kept: false,
             other: BTreeMap::new(),
         };
         records.insert(address, record);

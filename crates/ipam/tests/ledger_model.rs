@@ -141,6 +141,7 @@ fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
         uid: uid(pod),
         nic: interface(nic),
         sandbox: Sandbox::new(format!("s{sandbox}")),
+        heritage: None,
     }
 }
 
@@ -261,6 +262,8 @@ impl Fight {
                         nic: None,
                         node: None,
                         sandbox: None,
+                        owner: None,
+                        kept: false,
                         other,
                         ..old
                     };
@@ -321,6 +324,8 @@ impl Fight {
                 nic: None,
                 node: None,
                 sandbox: None,
+                owner: None,
+                kept: false,
                 other: [("theirs".to_owned(), serde_json::json!(true))].into(),
             },
         );

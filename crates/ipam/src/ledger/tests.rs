@@ -1,6 +1,7 @@
 //! One pool's batches, rule by rule; `tests/ledger_model.rs` has the random ones.
 
 use super::*;
+use crate::name::PodName;
 use crate::pool::Restrictions;
 use crate::release::Owner;
 use crate::testing::{admitted, in_use, ip, ips, pod, pool, record, selector};
@@ -11,6 +12,7 @@ fn claim_on(pod_name: &str, nic: &str, sandbox: &str) -> Ask {
         uid: Uid::from(pod_name),
         nic: Nic::from(nic),
         sandbox: Sandbox::from(sandbox),
+        heritage: None,
     }))
 }
 
@@ -458,4 +460,82 @@ fn the_record_stops_growing_at_the_byte_guard() {
         said[0].starts_with("10.0.") && said[2].starts_with("10.0."),
         "{said:?}"
     );
+}
+
+/// A record of Pod `shop/web-0` of StatefulSet `set`, held by `uid`.
+fn of_set(uid: &str, kept: bool) -> Record {
+    Record {
+        pod: PodName::new("shop", "web-0"),
+        nic: Some(Nic::from("eth0")),
+        node: (!kept).then(|| NodeName::from("n2")),
+        sandbox: (!kept).then(|| Sandbox::from("old")),
+        owner: Some(Uid::from("set")),
+        kept,
+        ..record(uid)
+    }
+}
+
+/// The claim of a new Pod `shop/web-0` of the same StatefulSet.
+fn heir(uid: &str, lost: &[&str]) -> Ask {
+    let heritage = Heritage {
+        owner: Uid::from("set"),
+        former: None,
+        let_go: lost.iter().map(|uid| Uid::from(*uid)).collect(),
+    };
+    Ask::Claim(Box::new(Claim {
+        pod: pod("web-0"),
+        uid: Uid::from(uid),
+        nic: Nic::from("eth0"),
+        sandbox: Sandbox::from("new"),
+        heritage: Some(heritage),
+    }))
+}
+
+fn with(record: Record, at: u8) -> PoolLedger {
+    let mut pool = pool("a", "1-9");
+    pool.records.insert(ip(at), record);
+    PoolLedger::new(pool)
+}
+
+#[test]
+fn a_kept_address_goes_to_the_next_pod_of_its_identity_and_to_nobody_else() {
+    let mut ledger = with(of_set("old", true), 2);
+    let said = answers(&mut ledger, vec![claim("x"), heir("new", &[]), claim("y")]);
+    assert_eq!(said, ["1", "2", "3"]);
+    let taken = ledger.pool().records.get(ip(2)).unwrap();
+    assert_eq!(taken.uid, Uid::from("new"));
+    assert_eq!(taken.sandbox, Some(Sandbox::from("new")));
+    assert_eq!(
+        (taken.owner.clone(), taken.kept),
+        (Some(Uid::from("set")), false)
+    );
+}
+
+#[test]
+fn an_address_that_the_former_pod_still_has_is_waited_for_and_no_other_is_given() {
+    let mut ledger = with(of_set("old", false), 2);
+    let said = answers(&mut ledger, vec![heir("new", &["older"])]);
+    assert_eq!(
+        said,
+        [
+            "address 10.0.0.2 of IPPool a is kept for Pod shop/web-0, and its former Pod old has not let go \
+             on node n2: it is given again once the agent there has seen the old sandbox removed; \
+             if the node is lost for good, delete Node n2 or taint it node.kubernetes.io/out-of-service"
+        ]
+    );
+    assert_eq!(
+        ledger.pool().records.get(ip(2)),
+        Some(&of_set("old", false))
+    );
+    // The node is lost.
+    assert_eq!(answers(&mut ledger, vec![heir("new", &["old"])]), ["2"]);
+}
+
+#[test]
+fn an_address_taken_over_is_kept_where_the_pool_s_rules_changed() {
+    let mut pool = pool("a", "3-9");
+    pool.disabled = true;
+    pool.records.insert(ip(2), of_set("old", true));
+    let mut ledger = PoolLedger::new(pool);
+    assert_eq!(answers(&mut ledger, vec![heir("new", &[])]), ["2"]);
 }

@@ -477,6 +477,8 @@ impl World {
             nic: None,
             node: None,
             sandbox: None,
+            owner: None,
+            kept: false,
             other: BTreeMap::new(),
         }
     }
@@ -542,6 +544,7 @@ impl World {
             uid: asking.uid.clone(),
             nic: Nic::from("eth0"),
             sandbox: Sandbox::from("s"),
+            heritage: None,
         };
         let mut ledger = PoolLedger::new((*object).clone());
         ledger.queue(1, Ask::Claim(Box::new(claim)));
