@@ -17,6 +17,7 @@
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! leaks ── writers                                   every 10 minutes: what no DEL will release
 //! explain ─ candidates                               the same look, for a person, and nothing given
+//! fixed: addresses that outlive their Pod
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read
 //! ```
 
@@ -40,6 +41,7 @@ mod commit;
 mod endpoint;
 mod error;
 pub mod explain;
+mod fixed;
 mod health;
 mod journal;
 mod leaks;
@@ -91,6 +93,8 @@ pub struct Settings {
     pub subnets: bool,
     /// Whether workloads have pools of their own.
     pub auto_pools: bool,
+    /// Whether Pods of StatefulSets keep their addresses.
+    pub stateful_sets: bool,
 }
 
 impl Settings {

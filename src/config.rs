@@ -28,6 +28,8 @@ pub struct Config {
     pub enable_spider_subnet: bool,
     /// Workloads get pools of their own.
     pub enable_auto_pool_for_application: bool,
+    /// Pods of StatefulSets keep their addresses.
+    pub enable_stateful_set: bool,
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
     pub default_redundant_ip_number: u32,
@@ -41,6 +43,7 @@ impl Default for Config {
             enable_ipv6: true,
             enable_spider_subnet: true,
             enable_auto_pool_for_application: true,
+            enable_stateful_set: true,
             default_redundant_ip_number: 1,
         }
     }
@@ -129,7 +132,7 @@ mod tests {
         let config = parse(
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
-             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
+             enableStatefulSet: false\nclusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
         )
         .unwrap();
         let expected = Config {
@@ -138,6 +141,7 @@ mod tests {
             enable_ipv6: false,
             enable_spider_subnet: false,
             enable_auto_pool_for_application: false,
+            enable_stateful_set: false,
             default_redundant_ip_number: 3,
         };
         assert_eq!(config, expected);

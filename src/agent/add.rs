@@ -28,6 +28,7 @@ use super::Agent;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
 use super::commit::CommitError;
 use super::error::{AddError, Failure, StandardError};
+use super::fixed::Inheritance;
 use super::memo::Age;
 use super::memory::Granted;
 use super::pods;
@@ -35,6 +36,7 @@ use super::reads::{Reading, not_found};
 use super::turn::Attachment;
 use super::wait::{self, Wait};
 use crate::api::names::annotation::ROUTES;
+use crate::error::ErrorChain;
 
 /// Longest time from the call's turn to its answer.
 pub(super) const ADD_MAX: Duration = Duration::from_secs(10);
@@ -46,6 +48,12 @@ struct Call<'a> {
     asker: Asker,
     of: Attachment,
     deadline: Instant,
+}
+
+/// What a claim says of the Pod.
+struct Claimant {
+    facts: PodFacts,
+    inherits: Option<Inheritance>,
 }
 
 /// Pools to try for one family, in order.
@@ -191,13 +199,21 @@ impl Call<'_> {
         if found.is_empty() {
             return Err(StandardError::NoRule.into());
         }
-        let facts = candidates::facts(settings, reads, &self.asker, &found).await;
+        let claimant = self.claimant(&found).await?;
         let mut plans = Vec::new();
         for found in &found {
-            plans.push(self.plan(found, homes.pools.get(&found.family), &facts)?);
+            plans.push(self.plan(found, homes.pools.get(&found.family), &claimant)?);
         }
-        let tries = plans.iter().map(|plan| self.take_one(plan, &facts));
+        let tries = plans.iter().map(|plan| self.take_one(plan, &claimant));
         all_or_nothing(join_all(tries).await)
+    }
+
+    async fn claimant(&self, found: &[Found]) -> Result<Claimant, Failure> {
+        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
+        Ok(Claimant {
+            facts: candidates::facts(settings, reads, &self.asker, found).await,
+            inherits: Inheritance::of(settings, reads, &self.asker, found).await?,
+        })
     }
 
     /// Where this interface may already have addresses.
@@ -236,9 +252,8 @@ impl Call<'_> {
     ///
     /// `None` where they are not to be had any more: then the call is as any other.
     async fn reuse(&self, homes: &BTreeMap<Family, PoolName>) -> Option<Vec<Granted>> {
-        let facts = candidates::facts(&self.agent.settings, &self.agent.reads, &self.asker, &[]);
-        let facts = facts.await;
-        let each = homes.values().map(|pool| self.claim(pool, &facts, None));
+        let claimant = self.claimant(&[]).await.ok()?;
+        let each = homes.values().map(|pool| self.claim(pool, &claimant, None));
         match try_join_all(each).await {
             Ok(granted) => Some(granted),
             Err(error) => {
@@ -253,9 +268,15 @@ impl Call<'_> {
         &self,
         found: &Found,
         home: Option<&PoolName>,
-        facts: &PodFacts,
+        claimant: &Claimant,
     ) -> Result<Plan, Failure> {
-        let recorded = found.readings.iter().find(|r| self.has_record(r));
+        let Claimant { facts, inherits } = claimant;
+        let recorded = found.readings.iter().find(|reading| {
+            self.has_record(reading)
+                || inherits
+                    .as_ref()
+                    .is_some_and(|i| i.is_of(reading, &self.asker))
+        });
         let home = home.or(recorded.map(|reading| &reading.candidate.name));
         let mut pools: Vec<PoolName> = home.cloned().into_iter().collect();
         let (candidates, family) = (found.candidates(), found.family);
@@ -277,11 +298,20 @@ impl Call<'_> {
     }
 
     /// An address of the first pool that gives one.
-    async fn take_one(&self, plan: &Plan, facts: &PodFacts) -> Result<Granted, Failure> {
+    async fn take_one(&self, plan: &Plan, claimant: &Claimant) -> Result<Granted, Failure> {
         let (mut empty, mut refused, mut waits) = (vec![], vec![], vec![]);
         for (pool, reading) in &plan.pools {
-            match self.claim(pool, facts, reading.clone()).await {
+            match self.claim(pool, claimant, reading.clone()).await {
                 Ok(granted) => return Ok(granted),
+                // It has an address here, so it gets no other.
+                Err(CommitError::Held { held, version }) => {
+                    let waits = vec![Wait::LetGo {
+                        held: held.clone(),
+                        version,
+                    }];
+                    let error = StandardError::Held(held);
+                    return Err(Failure { error, waits });
+                }
                 Err(CommitError::Exhausted { why, version }) => {
                     let name = pool.clone();
                     waits.push(Wait::Pool { name, version });
@@ -321,18 +351,44 @@ impl Call<'_> {
         Err(Failure { error, waits })
     }
 
+    /// An address of `pool`. One that a former Pod still has is asked for again if it can be known
+    /// to have let go.
     async fn claim(
         &self,
         pool: &PoolName,
-        facts: &PodFacts,
+        claimant: &Claimant,
+        reading: Option<Arc<Reading>>,
+    ) -> Result<Granted, CommitError> {
+        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
+        let mut inherits = claimant.inherits.clone();
+        let first = self.claim_as(pool, claimant, inherits.as_ref(), reading);
+        let first = first.await;
+        let (Err(CommitError::Held { held, .. }), Some(inherits)) = (&first, &mut inherits) else {
+            return first;
+        };
+        match inherits.learn(settings, reads, &self.asker, held).await {
+            Ok(true) => self.claim_as(pool, claimant, Some(inherits), None).await,
+            Ok(false) => first,
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "nobody knows whether the former Pod's node is lost");
+                first
+            }
+        }
+    }
+
+    async fn claim_as(
+        &self,
+        pool: &PoolName,
+        claimant: &Claimant,
+        inherits: Option<&Inheritance>,
         reading: Option<Arc<Reading>>,
     ) -> Result<Granted, CommitError> {
         let claim = Claim {
-            pod: facts.clone(),
+            pod: claimant.facts.clone(),
             uid: self.of.uid.clone(),
             nic: self.of.nic.clone(),
             sandbox: Sandbox::from(self.args.container_id.as_str()),
-            heritage: None,
+            heritage: inherits.map(|inherits| inherits.heritage.clone()),
         };
         let writers = &self.agent.writers;
         writers.claim(pool, claim, reading, self.deadline).await

@@ -22,7 +22,7 @@ use super::Settings;
 use super::error::{Failure, LabelMap, StandardError, SubnetError};
 use super::memo::Age;
 use super::pods;
-use super::reads::{POOL_AGE, Reading, Reads, not_found};
+use super::reads::{OBJECT_AGE, POOL_AGE, Reading, Reads, not_found};
 use super::wait::Wait;
 use crate::api::names::label;
 use crate::api::{SpiderIPPool, convert};
@@ -334,7 +334,10 @@ pub(super) async fn facts(
         readings.filter_map(|reading| reading.candidate.pool.as_ref().ok())
     };
     let node_labels = if pools().any(|pool| pool.restrictions.node_affinity.is_some()) {
-        let found = reads.node(&node).await.map_err(|e| e.said());
+        let found = reads
+            .node(&node, Age::Within(OBJECT_AGE))
+            .await
+            .map_err(|e| e.said());
         labels_of(found, || not_found("Node", &node))
     } else {
         Err(not_asked("Node", &node))

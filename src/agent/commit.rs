@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipam::keep::Held;
 use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
 use ipam::name::{PoolName, Version};
 use ipam::pool::Pool;
@@ -61,6 +62,14 @@ pub(super) enum CommitError {
     Exhausted {
         /// Why.
         why: Exhausted,
+        /// The pool's version when it was so.
+        version: Version,
+    },
+    /// The Pod has an address there, of which its former Pod has not let go; so at `version`.
+    #[error("{held}")]
+    Held {
+        /// Which.
+        held: Box<Held>,
         /// The pool's version when it was so.
         version: Version,
     },
@@ -436,6 +445,10 @@ impl Desk {
                 Answer::Claim(Err(ClaimError::Refused(why))) => Err(CommitError::Refused(why)),
                 Answer::Claim(Err(ClaimError::Exhausted(why))) => Err(CommitError::Exhausted {
                     why,
+                    version: pool.version.clone(),
+                }),
+                Answer::Claim(Err(ClaimError::Held(held))) => Err(CommitError::Held {
+                    held,
                     version: pool.version.clone(),
                 }),
                 Answer::Release(_) if in_doubt => Err(CommitError::Doubt(pool.name.clone())),

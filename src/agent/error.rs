@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ipam::annotation::{self, AnnotationError};
+use ipam::keep::Held;
 use ipam::name::{Nic, PodName, PoolName, Uid};
 use ipam::select::{NoAddress, NoPool, aggregate};
 
@@ -136,6 +137,9 @@ pub(super) enum StandardError {
     /// No candidate has a free address.
     #[error(transparent)]
     NoAddress(#[from] NoAddress),
+    /// Its own address is not free yet.
+    #[error("{0}")]
+    Held(Box<Held>),
     /// A pool could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),

@@ -125,6 +125,7 @@ struct Kept {
     reserved: Memo<(), Arc<AddrSet>>,
     namespaces: Memo<String, Option<Arc<Namespace>>>,
     nodes: Memo<String, Option<Arc<Node>>>,
+    stateful_sets: Memo<String, Option<Arc<StatefulSet>>>,
     annotations: Memo<Uid, Arc<BTreeMap<String, String>>>,
     owners: Memo<Uid, Arc<ObjectMeta>>,
 }
@@ -215,13 +216,27 @@ impl Reads {
     }
 
     /// A Node.
-    pub(super) async fn node(&self, name: &str) -> Result<Option<Arc<Node>>, ReadError> {
+    pub(super) async fn node(&self, name: &str, age: Age) -> Result<Option<Arc<Node>>, ReadError> {
         let read = async {
             let nodes: Api<Node> = Api::all(self.client.clone());
             Ok(answered(nodes.get_opt(name)).await?.map(Arc::new))
         };
-        let age = Age::Within(OBJECT_AGE);
         self.kept.nodes.get(&name.to_owned(), age, read).await
+    }
+
+    /// A StatefulSet.
+    pub(super) async fn stateful_set(
+        &self,
+        namespace: &str,
+        name: &str,
+        age: Age,
+    ) -> Result<Option<Arc<StatefulSet>>, ReadError> {
+        let read = async {
+            let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+            Ok(answered(sets.get_opt(name)).await?.map(Arc::new))
+        };
+        let key = format!("{namespace}/{name}");
+        self.kept.stateful_sets.get(&key, age, read).await
     }
 
     /// A Pod, live.
@@ -311,6 +326,8 @@ impl Reads {
         self.kept.pools.prune(recent);
         self.kept.listings.prune(recent);
         self.kept.namespaces.prune(recent);
+        self.kept.nodes.prune(recent);
+        self.kept.stateful_sets.prune(recent);
         self.kept.annotations.prune(recent);
         self.kept.owners.retain(is_owner);
     }

@@ -127,6 +127,7 @@ fn settings(dir: &Path) -> Settings {
         ipv6: true,
         subnets: true,
         auto_pools: true,
+        stateful_sets: true,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::select_all;
 use futures::{FutureExt, StreamExt};
 use ipam::addr::AddrSet;
+use ipam::keep::Held;
 use ipam::name::{PoolName, Version};
 use ipam::plan::ConditionKind;
 use k8s_openapi::api::core::v1::Pod;
@@ -38,6 +39,12 @@ pub(super) enum Wait {
     Pool {
         name: PoolName,
         /// As it was when it could not serve.
+        version: Version,
+    },
+    /// A Pod lets go of the address that the next one of its identity is to have.
+    LetGo {
+        held: Box<Held>,
+        /// Of its pool when it was held.
         version: Version,
     },
     /// A pool with these labels is made.
@@ -75,18 +82,17 @@ impl Waits {
     }
 
     async fn one(&self, wait: &Wait) {
+        let by_name = |name| WatchParams::default().fields(&format!("metadata.name={name}"));
         let (params, version) = match wait {
-            Wait::Pool { name, version } => {
-                let params = WatchParams::default().fields(&format!("metadata.name={name}"));
-                (params, version)
-            }
+            Wait::Pool { name, version } => (by_name(name), version),
+            Wait::LetGo { held, version } => (by_name(&held.pool), version),
             Wait::Pools { selector, version } => (WatchParams::default().labels(selector), version),
             Wait::Moment => return tokio::time::sleep(MOMENT).await,
         };
         let Ok(_permit) = self.free.try_acquire() else {
             return tokio::time::sleep(MOMENT).await;
         };
-        if let Err(error) = self.watch(&params, version).await {
+        if let Err(error) = self.watch(wait, &params, version).await {
             tracing::debug!(error = %ErrorChain(&error), "watch of an awaited IPPool ended");
             tokio::time::sleep(MOMENT).await;
         }
@@ -94,13 +100,18 @@ impl Waits {
 
     /// Returns at the first event that may help. An error too says that one should look again:
     /// the version may be too old to go on from.
-    async fn watch(&self, params: &WatchParams, version: &Version) -> kube::Result<()> {
+    async fn watch(
+        &self,
+        wait: &Wait,
+        params: &WatchParams,
+        version: &Version,
+    ) -> kube::Result<()> {
         let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
         let mut events = pin!(pools.watch(params, version.as_str()).await?);
         while let Some(event) = events.next().await {
             match event? {
                 WatchEvent::Added(pool) | WatchEvent::Modified(pool) => {
-                    if may_help(&pool) {
+                    if may_help(wait, &pool) {
                         return Ok(());
                     }
                 }
@@ -159,14 +170,20 @@ pub(super) async fn shortfalls(reads: &Reads, waits: &[Wait]) -> Vec<String> {
 }
 
 /// False for the changes that others cause by taking the last addresses themselves.
-fn may_help(pool: &DeserializeGuard<SpiderIPPool>) -> bool {
+fn may_help(wait: &Wait, pool: &DeserializeGuard<SpiderIPPool>) -> bool {
     let Ok(object) = &pool.0 else {
         return false;
     };
-    match convert::pool(object) {
-        Ok(pool) => {
+    let Ok(pool) = convert::pool(object) else {
+        return true;
+    };
+    match wait {
+        Wait::LetGo { held, .. } => {
+            let record = pool.records.get(held.address);
+            record.is_none_or(|record| record.kept || record.uid != held.uid)
+        }
+        Wait::Pool { .. } | Wait::Pools { .. } | Wait::Moment => {
             pool.terminating || (pool.is_admitted() && !pool.free(&AddrSet::new()).is_empty())
         }
-        Err(_) => true,
     }
 }

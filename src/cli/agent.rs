@@ -60,6 +60,7 @@ fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings 
         enable_ipv6,
         enable_spider_subnet,
         enable_auto_pool_for_application,
+        enable_stateful_set,
         default_redundant_ip_number: _,
     } = config;
     Settings {
@@ -70,5 +71,6 @@ fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings 
         ipv6: enable_ipv6,
         subnets: enable_spider_subnet,
         auto_pools: enable_auto_pool_for_application,
+        stateful_sets: enable_stateful_set,
     }
 }

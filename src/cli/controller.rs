@@ -108,6 +108,7 @@ fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_ipv6,
         enable_spider_subnet,
         enable_auto_pool_for_application,
+        enable_stateful_set: _,
         default_redundant_ip_number,
     } = config;
     Options {
