@@ -93,7 +93,7 @@ pub struct Settings {
     pub subnets: bool,
     /// Whether workloads have pools of their own.
     pub auto_pools: bool,
-    /// Whether Pods of StatefulSets keep their addresses.
+    /// Whether Pods of a `StatefulSet` keep their addresses.
     pub stateful_sets: bool,
 }
 

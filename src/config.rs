@@ -28,7 +28,7 @@ pub struct Config {
     pub enable_spider_subnet: bool,
     /// Workloads get pools of their own.
     pub enable_auto_pool_for_application: bool,
-    /// Pods of StatefulSets keep their addresses.
+    /// Pods of a `StatefulSet` keep their addresses.
     pub enable_stateful_set: bool,
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
