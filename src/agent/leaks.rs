@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Agent;
 use super::commit::CommitError;
+use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;
 use super::release::WRITE_MAX;
@@ -63,7 +64,7 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
     }
     let is_any_gone = seen.iter().any(|(_, life, _)| *life == Life::Gone);
     let kubelet = if is_any_gone {
-        kubelet(agent.reads.node(node.as_str()).await?)
+        kubelet(agent.reads.node(node.as_str(), Age::live()).await?)
     } else {
         Kubelet::Unknown
     };
