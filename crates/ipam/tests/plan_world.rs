@@ -508,10 +508,10 @@ fn live_through(start: &Start, history: &[Event]) {
 }
 
 proptest! {
-    // Twice proptest's own number of cases, 256, and the same ones each time, so that a change is
+    // Four times proptest's own number of cases, 256, and the same ones each time, so that a change is
     // judged by itself. PROPTEST_CASES=10000 PROPTEST_RNG_SEED=7 looks further.
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases.saturating_mul(2),
+        cases: ProptestConfig::default().cases.saturating_mul(4),
         max_shrink_iters: 20_000,
         rng_seed: match ProptestConfig::default().rng_seed {
             RngSeed::Random => RngSeed::Fixed(1),

@@ -624,6 +624,33 @@ fn a_pool_edited_by_hand_gives_back_first_and_is_admitted_by_the_next_pass() {
 }
 
 #[test]
+fn a_write_that_takes_back_never_admits_what_was_not_admitted() {
+    // The ledger may have been read long before the pool: that it shows 1 and 2 proves nothing.
+    let new = Pool {
+        admitted: None,
+        ..pool("hand", "1-2")
+    };
+    let snapshot = seen(subnet("1-9", &[("hand", "1-3")]), vec![new], vec![]);
+    assert_eq!(
+        steps(&snapshot),
+        ["before hand: epoch", "ledger hand [1-2] if written"]
+    );
+}
+
+#[test]
+fn a_pool_that_goes_does_not_enter_what_is_another_s() {
+    // A ledger taken over gives 3 to b, which a recorded for a Pod.
+    let going = Pool {
+        terminating: true,
+        admitted: None,
+        ..in_use("2-3", pool("a", "2-3"))
+    };
+    let entries = subnet("1-9", &[("b", "3")]);
+    let snapshot = seen(entries, vec![going, pool("b", "3")], vec![]);
+    assert_eq!(steps(&snapshot), ["ledger a [2]"]);
+}
+
+#[test]
 fn what_is_in_use_stays_taken_when_a_person_cuts_it_from_the_pool() {
     let cut = in_use(
         "3",
