@@ -720,6 +720,32 @@ mod once_broken {
     }
 
     #[test]
+    fn a_pool_taken_over_is_not_admitted_by_a_cache_that_lacks_another_one() {
+        let behind = Look {
+            who: 1,
+            pools: 6,
+            subnet: 0,
+            workloads: 0,
+        };
+        live_through(
+            &Start {
+                taken_over: vec![(0xc8, 0x11), (0x0e, 0x0f)],
+                ledger_too: true,
+                ..subnet(ALL)
+            },
+            &[
+                look(1),
+                write(1, 1),
+                deploy(0, 0, 0, false),
+                deploy(0, 0, 0, false),
+                Event::Controller(behind),
+                write(1, 3),
+                Event::Node(Node::StartBare { pool: 160 }),
+            ],
+        );
+    }
+
+    #[test]
     fn a_subnet_goes_after_its_pools() {
         live_through(
             &subnet(ALL),

@@ -6,6 +6,8 @@
 //!
 //! Admission always follows a ledger write of the same pass. The ledger may show the pool's claims
 //! already, but only a write at the version read proves that nobody is about to take them back.
+//! And it is decided on a live list of pools: a ledger taken over may give a pool what another one,
+//! that a cache does not show yet, has recorded for a Pod.
 
 use super::pass::{Pass, application, fence, in_order};
 use super::standing::{self, Standing};

@@ -284,8 +284,26 @@ impl<'s> Pass<'s> {
         }];
     }
 
+    /// True where a pool is to be admitted that claims something already: that nobody else has
+    /// recorded it is known from all pools as they are now, and not from a cache that may lack one.
+    ///
+    /// What is carved for a pool in this pass is nobody's, as the ledger's version proves.
+    fn admits_what_it_found(&self) -> bool {
+        let pools = &self.snapshot.pools;
+        self.after.iter().any(|write| {
+            let pool = pools.get(&write.pool).filter(|_| write.edit.admit);
+            pool.is_some_and(|pool| !pool.is_admitted() && !pool.claimed().is_empty())
+        })
+    }
+
     fn finish(mut self) -> Plan {
         self.keep_to_length();
+        if !self.snapshot.live && self.admits_what_it_found() {
+            return Plan {
+                needs_live: true,
+                ..Plan::default()
+            };
+        }
         let subnet = self.subnet;
         let pools = self.snapshot.pools.values();
         let empty = self.ledger.iter().next().is_none()
