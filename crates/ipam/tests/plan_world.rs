@@ -746,6 +746,21 @@ mod once_broken {
     }
 
     #[test]
+    fn a_pool_that_goes_leaves_the_ledger_what_a_pod_still_has() {
+        live_through(
+            &Start {
+                taken_over: vec![(0x1e, 0), (0x03, 0x03)],
+                ledger_too: true,
+                ..subnet(ALL)
+            },
+            &[
+                Event::Person(Person::Force { pool: 1 }),
+                Event::Person(Person::Delete { pool: 0 }),
+            ],
+        );
+    }
+
+    #[test]
     fn a_subnet_goes_after_its_pools() {
         live_through(
             &subnet(ALL),

@@ -54,11 +54,13 @@ pub(super) fn goes_at_once(pool: &Pool) -> bool {
 }
 
 /// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a
-/// write. An address in use that is another's by rights does not join the ledger.
+/// write. An address in use that is another's by rights does not join the ledger, and one that a
+/// Pod still has, although no pool has recorded it, does not leave it.
 fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
     let recorded = pool.records.addresses();
     let ips = pool.ips.intersection(&recorded);
-    let keep = recorded.difference(&standing.foreign);
+    let on_pods = standing.entry.intersection(&pass.snapshot.on_pods);
+    let keep = recorded.difference(&standing.foreign).union(&on_pods);
     if ips != pool.ips || !standing.entry.is_subset(&keep) {
         let edit = PoolEdit {
             ips: Some(ips),
