@@ -188,7 +188,10 @@ fn plans(c: &mut Criterion) {
         ..at_rest(0)
     };
     let created = |step: &&Step| matches!(step, Step::Create(_));
-    assert_eq!(plan(&all_new, now()).steps.iter().filter(created).count(), 1_000);
+    assert_eq!(
+        plan(&all_new, now()).steps.iter().filter(created).count(),
+        1_000
+    );
     group.bench_function("create 1,000 at once", |b| {
         b.iter(|| plan(black_box(&all_new), now()));
     });
@@ -235,7 +238,9 @@ fn choice(c: &mut Criterion) {
             ledger.clone().committed(batch, Version::from("2"))[0].1,
             Answer::Claim(Ok(_))
         ));
-        group.bench_function(cidr, |b| b.iter(|| ledger.batch(black_box(&AddrSet::new()))));
+        group.bench_function(cidr, |b| {
+            b.iter(|| ledger.batch(black_box(&AddrSet::new())))
+        });
     }
     group.finish();
 }
@@ -273,7 +278,9 @@ fn batches(c: &mut Criterion) {
     let records = pool_of("10.0.0.0/16", 5_000).records;
     let text = records.to_text().unwrap();
     group.throughput(Throughput::Bytes(text.len().try_into().unwrap()));
-    group.bench_function("write as text", |b| b.iter(|| black_box(&records).to_text()));
+    group.bench_function("write as text", |b| {
+        b.iter(|| black_box(&records).to_text())
+    });
     group.bench_function("read from text", |b| {
         b.iter(|| Records::parse(Some(black_box(&text))).unwrap());
     });
@@ -283,11 +290,21 @@ fn batches(c: &mut Criterion) {
 /// Ranges and their texts: 1,000 of them, and a whole /64.
 fn texts(c: &mut Criterion) {
     let mut group = c.benchmark_group("ranges");
-    let ranges = |n: u32| format!("10.{}.{}.10-10.{}.{}.99", n / 256, n % 256, n / 256, n % 256);
+    let ranges = |n: u32| {
+        format!(
+            "10.{}.{}.10-10.{}.{}.99",
+            n / 256,
+            n % 256,
+            n / 256,
+            n % 256
+        )
+    };
     let many: Vec<String> = (0..1_000).map(ranges).collect();
     let wide = vec!["fd00:6::-fd00:6::ffff:ffff:ffff:ffff".to_owned()];
-    for (what, family, texts) in [("1,000 of IPv4", Family::V4, many), ("a /64", Family::V6, wide)]
-    {
+    for (what, family, texts) in [
+        ("1,000 of IPv4", Family::V4, many),
+        ("a /64", Family::V6, wide),
+    ] {
         let set = parse_list(&texts, family).unwrap();
         assert_eq!(set.to_texts(), texts);
         group.bench_function(BenchmarkId::new("parse", what), |b| {

@@ -17,7 +17,7 @@
 //! a pool write raises the pool's epoch, so that a delayed write of an abandoned pass fails.
 //!
 //! Where to read next: `plan/resize.rs` for sizes, `plan/admit.rs` for pools made by hand,
-//! `plan/retire.rs` for pools that go, `plan/standing.rs` for who has an address that several
+//! `plan/retire.rs` for pools that go, `plan/say.rs` for what conditions say, `plan/standing.rs` for who has an address that several
 //! claim, `plan/rebuild.rs` for ledgers that are lost.
 
 mod admit;
@@ -26,6 +26,7 @@ mod pass;
 mod rebuild;
 mod resize;
 mod retire;
+mod say;
 mod standing;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +105,8 @@ pub struct Snapshot {
     pub names_elsewhere: BTreeSet<PoolName>,
     /// Who wants addresses, in the order in which they are served.
     pub demands: Vec<Demand>,
+    /// Of the workloads that pools of the CIDR were made for, those that live, whatever they ask.
+    pub living: BTreeSet<Uid>,
     /// Since when a pool has had more than it needs, as far as the host remembers.
     pub surplus_since: BTreeMap<PoolName, DateTime<Utc>>,
 }
@@ -115,6 +118,28 @@ pub struct Fence {
     pub uid: Uid,
     /// Version it was read at.
     pub version: Version,
+}
+
+/// Why nobody asks for an auto pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unwanted {
+    /// Its workload is gone.
+    WorkloadGone,
+    /// Its workload lives and asks for no address of this subnet on this interface: annotations
+    /// changed, or a Job ended.
+    NotAsked,
+    /// Its workload has another pool for the same.
+    HasAnother,
+}
+
+impl fmt::Display for Unwanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WorkloadGone => "its workload is gone",
+            Self::NotAsked => "its workload no longer asks for it",
+            Self::HasAnother => "its workload has another pool",
+        })
+    }
 }
 
 /// Why a step is taken: log line, Event and condition all render this.
@@ -139,8 +164,8 @@ pub enum Reason {
         /// Size afterwards.
         size: AddrCount,
     },
-    /// The workload is gone or no longer asks for this pool.
-    Retire,
+    /// Nobody asks for the pool any more.
+    Retire(Unwanted),
     /// A pool made by hand, or edited, gets its entry in the ledger.
     Admit,
     /// Addresses that no pool has any more return to the subnet.
@@ -164,7 +189,7 @@ impl fmt::Display for Reason {
             Self::WorkloadWantsPool { workload } => write!(f, "{workload} wants a pool"),
             Self::Grow { added, size } => write!(f, "grown by {added} to {size} addresses"),
             Self::Shrink { removed, size } => write!(f, "shrunk by {removed} to {size} addresses"),
-            Self::Retire => f.write_str("its workload is gone or asks for another pool"),
+            Self::Retire(unwanted) => unwanted.fmt(f),
             Self::Admit => f.write_str("admitted as it stands"),
             Self::TakeBack => f.write_str("addresses no pool has any more return to the subnet"),
             Self::Revoke => f.write_str("not admitted until it is settled whose its addresses are"),
@@ -381,6 +406,8 @@ pub struct Shortfall {
     pub workload: WorkloadId,
     /// Its pool.
     pub pool: PoolName,
+    /// How many addresses are missing.
+    pub missing: AddrCount,
     /// What is missing, in words.
     pub message: String,
 }

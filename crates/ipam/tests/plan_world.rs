@@ -437,12 +437,9 @@ impl History {
             }
         }
         for pool in self.world.pools.values() {
-            let conflicts = plan
-                .pools
-                .get(&pool.name)
-                .into_iter()
-                .flatten()
-                .any(|c| c.kind == ConditionKind::Conflicting && c.holds);
+            let conflicts = plan.pools.get(&pool.name).into_iter().flatten().any(|c| {
+                c.kind == ConditionKind::Conflicting && c.holds || c.reason == "OutsideSubnet"
+            });
             let entry = ledger
                 .get(&pool.name)
                 .map(|e| e.ips.clone())

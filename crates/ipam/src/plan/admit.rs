@@ -1,6 +1,7 @@
 //! Pools made by hand, and every pool's entry in the ledger.
 //!
-//! A pool is admitted when the ledger shows all it owns and all that is in use, and nothing of that
+//! A pool lies within its subnet: one with addresses that the subnet does not have, or excludes, is
+//! not admitted. It is admitted when the ledger shows all it owns and all that is in use, and nothing of that
 //! belongs to another. Agents allocate only from admitted pools, so of two pools that overlap one
 //! serves and the other says why it does not.
 //!
@@ -9,11 +10,13 @@
 //! And it is decided on a live list of pools: a ledger taken over may give a pool what another one,
 //! that a cache does not show yet, has recorded for a Pod.
 
-use super::pass::{Pass, application, fence, in_order};
+use super::pass::{Pass, application, fence};
+use super::say::{self, in_order};
 use super::standing::{self, Standing};
 use super::{
     Condition, ConditionKind, Needs, Plan, PoolEdit, PoolWrite, Reason, Snapshot, Step, retire,
 };
+use crate::addr::AddrSet;
 use crate::pool::Pool;
 use crate::subnet::SubnetLedger;
 
@@ -28,6 +31,11 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
         return;
     }
     let subnet = pass.subnet;
+    let outside = pool.total().difference(&subnet.total());
+    if pool.owner.is_none() && !outside.is_empty() {
+        not_of_the_subnet(pass, pool, standing, &outside);
+        return;
+    }
     // A subnet that goes would take along what it has adopted.
     let adopt = !subnet.terminating && pool.adopted_by.as_ref() != Some(&subnet.name);
     let edit = PoolEdit {
@@ -46,6 +54,21 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
         Reason::Protect
     };
     enter(pass, pool, standing, edit, because);
+}
+
+/// A pool made by hand with addresses that its subnet does not have, or excludes: it loses its
+/// admission before anything else, and then keeps what it has in use.
+fn not_of_the_subnet(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, outside: &AddrSet) {
+    if pool.is_admitted() {
+        let edit = PoolEdit {
+            raise_epoch: true,
+            ..PoolEdit::default()
+        };
+        pass.before(pool, edit, Reason::Revoke);
+    } else {
+        refused(pass, pool, standing);
+    }
+    pass.say(&pool.name, say::outside(&pass.subnet.name, outside));
 }
 
 /// A pool that claims what is another's: not admitted, but what it has in use stays its own, and

@@ -9,8 +9,8 @@ use chrono::{DateTime, Utc};
 use super::carve::Carve;
 use super::standing::{self, Standing, beside};
 use super::{
-    Condition, ConditionKind, Demand, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite,
-    Reason, Shortfall, Snapshot, Step, admit, rebuild, resize, retire,
+    Condition, ConditionKind, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite, Reason,
+    Shortfall, Snapshot, Step, admit, rebuild, resize, retire, say,
 };
 use crate::addr::{AddrCount, AddrSet};
 use crate::name::{Nic, PoolName, Uid};
@@ -238,12 +238,8 @@ impl<'s> Pass<'s> {
         self.said.pools.insert(pool.clone(), conditions);
     }
 
-    pub(super) fn short(&mut self, demand: &Demand, pool: &PoolName, message: String) {
-        self.said.shortfalls.push(Shortfall {
-            workload: demand.workload.clone(),
-            pool: pool.clone(),
-            message,
-        });
+    pub(super) fn short(&mut self, shortfall: Shortfall) {
+        self.said.shortfalls.push(shortfall);
     }
 
     pub(super) fn wake_at(&mut self, at: DateTime<Utc>) {
@@ -335,7 +331,7 @@ impl<'s> Pass<'s> {
         );
         steps.extend(self.deletes);
         let full = std::mem::take(&mut self.said.subnet);
-        self.said.subnet = subnet_conditions(subnet, &self.said.shortfalls);
+        self.said.subnet = say::of_subnet(subnet, &self.said.shortfalls);
         if !full.is_empty() {
             self.said.subnet.retain(|c| c.kind != ConditionKind::Ready);
             self.said.subnet.extend(full);
@@ -352,43 +348,6 @@ pub(super) fn fence_of(subnet: &Subnet) -> Fence {
     }
 }
 
-fn subnet_conditions(subnet: &Subnet, shortfalls: &[Shortfall]) -> Vec<Condition> {
-    let ready = if subnet.terminating {
-        Condition {
-            kind: ConditionKind::Ready,
-            holds: false,
-            reason: "Terminating",
-            message: "being deleted: no pool gets more addresses".to_owned(),
-        }
-    } else {
-        Condition {
-            kind: ConditionKind::Ready,
-            holds: true,
-            reason: "Serving",
-            message: "pools are carved from this subnet".to_owned(),
-        }
-    };
-    let exhausted = match shortfalls {
-        [] => Condition {
-            kind: ConditionKind::Exhausted,
-            holds: false,
-            reason: "Sufficient",
-            message: "every workload has what it wants".to_owned(),
-        },
-        [first, rest @ ..] => Condition {
-            kind: ConditionKind::Exhausted,
-            holds: true,
-            reason: "SubnetExhausted",
-            message: if rest.is_empty() {
-                first.message.clone()
-            } else {
-                format!("{} (and {} more workloads)", first.message, rest.len())
-            },
-        },
-    };
-    vec![ready, exhausted]
-}
-
 /// The fence of `pool` as read.
 pub(super) fn fence(pool: &Pool) -> Fence {
     Fence {
@@ -400,22 +359,4 @@ pub(super) fn fence(pool: &Pool) -> Fence {
 /// `application` of the ledger entry of a pool with this owner.
 pub(super) fn application(owner: Option<&Owner>) -> Option<String> {
     owner.map(|o| format!("{}_{}_{}_{}", o.gv, o.kind, o.namespace, o.name))
-}
-
-/// Conditions of a pool that is in order.
-pub(super) fn in_order(reason: &'static str, message: &str) -> Vec<Condition> {
-    vec![
-        Condition {
-            kind: ConditionKind::Ready,
-            holds: true,
-            reason,
-            message: message.to_owned(),
-        },
-        Condition {
-            kind: ConditionKind::Conflicting,
-            holds: false,
-            reason: "NoOverlap",
-            message: "no other pool has these addresses".to_owned(),
-        },
-    ]
 }

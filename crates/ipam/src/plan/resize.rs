@@ -12,11 +12,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::pass::{Pass, application, fence, in_order};
+use super::pass::{Pass, application, fence};
 use super::standing::Standing;
 use super::{
-    Condition, ConditionKind, Demand, Needs, NewPool, PoolEdit, Reason, SHRINK_AFTER, Snapshot,
-    admit,
+    Demand, Needs, NewPool, PoolEdit, Reason, SHRINK_AFTER, Shortfall, Snapshot, admit, say,
 };
 use crate::addr::{AddrCount, AddrSet};
 use crate::demand;
@@ -280,14 +279,7 @@ fn report(
 ) {
     let missing = wanted.saturating_sub(size);
     if missing == AddrCount::ZERO {
-        let mut conditions = in_order("Sized", &format!("serves {}", demand.workload));
-        conditions.push(Condition {
-            kind: ConditionKind::Exhausted,
-            holds: false,
-            reason: "Sufficient",
-            message: "the workload has what it wants".to_owned(),
-        });
-        pass.say(pool, conditions);
+        pass.say(pool, say::sized(&demand.workload.to_string()));
         return;
     }
     let subnet = &pass.subnet.name;
@@ -307,21 +299,13 @@ fn report(
         "{} wants {wanted} addresses, IPPool {pool} has {size}: {remedy}",
         demand.workload
     );
-    let mut conditions = in_order("Sized", "");
-    conditions.retain(|c| c.kind != ConditionKind::Ready);
-    for (kind, holds) in [
-        (ConditionKind::Ready, false),
-        (ConditionKind::Exhausted, true),
-    ] {
-        conditions.push(Condition {
-            kind,
-            holds,
-            reason,
-            message: message.clone(),
-        });
-    }
-    pass.say(pool, conditions);
-    pass.short(demand, pool, message);
+    pass.say(pool, say::lacking(reason, &message));
+    pass.short(Shortfall {
+        workload: demand.workload.clone(),
+        pool: pool.clone(),
+        missing,
+        message,
+    });
 }
 
 /// Takes `victims`, which are free, from the pool.

@@ -4,9 +4,9 @@
 //! A retiring pool first gives up what is free; the object is deleted when the last Pod has let go
 //! of its address, so that nothing in use is ever forgotten.
 
-use super::pass::{Pass, application, in_order};
+use super::pass::{Pass, application};
 use super::standing::Standing;
-use super::{Needs, PoolEdit, Reason, admit};
+use super::{Needs, PoolEdit, Reason, Unwanted, admit, say};
 use crate::addr::AddrSet;
 use crate::name::PoolName;
 use crate::pool::Pool;
@@ -15,20 +15,21 @@ use crate::pool::Pool;
 ///
 /// One that outlives its workload is kept as it is, unless the workload lives and has another pool.
 pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
-    let is_kept = pool
-        .owner
-        .as_ref()
-        .is_some_and(|o| !o.reclaim && !pass.asking.contains(&(&o.uid, &o.nic)));
+    let owner = pool.owner.as_ref();
+    let unwanted = match owner {
+        Some(o) if pass.asking.contains(&(&o.uid, &o.nic)) => Unwanted::HasAnother,
+        Some(o) if pass.snapshot.living.contains(&o.uid) => Unwanted::NotAsked,
+        Some(_) | None => Unwanted::WorkloadGone,
+    };
+    let is_kept = owner.is_some_and(|o| !o.reclaim) && unwanted != Unwanted::HasAnother;
     if pool.terminating || is_kept {
         admit::pool_made_by_hand(pass, pool, standing);
         return;
     }
-    pass.say(
-        &pool.name,
-        in_order("Retiring", "its workload is gone or asks for another pool"),
-    );
-    if !drain(pass, pool, standing) && pool.records.is_empty() {
-        pass.delete(pool, Reason::Retire);
+    pass.say(&pool.name, say::retiring(unwanted));
+    let because = Reason::Retire(unwanted);
+    if !drain(pass, pool, standing, because.clone()) && pool.records.is_empty() {
+        pass.delete(pool, because);
     }
 }
 
@@ -38,7 +39,8 @@ pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standi
 pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
     let owner = pool.owner.as_ref();
     let comes_back = owner.is_some_and(|o| pass.asking.contains(&(&o.uid, &o.nic)));
-    let stays = !(comes_back && goes_at_once(pool)) && drain(pass, pool, standing);
+    let stays =
+        !(comes_back && goes_at_once(pool)) && drain(pass, pool, standing, Reason::TakeBack);
     if !stays && goes_at_once(pool) {
         let edit = PoolEdit {
             finalizer: Some(false),
@@ -56,7 +58,7 @@ pub(super) fn goes_at_once(pool: &Pool) -> bool {
 /// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a
 /// write. An address in use that is another's by rights does not join the ledger, and one that a
 /// Pod still has, although no pool has recorded it, does not leave it.
-fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
+fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, because: Reason) -> bool {
     let recorded = pool.records.addresses();
     let ips = pool.ips.intersection(&recorded);
     let on_pods = standing.entry.intersection(&pass.snapshot.on_pods);
@@ -65,11 +67,6 @@ fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) -> bool {
         let edit = PoolEdit {
             ips: Some(ips),
             ..PoolEdit::default()
-        };
-        let because = if pool.terminating {
-            Reason::TakeBack
-        } else {
-            Reason::Retire
         };
         pass.take_back(pool, &keep, edit, because);
         return true;

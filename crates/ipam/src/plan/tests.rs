@@ -1103,8 +1103,8 @@ fn the_reasons_read_as_the_end_of_a_sentence() {
         ),
         (Reason::Admit, "admitted as it stands"),
         (
-            Reason::Retire,
-            "its workload is gone or asks for another pool",
+            Reason::Retire(Unwanted::NotAsked),
+            "its workload no longer asks for it",
         ),
         (
             Reason::Continue {
@@ -1138,4 +1138,53 @@ fn a_record_of_an_unknown_pod_counts_as_one_that_is_leaving() {
     let snapshot = seen(subnet("1-9", &[("web", "1-3")]), vec![full], vec![wish]);
     assert_eq!(steps(&snapshot), Vec::<String>::new());
     assert!(plan_of(&snapshot).surplus.is_empty());
+}
+
+#[test]
+fn what_is_lacking_is_summed_up_for_the_subnet_and_workloads_are_counted_once() {
+    let second = Demand {
+        nic: Nic::from("eth1"),
+        ..demand("web", 5)
+    };
+    let exhausted = |demands| {
+        let plan = plan_of(&seen(subnet("1-3", &[]), vec![], demands));
+        let said = plan.subnet.into_iter();
+        let mut said = said.filter(|c| c.kind == ConditionKind::Exhausted && c.holds);
+        said.next().unwrap().message
+    };
+    assert_eq!(
+        exhausted(vec![demand("web", 5), second]),
+        "Deployment shop/web lacks 7 addresses of SpiderSubnet net4: add 7 addresses to its spec.ips"
+    );
+    assert_eq!(
+        exhausted(vec![demand("web", 5), demand("db", 5), demand("mq", 1)]),
+        "Deployment shop/web and 2 other workloads lack 8 addresses of SpiderSubnet net4: add 8 \
+         addresses to its spec.ips"
+    );
+}
+
+#[test]
+fn a_pool_that_nobody_asks_for_is_not_ready_and_says_why() {
+    let old = of_workload(&workload("web"), in_use("1", pool("web", "1")));
+    let said = |living: &[&str], demands| {
+        let mut snapshot = seen(subnet("1-9", &[("web", "1")]), vec![old.clone()], demands);
+        snapshot.living = living.iter().map(|uid| Uid::from(*uid)).collect();
+        let plan = plan_of(&snapshot);
+        let ready = &plan.pools[&PoolName::from("web")][0];
+        assert_eq!((ready.reason, ready.holds), ("Retiring", false));
+        ready.message.split(':').next().unwrap().to_owned()
+    };
+    assert_eq!(said(&[], vec![]), "its workload is gone");
+    assert_eq!(
+        said(&["u-web"], vec![]),
+        "its workload no longer asks for it"
+    );
+    let elsewhere = Demand {
+        nic: Nic::from("eth1"),
+        ..demand("web", 1)
+    };
+    assert_eq!(
+        said(&["u-web"], vec![elsewhere]),
+        "its workload no longer asks for it"
+    );
 }

@@ -279,6 +279,7 @@ impl World {
             elsewhere: self.elsewhere.clone(),
             on_pods: self.on_pods(),
             names_elsewhere: self.names_elsewhere.clone(),
+            living: self.workloads.values().map(|w| w.id.uid.clone()).collect(),
             demands: others.demands,
             surplus_since: surplus_since.clone(),
         }
