@@ -366,15 +366,17 @@ pub fn owner_labels(owner: &Owner, family: Family) -> BTreeMap<String, String> {
     .into()
 }
 
-/// The subnet that adopted the pool: its label and its controlling owner reference say the same.
-fn adopted_by(object: &SpiderIPPool) -> Option<SubnetName> {
-    let reference = object.owner_references().iter().find(|r| {
-        r.controller == Some(true)
-            && r.kind == names::KIND_SUBNET
-            && r.api_version == names::API_VERSION
-    })?;
+/// The subnet that adopted the pool: its label and an owner reference say the same. The reference
+/// is no controlling one where another program controls the pool.
+fn adopted_by(object: &SpiderIPPool) -> Option<(SubnetName, Uid)> {
+    let mut references = object.owner_references().iter();
+    let reference =
+        references.find(|r| r.kind == names::KIND_SUBNET && r.api_version == names::API_VERSION)?;
     let label = object.labels().get(label::OWNER_SUBNET)?;
-    (*label == ipam::name::label_value(&reference.name)).then(|| SubnetName::new(&reference.name))
+    (*label == ipam::name::label_value(&reference.name)).then(|| {
+        let uid = Uid::from(reference.uid.as_str());
+        (SubnetName::new(&reference.name), uid)
+    })
 }
 
 #[cfg(test)]

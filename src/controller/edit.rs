@@ -99,8 +99,14 @@ fn adopt(pool: &mut SpiderIPPool, name: &SubnetName, uid: &Uid, subnet: Option<&
     pool.labels_mut()
         .insert(label::OWNER_SUBNET.to_owned(), label_value(name.as_str()));
     let references = pool.owner_references_mut();
-    references.retain(|r| r.controller != Some(true));
-    references.push(subnet_reference(name, uid));
+    // What a subnet of another uid left behind goes; what another controller has stays its own, and
+    // then ours is a plain owner beside it: two controllers would replace each other for ever.
+    references.retain(|r| !(r.kind == names::KIND_SUBNET && r.api_version == names::API_VERSION));
+    let controlled = references.iter().any(|r| r.controller == Some(true));
+    references.push(OwnerReference {
+        controller: (!controlled).then_some(true),
+        ..subnet_reference(name, uid)
+    });
     if let Some(subnet) = subnet {
         pool.spec.gateway = pool
             .spec
@@ -305,9 +311,32 @@ mod tests {
         assert_eq!(pool.spec.routes, Some(vec![]));
         assert_eq!(
             convert::pool(&pool).unwrap().adopted_by,
-            Some(SubnetName::from("net4"))
+            Some((SubnetName::from("net4"), Uid::from("s")))
         );
         assert_eq!(pool.finalizers(), [names::FINALIZER]);
+    }
+
+    #[test]
+    fn adoption_leaves_another_controller_its_pool_and_replaces_a_subnet_that_is_gone() {
+        let mut raw = pool();
+        let owner = |kind: &str, uid: &str| -> OwnerReference {
+            serde_json::from_value(json!({"apiVersion": names::API_VERSION, "kind": kind,
+                "name": "net4", "uid": uid, "controller": kind != names::KIND_SUBNET}))
+            .unwrap()
+        };
+        raw.metadata.owner_references =
+            Some(vec![owner("Other", "o"), owner(names::KIND_SUBNET, "old")]);
+        let adopt = (SubnetName::from("net4"), Uid::from("new"));
+        let edit = PoolEdit {
+            adopt: Some(adopt.clone()),
+            ..PoolEdit::default()
+        };
+        let parsed = convert::pool(&raw).unwrap();
+        let adopted = edited_pool(&raw, &parsed, &edit, None);
+        let owners = adopted.owner_references().iter();
+        let owners: Vec<_> = owners.map(|r| (r.uid.as_str(), r.controller)).collect();
+        assert_eq!(owners, [("o", Some(true)), ("new", None)]);
+        assert_eq!(convert::pool(&adopted).unwrap().adopted_by, Some(adopt));
     }
 
     #[test]

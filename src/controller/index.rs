@@ -23,7 +23,7 @@ use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 pub use state::trim_pod;
-use state::{PoolEntry, State, SubnetEntry, overlap, pod_seen};
+use state::{PodSeen, PoolEntry, State, SubnetEntry, overlap, pod_seen};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,8 @@ impl Index {
         dirty
     }
 
-    /// A Pod appeared, changed or went.
+    /// A Pod appeared, changed or went: of concern to the CIDRs that its workload asks for, and to
+    /// those of addresses that came or went with it, whoever gave them.
     pub fn pod(&self, uid: &Uid, new: Option<&Arc<Pod>>) -> Dirty {
         let mut state = self.state();
         let new = new.map(|pod| pod_seen(pod));
@@ -218,6 +219,13 @@ impl Index {
                     .flat_map(|owner| state.asked_by_owner(owner)),
             );
         }
+        let addresses = |seen: &Option<PodSeen>| {
+            seen.as_ref()
+                .map(|seen| seen.addresses.clone())
+                .unwrap_or_default()
+        };
+        let moved = &addresses(&old) ^ &addresses(&new);
+        dirty.extend(state.cidrs_with(&moved));
         if let Some(seen) = &old {
             state.forget_pod(uid, seen);
         }
@@ -358,6 +366,9 @@ impl Index {
                 let mut pool = pool.clone();
                 let family = pool.family();
                 if let Some(owner) = &mut pool.owner {
+                    if state.workloads.contains_key(&owner.uid) {
+                        seen.snapshot.living.insert(owner.uid.clone());
+                    }
                     // Nobody asks for the pool, but not because nobody wants it: it is kept.
                     let off =
                         self.features.auto_pools == Switch::Off || !self.features.serves(family);

@@ -22,11 +22,12 @@ use ipam::addr::{AddrSet, Family, Range, parse_list};
 use ipam::affinity::Selector;
 use ipam::annotation::SizeRule;
 use ipam::demand::PodCount;
-use ipam::ledger::{Answer, Ask, Claim, PoolLedger, Release};
+use ipam::ledger::{Answer, Ask, Claim, PoolLedger};
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId, pool_name};
 use ipam::plan::{Demand, Snapshot, Step, SubnetSeen, plan};
 use ipam::pool::{Owner, Pool, Restrictions};
 use ipam::record::{Record, Records};
+use ipam::release::{self, Release};
 use ipam::select::PodFacts;
 use ipam::subnet::{Entry, Subnet, SubnetLedger};
 use ipnet::IpNet;
@@ -129,7 +130,7 @@ fn at_rest(pools: u32) -> Snapshot {
                 ..Restrictions::default()
             },
             rule: Some(demand.rule),
-            adopted_by: Some(subnet),
+            adopted_by: Some((subnet, "uid-net4".into())),
             ..empty_pool(pool_name(Family::V4, &demand.workload, &nic(), None), cidr)
         };
         pool.admitted = Some(pool.admission_hash());
@@ -256,9 +257,10 @@ fn batches(c: &mut Criterion) {
         ledger.queue(
             1_000,
             Ask::Release(Release {
-                address: Ipv4Addr::new(10, 0, 0, 7).into(),
                 uid: pod_uid(0, 7),
-                sandbox: None,
+                nic: nic(),
+                owner: release::Owner::Gone,
+                sandboxes: record(0, 7).sandbox.into_iter().collect(),
             }),
         );
         let batch = ledger.batch(&AddrSet::new()).unwrap();

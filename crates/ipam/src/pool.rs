@@ -13,6 +13,7 @@ use crate::affinity::{Selector, SelectorError};
 use crate::annotation::SizeRule;
 use crate::name::{Nic, PoolName, SubnetName, Uid, Version, WorkloadId, label_value, stable_hash};
 use crate::record::Records;
+use crate::subnet::Subnet;
 
 /// A static route handed to Pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,8 +138,10 @@ pub struct Pool {
     pub finalizer: bool,
     /// Made for a workload; `None` for a pool made by hand.
     pub owner: Option<Owner>,
-    /// The subnet that adopted it: label `owner-spider-subnet` and owner reference agree.
-    pub adopted_by: Option<SubnetName>,
+    /// The very subnet that adopted it: label `owner-spider-subnet` and owner reference agree. One
+    /// of the same name made later has another uid, and must adopt the pool anew: Kubernetes
+    /// deletes what refers to an owner that is gone.
+    pub adopted_by: Option<(SubnetName, Uid)>,
     /// Annotation `admitted`: the hash the controller last admitted.
     pub admitted: Option<String>,
     /// Annotation `ippool-ip-number`: the size rule last told.
@@ -150,6 +153,12 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// True where this very `subnet` adopted the pool.
+    pub fn is_adopted_by(&self, subnet: &Subnet) -> bool {
+        let by = self.adopted_by.as_ref();
+        by.is_some_and(|(name, uid)| *name == subnet.name && *uid == subnet.uid)
+    }
+
     /// The pool's family.
     pub fn family(&self) -> Family {
         Family::of(self.cidr.addr())

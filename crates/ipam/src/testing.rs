@@ -86,7 +86,7 @@ pub(crate) fn pool(name: &str, own: &str) -> Pool {
         terminating: false,
         finalizer: true,
         owner: None,
-        adopted_by: Some(SubnetName::from("net4")),
+        adopted_by: Some((SubnetName::from("net4"), Uid::from("uid-net4"))),
         admitted: None,
         rule: None,
         epoch: 0,

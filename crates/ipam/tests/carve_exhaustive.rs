@@ -106,7 +106,7 @@ fn pool(ips: u32, in_use: u32) -> Pool {
         terminating: false,
         finalizer: true,
         owner: Some(Owner::of(&workload(), &nic, &subnet, true)),
-        adopted_by: Some(subnet),
+        adopted_by: Some((subnet, Uid::from("s"))),
         admitted: None,
         rule: Some(SizeRule::Flexible(0)),
         epoch: 0,

@@ -70,6 +70,16 @@ impl State {
         )
     }
 
+    /// The CIDRs known that contain one of `addresses`. Cost: O(CIDRs), nothing without addresses.
+    pub(super) fn cidrs_with(&self, addresses: &BTreeSet<IpAddr>) -> Dirty {
+        if addresses.is_empty() {
+            return Dirty::new();
+        }
+        self.cidrs()
+            .filter(|cidr| addresses.iter().any(|address| cidr.contains(address)))
+            .collect()
+    }
+
     /// The CIDRs known that share an address with one of `touched`, and `touched` themselves.
     pub(super) fn with_overlapping(&self, touched: &[IpNet]) -> Dirty {
         let near = self
@@ -256,15 +266,24 @@ impl State {
         if let Some(Err(error)) = &seen.wish {
             return Some(("InvalidAnnotation", error.to_string()));
         }
-        subnets_of(seen).into_iter().find_map(|name| {
-            let Some(entry) = self.subnets.get(&name) else {
+        families_of(seen).find_map(|(name, family)| {
+            let Some(entry) = self.subnets.get(name.as_str()) else {
                 let note = format!(
                     "SpiderSubnet {name} does not exist: create it, or name another one in the annotation"
                 );
                 return Some(("SubnetNotFound", note));
             };
+            let of = entry.cidr.map(|cidr| Family::of(cidr.addr()));
+            if let Some(of) = of.filter(|of| *of != family) {
+                let note = format!(
+                    "SpiderSubnet {name} has {of} addresses, and the annotation asks it for {family} \
+                     ones: name it under {}, or another one here",
+                    wire_family(of)
+                );
+                return Some(("SubnetWrongFamily", note));
+            }
             let (first, _) = *self.subnets_with(&entry.cidr?).first()?;
-            (*first != name).then(|| {
+            (first != name.as_str()).then(|| {
                 let note = format!(
                     "SpiderSubnet {name} serves nobody: the elder SpiderSubnet {first} has the same \
                      CIDR; name that one in the annotation"
@@ -303,9 +322,27 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
 }
 
 pub(super) fn subnets_of(seen: &Seen) -> Vec<String> {
+    families_of(seen)
+        .map(|(name, _)| name.as_str().to_owned())
+        .collect()
+}
+
+/// The subnets that a workload asks for, and for addresses of which family.
+fn families_of(seen: &Seen) -> impl Iterator<Item = (&SubnetName, Family)> {
     let items = seen.wish.iter().flatten().flat_map(|wish| &wish.items);
-    let names = items.flat_map(|item| [&item.ipv4, &item.ipv6]).flatten();
-    names.map(|name| name.as_str().to_owned()).collect()
+    items.flat_map(|item| {
+        [Family::V4, Family::V6]
+            .into_iter()
+            .filter_map(|family| Some((item.subnet(family)?, family)))
+    })
+}
+
+/// The key of the annotation for a family.
+fn wire_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
 }
 
 /// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.

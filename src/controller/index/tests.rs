@@ -251,3 +251,66 @@ fn switched_off_features_ask_for_nothing() {
     index.subnet("net4", Some(&net4()));
     assert_eq!(index.observe(&cidr()).snapshot.subnet, SubnetSeen::None);
 }
+
+#[test]
+fn an_address_that_comes_or_goes_wakes_its_cidr_whoever_has_it() {
+    let index = with_web();
+    let bare = |ip| -> Arc<Pod> {
+        Arc::new(read(json!({
+            "metadata": {"name": "bare", "namespace": "shop", "uid": "b"},
+            "status": {"phase": "Running", "podIPs": [{"ip": ip}]}
+        })))
+    };
+    let uid = Uid::from("b");
+    assert!(index.pod(&uid, Some(&bare("10.7.0.1"))).is_empty());
+    assert_eq!(
+        index.pod(&uid, Some(&bare("10.6.0.1"))),
+        [cidr()].into(),
+        "comes"
+    );
+    assert!(index.pod(&uid, Some(&bare("10.6.0.1"))).is_empty());
+    assert_eq!(index.pod(&uid, None), [cidr()].into(), "goes");
+}
+
+#[test]
+fn a_subnet_of_the_other_family_is_complained_of() {
+    let index = with_web();
+    let deployment: Deployment = read(json!({
+        "metadata": {"name": "six", "namespace": "shop", "uid": "x"},
+        "spec": {"selector": {}, "template": {
+            "metadata": {"annotations": {"ipam.spidernet.io/subnet": r#"{"ipv6":["net4"]}"#}},
+            "spec": {"containers": []}}}
+    }));
+    let six = workload::seen(&deployment, SizeRule::Flexible(1));
+    let (reason, note) = index.complaint(&six).unwrap();
+    assert_eq!(reason, "SubnetWrongFamily");
+    assert_eq!(
+        note,
+        "SpiderSubnet net4 has IPv4 addresses, and the annotation asks it for IPv6 ones: name it \
+         under ipv4, or another one here"
+    );
+    assert_eq!(index.complaint(&web(2)), None);
+}
+
+#[test]
+fn a_pool_knows_that_its_workload_lives_though_it_no_longer_asks() {
+    let index = with_web();
+    let pool: SpiderIPPool = read(json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+        "metadata": {"name": "auto4-web", "uid": "p", "resourceVersion": "1", "labels": {
+            "ipam.spidernet.io/owner-application-gv": "apps_v1",
+            "ipam.spidernet.io/owner-application-kind": "Deployment",
+            "ipam.spidernet.io/owner-application-namespace": "shop",
+            "ipam.spidernet.io/owner-application-name": "web",
+            "ipam.spidernet.io/owner-application-uid": "d",
+            "ipam.spidernet.io/owner-spider-subnet": "net4",
+            "ipam.spidernet.io/interface": "eth0",
+            "ipam.spidernet.io/ippool-reclaim": "true"}},
+        "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10"]}
+    }));
+    index.pool("auto4-web", Some(&Arc::new(pool)));
+    let living = |index: &Index| index.observe(&cidr()).snapshot.living;
+    assert_eq!(living(&index), [Uid::from("d")].into());
+    index.workload(&Uid::from("d"), None);
+    assert!(living(&index).is_empty());
+}

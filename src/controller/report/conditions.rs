@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use ipam::name::{PoolName, SubnetName};
 use ipam::plan::{Condition, ConditionKind, Plan, Snapshot, SubnetSeen};
 use ipam::pool::Pool;
+use ipam::subnet::Subnet;
 use kube::ResourceExt;
 
 use crate::controller::apply::{Done, Unwritten};
@@ -64,7 +65,7 @@ pub(super) fn of_subnet(snapshot: &Snapshot, plan: &Plan, done: &Done) -> Vec<Co
         && subnet.terminating
         && let Some(ready) = said.iter_mut().find(|c| c.kind == ConditionKind::Ready)
     {
-        ready.message.push_str(&waits_for(snapshot, &subnet.name));
+        ready.message.push_str(&waits_for(snapshot, subnet));
     }
     filled(said)
 }
@@ -185,8 +186,8 @@ fn holders(pool: &Pool) -> String {
 }
 
 /// What keeps a subnet that is being deleted.
-fn waits_for(snapshot: &Snapshot, subnet: &SubnetName) -> String {
-    let adopted = |pool: &&Pool| pool.adopted_by.as_ref() == Some(subnet);
+fn waits_for(snapshot: &Snapshot, subnet: &Subnet) -> String {
+    let adopted = |pool: &&Pool| pool.is_adopted_by(subnet);
     let pools: Vec<String> = snapshot
         .pools
         .values()

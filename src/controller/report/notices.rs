@@ -186,7 +186,7 @@ fn event_of(because: &Reason) -> Option<(Severity, &'static str)> {
         Reason::Grow { added, .. } if *added == AddrCount::ZERO => return None,
         Reason::Grow { .. } => "IPPoolGrown",
         Reason::Shrink { .. } => "IPPoolShrunk",
-        Reason::Retire => "IPPoolRetired",
+        Reason::Retire(_) => "IPPoolRetired",
         Reason::Admit => "IPPoolAdmitted",
         Reason::Revoke => return Some((Severity::Warning, "IPPoolRevoked")),
         Reason::Continue { .. } => "IPPoolContinued",
@@ -243,7 +243,7 @@ mod tests {
     use ipam::affinity::Selector;
     use ipam::annotation::SizeRule;
     use ipam::demand::PodCount;
-    use ipam::plan::{Demand, Shortfall};
+    use ipam::plan::{Demand, Shortfall, Unwanted};
     use serde_json::json;
 
     use super::*;
@@ -317,7 +317,8 @@ mod tests {
     fn a_pool_that_is_gone_is_still_told_of() {
         let (seen, plan, mut done) = world();
         done.pools.clear();
-        done.wrote.push(("p".into(), Reason::Retire));
+        done.wrote
+            .push(("p".into(), Reason::Retire(Unwanted::WorkloadGone)));
         assert_eq!(told(&seen, &plan, &done)[0].1, "IPPoolRetired");
     }
 
@@ -338,6 +339,7 @@ mod tests {
         plan.shortfalls.push(Shortfall {
             workload: web(),
             pool: "p".into(),
+            missing: AddrCount::new(3),
             message: "3 missing".to_owned(),
         });
         let first = notices(&seen, &plan, &done, &BTreeMap::new()).remove(0);

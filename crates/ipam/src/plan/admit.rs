@@ -37,7 +37,7 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
         return;
     }
     // A subnet that goes would take along what it has adopted.
-    let adopt = !subnet.terminating && pool.adopted_by.as_ref() != Some(&subnet.name);
+    let adopt = !subnet.terminating && !pool.is_adopted_by(subnet);
     let edit = PoolEdit {
         adopt: adopt.then(|| (subnet.name.clone(), subnet.uid.clone())),
         finalizer: (!pool.finalizer).then_some(true),

@@ -301,11 +301,9 @@ impl<'s> Pass<'s> {
             };
         }
         let subnet = self.subnet;
-        let pools = self.snapshot.pools.values();
-        let empty = self.ledger.iter().next().is_none()
-            && pools
-                .filter_map(|p| p.adopted_by.as_ref())
-                .all(|by| *by != subnet.name);
+        let mut pools = self.snapshot.pools.values();
+        let empty =
+            self.ledger.iter().next().is_none() && !pools.any(|pool| pool.is_adopted_by(subnet));
         let mut steps = self.creates;
         steps.extend(
             self.before

@@ -216,8 +216,7 @@ fn upkeep(pass: &Pass<'_>, pool: &Pool, demand: &Demand) -> PoolEdit {
     PoolEdit {
         owner: (!same).then_some((wish, affinity)),
         rule: (pool.rule != Some(demand.rule)).then_some(demand.rule),
-        adopt: (pool.adopted_by.as_ref() != Some(&subnet.name))
-            .then(|| (subnet.name.clone(), subnet.uid.clone())),
+        adopt: (!pool.is_adopted_by(subnet)).then(|| (subnet.name.clone(), subnet.uid.clone())),
         finalizer: (!pool.finalizer).then_some(true),
         admit: !pool.is_admitted(),
         ..PoolEdit::default()

@@ -121,7 +121,7 @@ impl Pass {
             owner: Some(new.owner.clone()),
             rule: Some(new.rule),
             finalizer: true,
-            adopted_by: Some(new.subnet.0.clone()),
+            adopted_by: Some(new.subnet.clone()),
             restrictions: ipam::pool::Restrictions {
                 pod_affinity: Some(Ok(new.pod_affinity.clone())),
                 ..ipam::pool::Restrictions::default()
@@ -301,9 +301,7 @@ pub fn apply(pool: &mut Pool, edit: &PoolEdit) {
     if raise_epoch {
         pool.epoch += 1;
     }
-    if let Some((subnet, _)) = adopt {
-        pool.adopted_by = Some(subnet);
-    }
+    pool.adopted_by = adopt.or(pool.adopted_by.take());
     if let Some((owner, affinity)) = owner {
         pool.owner = Some(owner);
         pool.restrictions.pod_affinity = Some(Ok(affinity));
