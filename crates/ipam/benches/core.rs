@@ -6,8 +6,6 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    clippy::missing_panics_doc,
-    clippy::panic,
     clippy::unwrap_used,
     reason = "a benchmark may fail by panic"
 )]
@@ -65,6 +63,8 @@ fn record(number: u32, pod: u32) -> Record {
         nic: Some(nic()),
         node: Some(NodeName::new(format!("node-{}", pod % 50))),
         sandbox: Some(Sandbox::new(format!("{number:032}{pod:032}"))),
+        owner: None,
+        kept: false,
         other: BTreeMap::new(),
     }
 }
@@ -212,6 +212,7 @@ fn claim(pod: u32) -> Ask {
         uid: Uid::new(format!("new-{pod}")),
         nic: nic(),
         sandbox: Sandbox::new(format!("{pod:064}")),
+        heritage: None,
     }))
 }
 
@@ -240,7 +241,7 @@ fn choice(c: &mut Criterion) {
             Answer::Claim(Ok(_))
         ));
         group.bench_function(cidr, |b| {
-            b.iter(|| ledger.batch(black_box(&AddrSet::new())))
+            b.iter(|| ledger.batch(black_box(&AddrSet::new())));
         });
     }
     group.finish();
@@ -281,7 +282,7 @@ fn batches(c: &mut Criterion) {
     let text = records.to_text().unwrap();
     group.throughput(Throughput::Bytes(text.len().try_into().unwrap()));
     group.bench_function("write as text", |b| {
-        b.iter(|| black_box(&records).to_text())
+        b.iter(|| black_box(&records).to_text());
     });
     group.bench_function("read from text", |b| {
         b.iter(|| Records::parse(Some(black_box(&text))).unwrap());

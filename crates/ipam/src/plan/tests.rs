@@ -1170,7 +1170,7 @@ fn a_pool_that_nobody_asks_for_is_not_ready_and_says_why() {
         let mut snapshot = seen(subnet("1-9", &[("web", "1")]), vec![old.clone()], demands);
         snapshot.living = living.iter().map(|uid| Uid::from(*uid)).collect();
         let plan = plan_of(&snapshot);
-        let ready = &plan.pools[&PoolName::from("web")][0];
+        let ready = condition(&plan, "web", ConditionKind::Ready);
         assert_eq!((ready.reason, ready.holds), ("Retiring", false));
         ready.message.split(':').next().unwrap().to_owned()
     };
