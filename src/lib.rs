@@ -12,5 +12,5 @@ pub mod config;
 pub mod controller;
 pub mod error;
 pub mod kube_io;
-pub mod probes;
+pub mod ports;
 pub mod telemetry;

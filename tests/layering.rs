@@ -20,7 +20,7 @@ mod tests {
         ("api", &[]),
         ("telemetry", &["api"]),
         ("kube_io", &["api"]),
-        ("probes", &[]),
+        ("ports", &[]),
         ("controller", &["api", "kube_io", "telemetry"]),
         ("agent", &["api", "kube_io", "telemetry"]),
         (
@@ -29,7 +29,7 @@ mod tests {
                 "api",
                 "kube_io",
                 "telemetry",
-                "probes",
+                "ports",
                 "controller",
                 "agent",
             ],
