@@ -47,6 +47,7 @@ mod journal;
 mod leaks;
 mod memo;
 mod memory;
+mod metrics;
 mod pace;
 mod pods;
 mod reads;
@@ -59,6 +60,7 @@ mod writers;
 use self::endpoint::Endpoints;
 use self::journal::Journal;
 use self::memory::Memory;
+pub use self::metrics::Metrics;
 use self::pods::NodePods;
 use self::reads::Reads;
 use self::release::Releases;
@@ -142,6 +144,7 @@ struct Agent {
     releases: Releases,
     endpoints: Arc<Endpoints>,
     waits: Waits,
+    metrics: Metrics,
 }
 
 impl Agent {
@@ -149,6 +152,7 @@ impl Agent {
         settings: Settings,
         clients: &Clients,
         journal: Journal,
+        metrics: Metrics,
     ) -> (Arc<Self>, UnboundedReceiver<Uid>) {
         let (wakes, woken) = unbounded_channel();
         let pods = NodePods::new(wakes.clone());
@@ -166,6 +170,7 @@ impl Agent {
             clients.write.clone(),
             Arc::clone(&memory),
             wakes,
+            metrics.clone(),
         );
         let writers = Arc::new(writers);
         let releases = Releases::new(
@@ -185,6 +190,7 @@ impl Agent {
             releases,
             endpoints: Arc::default(),
             waits,
+            metrics,
         };
         (Arc::new(agent), woken)
     }
@@ -241,6 +247,7 @@ pub struct State {
 pub async fn run(
     settings: Settings,
     clients: Clients,
+    metrics: Metrics,
     state: State,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AgentError> {
@@ -250,7 +257,7 @@ pub async fn run(
         source,
     };
     let journal = Journal::beside(&path).map_err(failed)?;
-    let (agent, woken) = Agent::new(settings, &clients, journal);
+    let (agent, woken) = Agent::new(settings, &clients, journal, metrics);
     let mut background = JoinSet::new();
     background.spawn(Arc::clone(&agent).background(clients, woken));
     let mut shutdown = std::pin::pin!(shutdown);

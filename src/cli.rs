@@ -12,10 +12,13 @@ mod install_cni;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use prometheus_client::registry::Registry;
+use tokio::task::JoinSet;
 
 use crate::api::names::env;
 use crate::error::ErrorChain;
+use crate::ports::{self, PortError};
 
 /// Kubernetes IP address management: an IP pool of its own for every workload.
 #[derive(Debug, Parser)]
@@ -67,6 +70,39 @@ pub fn main() -> ExitCode {
             tracing::error!(error = %ErrorChain(error.as_ref()), "stopped");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Whether and where a role serves its metrics.
+#[derive(Debug, Clone, Args)]
+struct MetricArguments {
+    /// Whether metrics are served.
+    #[arg(long, env = env::ENABLED_METRIC, default_value_t = false, action = ArgAction::Set)]
+    enabled_metric: bool,
+    /// Port of the metrics: 5711 of an agent, 5721 of a controller, unless it is given.
+    #[arg(long, env = env::METRIC_PORT)]
+    metric_port: Option<u16>,
+}
+
+impl MetricArguments {
+    /// Serves `registry` in `tasks` if it is wanted.
+    ///
+    /// Errors: the port is taken or forbidden.
+    async fn serve(
+        self,
+        usual_port: u16,
+        registry: Registry,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<(), PortError> {
+        let Self {
+            enabled_metric,
+            metric_port,
+        } = self;
+        if enabled_metric {
+            let port = metric_port.unwrap_or(usual_port);
+            tasks.spawn(ports::metrics(port, registry).await?);
+        }
+        Ok(())
     }
 }
 

@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod edit;
 pub mod index;
+mod metrics;
 pub mod queue;
 pub mod report;
 pub mod workload;
@@ -46,6 +47,8 @@ use crate::kube_io::time;
 
 use apply::{Done, Writer};
 use index::{Dirty, Features, Index, Observed};
+pub use metrics::Metrics;
+use metrics::PassOutcome;
 use queue::Queue;
 use report::Reports;
 use workload::{Seen, Workload};
@@ -76,6 +79,7 @@ struct Context {
     reports: Reports,
     backoffs: Mutex<BTreeMap<IpNet, Backoff>>,
     default_rule: SizeRule,
+    metrics: Metrics,
 }
 
 /// Runs for ever. `ready` turns true when every cache is complete.
@@ -85,6 +89,7 @@ struct Context {
 pub async fn run(
     options: Options,
     clients: Clients,
+    metrics: Metrics,
     leadership: watch::Receiver<Leadership>,
     ready: watch::Sender<bool>,
 ) {
@@ -102,7 +107,10 @@ pub async fn run(
         writer,
         backoffs: Mutex::default(),
         default_rule: options.default_rule,
+        metrics,
     });
+    ctx.metrics
+        .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
     let mut tasks = JoinSet::new();
     let synced = watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
@@ -283,9 +291,15 @@ async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
         {
             return;
         }
+        ctx.metrics.leads(true);
         tokio::select! {
             biased;
-            changed = leadership.changed() => if changed.is_err() { return },
+            changed = leadership.changed() => {
+                ctx.metrics.leads(false);
+                if changed.is_err() {
+                    return;
+                }
+            }
             Some(ended) = running.join_next() => if let Err(error) = ended {
                 tracing::error!(%error, "a pass broke off; it is repeated");
             },
@@ -337,11 +351,12 @@ async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
 /// One pass over `cidr`; when to come again.
 #[tracing::instrument(name = "pass", skip_all, fields(cidr = %cidr))]
 async fn pass(ctx: &Context, cidr: &IpNet) -> Again {
-    let now = time::now();
+    let (now, began) = (time::now(), Instant::now());
     let (seen, mut plan) = match observe(ctx, cidr, now).await {
         Ok(both) => both,
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "pools could not be listed; trying again");
+            ctx.metrics.passed(PassOutcome::Failed, began.elapsed());
             return Again::After(ctx.next_delay(cidr, Outcome::Unknown));
         }
     };
@@ -357,6 +372,7 @@ async fn pass(ctx: &Context, cidr: &IpNet) -> Again {
     }
     log(&done);
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
+    ctx.metrics.passed(outcome_of(&done), began.elapsed());
     if let Some(error) = done.errors.first() {
         return Again::After(ctx.next_delay(cidr, error.outcome()));
     }
@@ -393,6 +409,20 @@ async fn observe(
     let seen = ctx.index.observe_live(cidr, pools.items);
     let plan = plan::plan(&seen.snapshot, now);
     Ok((seen, plan))
+}
+
+fn outcome_of(done: &Done) -> PassOutcome {
+    let lost = |outcome| {
+        matches!(
+            outcome,
+            Outcome::Conflict | Outcome::AlreadyExists | Outcome::Gone
+        )
+    };
+    match done.errors.first() {
+        None => PassOutcome::Done,
+        Some(error) if lost(error.outcome()) => PassOutcome::Conflict,
+        Some(_) => PassOutcome::Failed,
+    }
 }
 
 fn log(done: &Done) {

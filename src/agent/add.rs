@@ -170,6 +170,7 @@ impl Call<'_> {
                 tracing::info!(because = why, "waiting for an address");
                 told = true;
             }
+            let _waiting = self.agent.metrics.wait();
             let moved = self.agent.waits.for_any(&failure.waits);
             if timeout_at(self.deadline, moved).await.is_err() {
                 return Err(failure.error);

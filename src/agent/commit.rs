@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Wakes;
 use super::memo::Age;
 use super::memory::{Granted, Memory};
+use super::metrics::Metrics;
 use super::pace::{Pace, Rivals};
 use super::reads::{RESERVED_AGE, Reading, Reads};
 use super::turn::Attachment;
@@ -139,6 +140,7 @@ pub(super) struct Writer {
     pub(super) writes: Client,
     pub(super) memory: Arc<Memory>,
     pub(super) wakes: Wakes,
+    pub(super) metrics: Metrics,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -214,6 +216,7 @@ struct Desk {
     writes: Client,
     memory: Arc<Memory>,
     wakes: Wakes,
+    metrics: Metrics,
     waiting: BTreeMap<AskId, Waiter>,
     next_id: AskId,
     seen: Option<Seen>,
@@ -233,6 +236,7 @@ impl Desk {
             writes: writer.writes.clone(),
             memory: Arc::clone(&writer.memory),
             wakes: writer.wakes.clone(),
+            metrics: writer.metrics.clone(),
             waiting: BTreeMap::new(),
             next_id: 0,
             seen: None,
@@ -368,6 +372,7 @@ impl Desk {
                 seen.object.managed_fields_mut().clear();
                 let version = Version::new(seen.object.resource_version().unwrap_or_default());
                 seen.at = Instant::now();
+                self.metrics.written(self.waiting.len());
                 self.answer(batch, version);
                 let rivals = std::mem::replace(&mut self.rivals, Rivals::None);
                 // They write while this one pauses, so a write without a look would be in vain.
@@ -385,6 +390,8 @@ impl Desk {
             seen.at = Instant::now();
         }
         let outcome = error.outcome();
+        let allocates = self.waiting.values().any(|w| w.attachment.is_some());
+        self.metrics.not_written(outcome, allocates);
         if outcome == Outcome::Unknown {
             self.doubt = self.seen.as_ref().map(|seen| Doubt {
                 version: seen.ledger.pool().version.clone(),

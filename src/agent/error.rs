@@ -66,6 +66,54 @@ pub(super) enum AddError {
     Standard(#[from] StandardError),
 }
 
+/// The classes of failed ADDs that are counted apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reason {
+    /// Something could not be read, or is not what it should be.
+    Internal,
+    /// No pool may serve the Pod.
+    NoAvailablePool,
+    /// A pool could not be written in time.
+    RetriesExhausted,
+    /// The pools that may serve it are full.
+    UsedOut,
+    /// What was asked for makes no sense.
+    WrongInput,
+}
+
+impl AddError {
+    /// The class of the failure; of two families that failed, the first one's.
+    pub(super) fn class(&self) -> Reason {
+        match self {
+            Self::Pod { .. } | Self::Owner { .. } => Reason::Internal,
+            Self::Replaced { .. } | Self::OtherNode { .. } | Self::Dead(_) => Reason::WrongInput,
+            Self::Standard(error) => error.class(),
+        }
+    }
+}
+
+impl StandardError {
+    fn class(&self) -> Reason {
+        match self {
+            Self::Subnet(SubnetError::NoPool(_))
+            | Self::NoRule
+            | Self::Empty { .. }
+            | Self::NoPool(_) => Reason::NoAvailablePool,
+            Self::Subnet(_)
+            | Self::AutoPoolOff
+            | Self::PoolsByInterface
+            | Self::MasterSubnet
+            | Self::Pattern(_)
+            | Self::Annotation(_)
+            | Self::Duplicate { .. } => Reason::WrongInput,
+            Self::Pool { .. } | Self::Read(_) => Reason::Internal,
+            Self::NoAddress(_) => Reason::UsedOut,
+            Self::Commit(_) => Reason::RetriesExhausted,
+            Self::Both(errors) => errors.first().map_or(Reason::Internal, Self::class),
+        }
+    }
+}
+
 /// Why no address can be given by the rules that hold for the Pod.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StandardError {

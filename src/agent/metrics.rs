@@ -133,8 +133,14 @@ impl Metrics {
             );
             counter
         };
-        let internal = failures("internal", "Failed ADDs: something could not be read or written");
-        let no_pool = failures("no_available_pool", "Failed ADDs: no IPPool may serve the Pod");
+        let internal = failures(
+            "internal",
+            "Failed ADDs: something could not be read or written",
+        );
+        let no_pool = failures(
+            "no_available_pool",
+            "Failed ADDs: no IPPool may serve the Pod",
+        );
         let late = failures(
             "retries_exhausted",
             "Failed ADDs: an IPPool could not be written in time",
@@ -188,7 +194,8 @@ impl Metrics {
     pub(super) fn written(&self, asks: usize) {
         self.count_write(Wrote::Done);
         // More than 2^52 asks fit into no write.
-        self.asks.observe(u32::try_from(asks).unwrap_or(u32::MAX).into());
+        self.asks
+            .observe(u32::try_from(asks).unwrap_or(u32::MAX).into());
     }
 
     /// Counts a write of a pool that was not carried out. `allocates` tells whether a Pod waited.
@@ -236,7 +243,10 @@ mod tests {
 
     #[track_caller]
     fn assert_has(text: &str, line: &str) {
-        assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
+        assert!(
+            text.lines().any(|one| one == line),
+            "{line} is not in\n{text}"
+        );
     }
 
     #[test]
@@ -295,7 +305,10 @@ mod tests {
             &text,
             "orbweaver_agent_pool_writes_total{outcome=\"Conflict\"} 3",
         );
-        assert_has(&text, "orbweaver_agent_pool_writes_total{outcome=\"Failed\"} 1");
+        assert_has(
+            &text,
+            "orbweaver_agent_pool_writes_total{outcome=\"Failed\"} 1",
+        );
         assert_has(&text, "orbweaver_agent_pool_write_asks_sum 3.0");
     }
 

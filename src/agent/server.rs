@@ -24,6 +24,7 @@ use ipam::name::{Nic, PodName, Sandbox, Uid};
 use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Agent;
@@ -128,9 +129,23 @@ async fn answer(server: &Server, request: Request) -> Result<Response, Framework
         Operation::PostIpamIp => &server.adds,
         _ => &server.others,
     };
+    let came = Instant::now();
     // Fails only if the semaphore is closed, which nobody does.
     let _permit = limit.acquire().await;
-    operate(&server.agent, *operation, &head.uri, &body).await
+    let counted = match operation {
+        Operation::PostIpamIp => Some(&server.agent.metrics.adds),
+        Operation::DeleteIpamIp => Some(&server.agent.metrics.dels),
+        _ => None,
+    };
+    if let Some(calls) = counted {
+        calls.queued(came.elapsed());
+    }
+    let answer = operate(&server.agent, *operation, &head.uri, &body).await;
+    if let Some(calls) = counted {
+        let succeeded = answer.as_ref().is_ok_and(|a| a.status().is_success());
+        calls.ended(succeeded, came.elapsed());
+    }
+    answer
 }
 
 async fn operate(
@@ -190,6 +205,7 @@ async fn add(agent: &Agent, args: &IpamAddArgs) -> Response {
     match agent.add(args).await {
         Ok(reply) => json(StatusCode::OK, &reply),
         Err(error) => {
+            agent.metrics.refused(error.class());
             let text = error.to_string();
             tracing::info!(because = text, "no addresses given");
             failure(&text)

@@ -11,6 +11,7 @@ use axum::body::Body;
 use cni::Operation;
 use futures::future::join_all;
 use http::{Request, StatusCode, header};
+use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
@@ -18,7 +19,7 @@ use tower::ServiceExt;
 
 use self::fake::{Fault, World};
 use super::journal::Journal;
-use super::{Agent, Settings, server};
+use super::{Agent, Metrics, Settings, server};
 use crate::kube_io::clients::Clients;
 
 mod adds;
@@ -49,8 +50,9 @@ impl Node {
             read: world.client(&alive),
             write: world.client(&alive),
         };
+        let metrics = Metrics::register(&mut Registry::default());
         let journal = Journal::beside(&settings.socket).unwrap();
-        let (agent, woken) = Agent::new(settings, &clients, journal);
+        let (agent, woken) = Agent::new(settings, &clients, journal, metrics);
         let mut background = JoinSet::new();
         background.spawn(Arc::clone(&agent).background(clients, woken));
         agent.pods.synced().await;

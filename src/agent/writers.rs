@@ -14,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::commit::{CommitError, Done, Job, QUEUE, Writer};
 use super::memory::{Granted, Memory};
+use super::metrics::Metrics;
 use super::reads::{Reading, Reads};
 use super::turn::Attachment;
 use super::{Wakes, locked};
@@ -24,16 +25,24 @@ pub(super) struct Writers {
     writes: Client,
     memory: Arc<Memory>,
     wakes: Wakes,
+    metrics: Metrics,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
 impl Writers {
-    pub(super) fn new(reads: Reads, writes: Client, memory: Arc<Memory>, wakes: Wakes) -> Self {
+    pub(super) fn new(
+        reads: Reads,
+        writes: Client,
+        memory: Arc<Memory>,
+        wakes: Wakes,
+        metrics: Metrics,
+    ) -> Self {
         Self {
             reads,
             writes,
             memory,
             wakes,
+            metrics,
             queues: Mutex::default(),
         }
     }
@@ -128,6 +137,7 @@ impl Writers {
             writes: self.writes.clone(),
             memory: Arc::clone(&self.memory),
             wakes: self.wakes.clone(),
+            metrics: self.metrics.clone(),
             inbox,
         };
         tokio::spawn(writer.run());

@@ -99,6 +99,12 @@ pub mod env {
     pub const POD_NAME: &str = "SPIDERPOOL_POD_NAME";
     /// TCP port of the probes.
     pub const HEALTH_PORT: &str = "SPIDERPOOL_HEALTH_PORT";
+    /// `true` if metrics are served.
+    pub const ENABLED_METRIC: &str = "SPIDERPOOL_ENABLED_METRIC";
+    /// `true` if there are metrics of each pool too: as many series as pools.
+    pub const ENABLED_DEBUG_METRIC: &str = "SPIDERPOOL_ENABLED_DEBUG_METRIC";
+    /// TCP port of the metrics.
+    pub const METRIC_PORT: &str = "SPIDERPOOL_METRIC_HTTP_PORT";
     /// Level of the log, or a filter of `target=level` pairs.
     pub const LOG_LEVEL: &str = "SPIDERPOOL_LOG_LEVEL";
     /// `text` (default) or `json`.

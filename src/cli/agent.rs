@@ -1,18 +1,24 @@
 //! `orbweaver agent`.
 
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Common, connection};
+use super::{Common, MetricArguments, connection};
 use crate::agent::{self, Settings, State};
 use crate::api::names::env;
 use crate::config::Config;
-use crate::probes::{self, Health};
+use crate::ports::{self, Health};
+
+/// Where metrics are served unless a port is given.
+const METRIC_PORT: u16 = 5711;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    metrics: MetricArguments,
     /// Name of this node.
     #[arg(long, env = env::NODE_NAME)]
     node_name: String,
@@ -28,6 +34,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         common,
+        metrics: served,
         node_name,
         health_port,
     } = arguments;
@@ -46,9 +53,19 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         ready: is_ready,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(probes::open(health_port, health).await?);
+    tasks.spawn(ports::probes(health_port, health).await?);
+    let mut registry = Registry::default();
+    let metrics = agent::Metrics::register(&mut registry);
+    served.serve(METRIC_PORT, registry, &mut tasks).await?;
     let settings = settings(config, node_name, pod_name);
-    agent::run(settings, clients, State { started, ready }, shutdown).await?;
+    agent::run(
+        settings,
+        clients,
+        metrics,
+        State { started, ready },
+        shutdown,
+    )
+    .await?;
     tracing::info!("stopped; DELs that were answered are kept beside the socket");
     Ok(())
 }

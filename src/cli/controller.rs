@@ -3,22 +3,32 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use clap::ArgAction;
 use ipam::annotation::SizeRule;
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::{Common, connection};
+use super::{Common, MetricArguments, connection};
 use crate::api::names::{self, env};
 use crate::config::Config;
 use crate::controller::index::Features;
 use crate::controller::{self, Options};
 use crate::kube_io::lease::{Durations, LeaderElector};
-use crate::probes::{self, Health};
+use crate::ports::{self, Health};
+
+/// Where metrics are served unless a port is given.
+const METRIC_PORT: u16 = 5721;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     common: Common,
+    #[command(flatten)]
+    metrics: MetricArguments,
+    /// Whether there are metrics of each pool too: two series a pool.
+    #[arg(long, env = env::ENABLED_DEBUG_METRIC, default_value_t = false, action = ArgAction::Set)]
+    enabled_debug_metric: bool,
     /// Port of the probes.
     #[arg(long, env = env::HEALTH_PORT, default_value_t = 5720)]
     health_port: u16,
@@ -40,6 +50,8 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
 async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         common,
+        metrics: served,
+        enabled_debug_metric,
         health_port,
         leader_duration,
         leader_renew_deadline,
@@ -69,7 +81,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         ready: is_ready,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(probes::open(health_port, health).await?);
+    tasks.spawn(ports::probes(health_port, health).await?);
+    let mut registry = Registry::default();
+    let metrics = controller::Metrics::register(&mut registry, enabled_debug_metric);
+    served.serve(METRIC_PORT, registry, &mut tasks).await?;
     let elector = LeaderElector::new(
         clients.write.clone(),
         &pod_namespace,
@@ -83,6 +98,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     tasks.spawn(controller::run(
         options(&config, pod_name),
         clients,
+        metrics,
         leadership,
         ready,
     ));

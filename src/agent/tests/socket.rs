@@ -33,7 +33,14 @@ fn start(world: &World, dir: &Path) -> Role {
     let shutdown = async {
         let _ = stopping.await;
     };
-    let role = run(settings, clients, State { started, ready }, shutdown);
+    let metrics = Metrics::register(&mut Registry::default());
+    let role = run(
+        settings,
+        clients,
+        metrics,
+        State { started, ready },
+        shutdown,
+    );
     Role {
         socket,
         started: has_started,

@@ -1,0 +1,420 @@
+//! What the controller counts, for Prometheus.
+//!
+//! Owns: the names and meanings of the controller's series. Never does: serve them
+//! ([`crate::ports`]). Names that begin with `spiderpool_` are the ones Spiderpool documents, here
+//! as gauges where it has counters that add totals up. Pools and subnets are looked at in the
+//! caches when somebody scrapes; nothing is counted along. Series of single pools exist only on
+//! request, since their number grows with the cluster.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use ipam::plan::ConditionKind;
+use kube::ResourceExt;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeLabelSet, EncodeLabelValue, EncodeMetric,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::api::conditions::ConditionStatus;
+use crate::api::names::label;
+use crate::api::{SpiderIPPool, SpiderSubnet};
+use crate::kube_io::cache::Cache;
+
+/// Upper bounds of the time of a pass, in seconds.
+const SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
+/// Conditions whose pools are counted.
+const CONDITIONS: [ConditionKind; 3] = [
+    ConditionKind::Ready,
+    ConditionKind::Exhausted,
+    ConditionKind::Conflicting,
+];
+/// Label of series of one pool.
+const POOL: &str = "SpiderIPPool";
+/// Label of series of one subnet.
+const SUBNET: &str = "SpiderSubnet";
+
+/// How a pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum PassOutcome {
+    /// All it planned is written.
+    Done,
+    /// Another write was faster; it is repeated.
+    Conflict,
+    /// Something could not be read or written; it is repeated.
+    Failed,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PassLabels {
+    outcome: PassOutcome,
+}
+
+/// The controller's series. Cheap to clone: clones count into the same ones.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    passes: Family<PassLabels, Counter>,
+    seconds: Histogram,
+    leads: Gauge,
+    world: Arc<OnceLock<World>>,
+}
+
+impl Metrics {
+    /// All series, in `registry`; with two of each pool if `of_each_pool`.
+    pub fn register(registry: &mut Registry, of_each_pool: bool) -> Self {
+        let metrics = Self {
+            passes: Family::default(),
+            seconds: Histogram::new(SECONDS),
+            leads: Gauge::default(),
+            world: Arc::default(),
+        };
+        let ours = registry.sub_registry_with_prefix("orbweaver_controller");
+        ours.register(
+            "passes",
+            "Looks at one CIDR and all its pools",
+            metrics.passes.clone(),
+        );
+        ours.register_with_unit(
+            "pass_duration",
+            "Time of a look at one CIDR, with what it wrote",
+            Unit::Seconds,
+            metrics.seconds.clone(),
+        );
+        ours.register(
+            "leads",
+            "1 if this replica holds the Lease and acts, else 0",
+            metrics.leads.clone(),
+        );
+        registry.register_collector(Box::new(Books {
+            world: Arc::clone(&metrics.world),
+            of_each_pool,
+        }));
+        metrics
+    }
+
+    /// Has pools and subnets looked at in these caches from now on.
+    pub(super) fn look_at(&self, pools: Cache<SpiderIPPool>, subnets: Cache<SpiderSubnet>) {
+        // A role starts once; whoever came first is asked.
+        let _ = self.world.set(World { pools, subnets });
+    }
+
+    /// Counts a pass.
+    pub(super) fn passed(&self, outcome: PassOutcome, took: Duration) {
+        self.passes.get_or_create(&PassLabels { outcome }).inc();
+        self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Notes whether this replica acts.
+    pub(super) fn leads(&self, leads: bool) {
+        self.leads.set(leads.into());
+    }
+}
+
+struct World {
+    pools: Cache<SpiderIPPool>,
+    subnets: Cache<SpiderSubnet>,
+}
+
+impl fmt::Debug for World {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("World")
+    }
+}
+
+/// Pools and subnets as they are at the moment of a scrape.
+#[derive(Debug)]
+struct Books {
+    world: Arc<OnceLock<World>>,
+    of_each_pool: bool,
+}
+
+/// One gauge of one object.
+type Sample = (String, i64);
+
+impl Collector for Books {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), fmt::Error> {
+        let Some(World { pools, subnets }) = self.world.get() else {
+            return Ok(());
+        };
+        let (pools, subnets) = (pools.list(), subnets.list());
+        let pools: Vec<PoolFacts> = pools.iter().map(|pool| PoolFacts::of(pool)).collect();
+        let subnets: Vec<SubnetFacts> = subnets
+            .iter()
+            .map(|subnet| SubnetFacts::of(subnet, &pools))
+            .collect();
+        totals(&mut encoder, &pools, &subnets)?;
+        let by = |of: fn(&SubnetFacts) -> i64| -> Vec<Sample> {
+            let each = subnets.iter().map(|s| (s.name.clone(), of(s)));
+            each.collect()
+        };
+        let each = [
+            (
+                "total_ip_counts",
+                "Addresses of a SpiderSubnet",
+                by(|s| s.total),
+            ),
+            (
+                "available_ip_counts",
+                "Addresses of a SpiderSubnet that no pool has",
+                by(|s| s.total - s.used),
+            ),
+            (
+                "ippool_counts",
+                "Pools that have addresses of a SpiderSubnet",
+                by(|s| s.pools),
+            ),
+        ];
+        for (name, help, samples) in each {
+            let name = format!("spiderpool_debug_subnet_{name}");
+            gauges(&mut encoder, &name, help, SUBNET, &samples)?;
+        }
+        if !self.of_each_pool {
+            return Ok(());
+        }
+        let by = |of: fn(&PoolFacts) -> i64| -> Vec<Sample> {
+            pools.iter().map(|p| (p.name.clone(), of(p))).collect()
+        };
+        let each = [
+            (
+                "total_ip_counts",
+                "Addresses of a SpiderIPPool",
+                by(|p| p.total),
+            ),
+            (
+                "available_ip_counts",
+                "Addresses of a SpiderIPPool that no Pod has",
+                by(|p| p.total - p.used),
+            ),
+        ];
+        for (name, help, samples) in each {
+            let name = format!("spiderpool_debug_ippool_{name}");
+            gauges(&mut encoder, &name, help, POOL, &samples)?;
+        }
+        Ok(())
+    }
+}
+
+fn totals(
+    encoder: &mut DescriptorEncoder,
+    pools: &[PoolFacts],
+    subnets: &[SubnetFacts],
+) -> Result<(), fmt::Error> {
+    for (name, help, count) in [
+        (
+            "spiderpool_total_ippool_counts",
+            "SpiderIPPools",
+            pools.len(),
+        ),
+        (
+            "spiderpool_total_subnet_counts",
+            "SpiderSubnets",
+            subnets.len(),
+        ),
+    ] {
+        let value = i64::try_from(count).unwrap_or(i64::MAX);
+        let gauge = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        ConstGauge::new(value).encode(gauge)?;
+    }
+    let samples = [
+        ("pooled", pools.iter().map(|pool| pool.total).sum()),
+        ("recorded", pools.iter().map(|pool| pool.used).sum()),
+    ]
+    .map(|(state, count): (&str, i64)| (state.to_owned(), count));
+    gauges(
+        encoder,
+        "orbweaver_addresses",
+        "Addresses of all pools, and those of them that Pods have",
+        "state",
+        &samples,
+    )?;
+    let samples = CONDITIONS.map(|kind| {
+        let with = pools.iter().filter(|pool| pool.conditions.contains(&kind));
+        let count = i64::try_from(with.count()).unwrap_or(i64::MAX);
+        (kind.as_str().to_owned(), count)
+    });
+    gauges(
+        encoder,
+        "orbweaver_ippools",
+        "SpiderIPPools whose condition is true",
+        "condition",
+        &samples,
+    )
+}
+
+fn gauges(
+    encoder: &mut DescriptorEncoder,
+    name: &str,
+    help: &str,
+    label: &str,
+    samples: &[Sample],
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (value, count) in samples {
+        let labels = [(label, value.as_str())];
+        ConstGauge::new(*count).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+struct PoolFacts {
+    name: String,
+    subnet: Option<String>,
+    total: i64,
+    used: i64,
+    /// Those that are true.
+    conditions: Vec<ConditionKind>,
+}
+
+impl PoolFacts {
+    fn of(pool: &SpiderIPPool) -> Self {
+        let status = pool.status.clone().unwrap_or_default();
+        let is_true = |kind: &ConditionKind| {
+            status
+                .conditions
+                .iter()
+                .any(|c| c.type_ == kind.as_str() && c.status == ConditionStatus::True)
+        };
+        Self {
+            name: pool.name_any(),
+            subnet: pool.labels().get(label::OWNER_SUBNET).cloned(),
+            total: status.total_ip_count.unwrap_or_default(),
+            used: status.allocated_ip_count.unwrap_or_default(),
+            conditions: CONDITIONS.into_iter().filter(is_true).collect(),
+        }
+    }
+}
+
+struct SubnetFacts {
+    name: String,
+    total: i64,
+    used: i64,
+    pools: i64,
+}
+
+impl SubnetFacts {
+    fn of(subnet: &SpiderSubnet, pools: &[PoolFacts]) -> Self {
+        let name = subnet.name_any();
+        let of_it = pools.iter().filter(|p| p.subnet.as_ref() == Some(&name));
+        let pools = i64::try_from(of_it.count()).unwrap_or(i64::MAX);
+        let status = subnet.status.as_ref();
+        Self {
+            name,
+            total: status.and_then(|s| s.total_ip_count).unwrap_or_default(),
+            used: status
+                .and_then(|s| s.allocated_ip_count)
+                .unwrap_or_default(),
+            pools,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn scraped(of_each_pool: bool, pools: &[Value], subnets: &[Value]) -> String {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry, of_each_pool);
+        let (pool_cache, subnet_cache) = (Cache::new(), Cache::new());
+        for pool in pools {
+            pool_cache.apply_written(serde_json::from_value(pool.clone()).unwrap());
+        }
+        for subnet in subnets {
+            subnet_cache.apply_written(serde_json::from_value(subnet.clone()).unwrap());
+        }
+        metrics.look_at(pool_cache, subnet_cache);
+        metrics.passed(PassOutcome::Done, Duration::from_millis(7));
+        metrics.leads(true);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    fn pool(name: &str, total: i64, used: i64, exhausted: bool) -> Value {
+        let condition = json!({
+            "type": "Exhausted", "status": if exhausted { "True" } else { "False" },
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "R", "message": "",
+        });
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {
+                "name": name, "uid": name, "resourceVersion": "1",
+                "labels": {"ipam.spidernet.io/owner-spider-subnet": "net4"},
+            },
+            "spec": {"subnet": "10.0.0.0/24"},
+            "status": {
+                "totalIPCount": total, "allocatedIPCount": used, "conditions": [condition],
+            },
+        })
+    }
+
+    fn subnet() -> Value {
+        json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+            "metadata": {"name": "net4", "uid": "net4", "resourceVersion": "1"},
+            "spec": {"subnet": "10.0.0.0/24"},
+            "status": {"totalIPCount": 200, "allocatedIPCount": 8},
+        })
+    }
+
+    #[track_caller]
+    fn assert_has(text: &str, line: &str) {
+        assert!(
+            text.lines().any(|one| one == line),
+            "{line} is not in\n{text}"
+        );
+    }
+
+    #[test]
+    fn totals_and_subnets_are_told_without_being_asked_for() {
+        let pools = [pool("a", 5, 2, false), pool("b", 3, 3, true)];
+        let text = scraped(false, &pools, &[subnet()]);
+        for line in [
+            "spiderpool_total_ippool_counts 2",
+            "spiderpool_total_subnet_counts 1",
+            "orbweaver_addresses{state=\"pooled\"} 8",
+            "orbweaver_addresses{state=\"recorded\"} 5",
+            "orbweaver_ippools{condition=\"Exhausted\"} 1",
+            "orbweaver_ippools{condition=\"Ready\"} 0",
+            "spiderpool_debug_subnet_total_ip_counts{SpiderSubnet=\"net4\"} 200",
+            "spiderpool_debug_subnet_available_ip_counts{SpiderSubnet=\"net4\"} 192",
+            "spiderpool_debug_subnet_ippool_counts{SpiderSubnet=\"net4\"} 2",
+            "orbweaver_controller_passes_total{outcome=\"Done\"} 1",
+            "orbweaver_controller_leads 1",
+        ] {
+            assert_has(&text, line);
+        }
+        assert!(!text.contains("debug_ippool"), "{text}");
+    }
+
+    #[test]
+    fn single_pools_are_told_on_request() {
+        let text = scraped(true, &[pool("a", 5, 2, false)], &[]);
+        let series = "spiderpool_debug_ippool";
+        assert_has(
+            &text,
+            &format!("{series}_total_ip_counts{{SpiderIPPool=\"a\"}} 5"),
+        );
+        assert_has(
+            &text,
+            &format!("{series}_available_ip_counts{{SpiderIPPool=\"a\"}} 3"),
+        );
+    }
+
+    #[test]
+    fn before_there_are_caches_a_scrape_has_no_objects() {
+        let mut registry = Registry::default();
+        let _metrics = Metrics::register(&mut registry, true);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        assert!(!text.contains("ippool_counts"), "{text}");
+    }
+}
