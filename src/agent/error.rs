@@ -107,7 +107,7 @@ impl StandardError {
             | Self::Annotation(_)
             | Self::Duplicate { .. } => Reason::WrongInput,
             Self::Pool { .. } | Self::Read(_) => Reason::Internal,
-            Self::NoAddress(_) => Reason::UsedOut,
+            Self::NoAddress(_) | Self::Held(_) => Reason::UsedOut,
             Self::Commit(_) => Reason::RetriesExhausted,
             Self::Both(errors) => errors.first().map_or(Reason::Internal, Self::class),
         }
