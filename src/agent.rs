@@ -10,7 +10,7 @@
 //! * It watches the Pods of its own node, and a pool while a Pod waits for it; nothing else.
 //!
 //! ```text
-//! server ─ ADD ─ add ── candidates, pods, reads      which pools, who asks
+//! server ─ ADD ─ add ── wishes, candidates, reads    which pools, who asks
 //!        │        ├──── writers ─ commit             one task a pool: claims and releases, one write
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
@@ -36,6 +36,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod add;
+mod answer;
 mod candidates;
 mod commit;
 mod endpoint;
@@ -55,6 +56,7 @@ mod release;
 mod server;
 mod turn;
 mod wait;
+mod wishes;
 mod writers;
 
 use self::endpoint::Endpoints;

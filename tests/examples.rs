@@ -8,7 +8,7 @@ mod tests {
     use std::fs;
     use std::path::Path;
 
-    use ipam::annotation::{self, SizeRule};
+    use ipam::annotation;
     use ipam::name::{PoolName, SubnetName};
     use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
     use orbweaver::api::names::annotation as key;
@@ -59,7 +59,15 @@ mod tests {
 
     #[test]
     fn every_annotation_is_understood_and_names_what_another_example_makes() {
-        let known = [key::SUBNET, key::IPPOOL, key::IP_NUMBER, key::RECLAIM];
+        let known = [
+            key::SUBNETS,
+            key::SUBNET,
+            key::IPPOOLS,
+            key::IPPOOL,
+            key::IP_NUMBER,
+            key::RECLAIM,
+            key::ROUTES,
+        ];
         let (pools, subnets) = (names("SpiderIPPool"), names("SpiderSubnet"));
         for (place, object) in objects() {
             let Some(annotations) = object.pointer("/spec/template/metadata/annotations") else {
@@ -85,8 +93,7 @@ mod tests {
             for pool in named.ipv4.iter().chain(&named.ipv6) {
                 assert!(pools.contains(PoolName::as_str(pool)), "{place}: {pool}");
             }
-            annotation::size_rule(&get, SizeRule::Flexible(1)).unwrap();
-            annotation::reclaim(&get).unwrap();
+            annotation::check(&get).unwrap_or_else(|error| panic!("{place}: {error}"));
         }
     }
 

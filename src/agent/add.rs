@@ -14,17 +14,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cni::{IpConfig, IpVersion, IpamAddArgs, IpamAddResponse, Route};
+use cni::{IpamAddArgs, IpamAddResponse};
 use futures::future::{join_all, try_join_all};
 use ipam::addr::Family;
 use ipam::ledger::Claim;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::select::{self, NoAddress, NoPool, PodFacts, Refusal};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
+use super::answer::Given;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
 use super::commit::CommitError;
 use super::error::{AddError, Failure, StandardError};
@@ -32,10 +32,10 @@ use super::fixed::Inheritance;
 use super::memo::Age;
 use super::memory::Granted;
 use super::pods;
-use super::reads::{Reading, not_found};
+use super::reads::{ReadError, Reading, not_found};
 use super::turn::Attachment;
 use super::wait::{self, Wait};
-use crate::api::names::annotation::ROUTES;
+use super::wishes::{self, Wishes};
 use crate::error::ErrorChain;
 
 /// Longest time from the call's turn to its answer.
@@ -86,24 +86,13 @@ impl Agent {
             of,
             deadline: Instant::now() + ADD_MAX,
         };
-        let granted = call.allocate().await?;
-        if call.asker.pod.annotations().contains_key(ROUTES) {
-            tracing::warn!(
-                annotation = ROUTES,
-                "routes of the annotation are not supported yet"
-            );
-        }
+        let given = call.allocate().await?;
         let sandbox = Sandbox::from(args.container_id.as_str());
-        self.memory.settle(&call.of, sandbox.clone(), &granted);
+        self.memory
+            .settle(&call.of, sandbox.clone(), &given.granted);
         self.releases.supersede(&call.of, &sandbox).await;
-        tracing::info!(addresses = %texts(&granted), "addresses given");
-        self.endpoints.note(
-            &call.asker,
-            &self.settings.node,
-            &granted,
-            args.clean_gateway,
-        );
-        Ok(reply(&granted, &call.of.nic, args.clean_gateway))
+        tracing::info!(addresses = %given, "addresses given");
+        Ok(self.answer(&call.asker, &given))
     }
 
     /// The Pod the call is for: it lives, and it is the one the sandbox was made for.
@@ -145,12 +134,12 @@ impl Agent {
 }
 
 impl Call<'_> {
-    async fn allocate(&self) -> Result<Vec<Granted>, StandardError> {
+    async fn allocate(&self) -> Result<Given, StandardError> {
         let mut age = FIRST_AGE;
         let mut told = false;
         loop {
             let failure = match self.attempt(age).await {
-                Ok(granted) => return Ok(granted),
+                Ok(given) => return Ok(given),
                 Err(failure) => failure,
             };
             if age == FIRST_AGE {
@@ -180,15 +169,18 @@ impl Call<'_> {
     }
 
     /// One try: the addresses it has already, else those its rules give it.
-    async fn attempt(&self, age: Age) -> Result<Vec<Granted>, Failure> {
+    async fn attempt(&self, age: Age) -> Result<Given, Failure> {
         let homes = self.homes().await?;
+        let wishes = self.wishes().await;
         if homes.settled
-            && let Some(again) = self.reuse(&homes.pools).await
+            && let Some(granted) = self.reuse(&homes.pools).await
         {
-            return Ok(again);
+            let wishes = wishes.unwrap_or_else(|failure| self.no_wishes(&failure));
+            return Ok(Given { granted, wishes });
         }
+        let wishes = wishes?;
         let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        let asked = candidates::asked(settings, reads, &self.asker, self.args).await?;
+        let asked = candidates::asked(settings, reads, &self.asker, &wishes, self.args).await?;
         let mut found = Vec::new();
         for asked in &asked {
             let pools = candidates::find(reads, asked, age).await?;
@@ -206,7 +198,50 @@ impl Call<'_> {
             plans.push(self.plan(found, homes.pools.get(&found.family), &claimant)?);
         }
         let tries = plans.iter().map(|plan| self.take_one(plan, &claimant));
-        all_or_nothing(join_all(tries).await)
+        let granted = all_or_nothing(join_all(tries).await)?;
+        Ok(Given { granted, wishes })
+    }
+
+    /// What the Pod's annotations say of the interface.
+    async fn wishes(&self) -> Result<Wishes, Failure> {
+        let pod = &self.asker.pod;
+        let called = if wishes::counts_interfaces(pod) {
+            self.interfaces().await?
+        } else {
+            Vec::new()
+        };
+        let (settings, clean) = (&self.agent.settings, self.args.clean_gateway);
+        Ok(wishes::read(settings, pod, &self.of.nic, &called, clean)?)
+    }
+
+    /// An interface keeps its addresses whatever became of its Pod's annotations.
+    fn no_wishes(&self, failure: &Failure) -> Wishes {
+        let why = failure.error.to_string();
+        tracing::warn!(
+            because = why,
+            "its addresses stay, its annotations don't count"
+        );
+        Wishes {
+            clean_gateway: self.args.clean_gateway,
+            ..Wishes::default()
+        }
+    }
+
+    /// The Pod's interfaces in the order in which each asked first; an earlier agent may have seen
+    /// the first of them, and the endpoint has its order.
+    async fn interfaces(&self) -> Result<Vec<Nic>, ReadError> {
+        let (agent, uid) = (self.agent, &self.of.uid);
+        let mut called = Vec::new();
+        if agent.pods.is_elder(uid) {
+            let endpoint = agent.reads.endpoint(&pods::name(&self.asker.pod)).await?;
+            called = super::endpoint::interfaces_of(endpoint.as_ref(), uid);
+        }
+        for nic in agent.memory.interfaces(uid) {
+            if !called.contains(&nic) {
+                called.push(nic);
+            }
+        }
+        Ok(called)
     }
 
     async fn claimant(&self, found: &[Found]) -> Result<Claimant, Failure> {
@@ -446,49 +481,4 @@ fn all_or_nothing(tries: Vec<Result<Granted, Failure>>) -> Result<Vec<Granted>, 
         }
     };
     Err(Failure { error, waits })
-}
-
-fn texts(granted: &[Granted]) -> String {
-    let texts: Vec<String> = granted
-        .iter()
-        .map(|grant| format!("{} of {}", grant.text(), grant.pool))
-        .collect();
-    texts.join(", ")
-}
-
-/// The answer: for each address its pool's routes, then the default route.
-fn reply(granted: &[Granted], nic: &Nic, clean_gateway: bool) -> IpamAddResponse {
-    let mut routes = Vec::new();
-    let mut ips = Vec::new();
-    for grant in granted {
-        let (version, everywhere) = match grant.family() {
-            Family::V4 => (IpVersion::V4, "0.0.0.0/0"),
-            Family::V6 => (IpVersion::V6, "::/0"),
-        };
-        let route = |dst: &str, gw: String| Route {
-            dst: dst.to_owned(),
-            gw,
-            if_name: nic.as_str().to_owned(),
-        };
-        routes.extend(grant.routes.iter().map(|r| route(&r.dst, r.gw.clone())));
-        if let Some(gateway) = grant.gateway.filter(|_| !clean_gateway) {
-            routes.push(route(everywhere, gateway.to_string()));
-        }
-        ips.push(IpConfig {
-            address: grant.text(),
-            enable_gateway_detection: false,
-            enable_ip_conflict_detection: false,
-            gateway: grant.gateway.map(|gateway| gateway.to_string()),
-            ip_pool: Some(grant.pool.as_str().to_owned()),
-            mac: None,
-            nic: nic.as_str().to_owned(),
-            version,
-            vlan: 0,
-        });
-    }
-    IpamAddResponse {
-        dns: None,
-        ips: Some(ips),
-        routes: (!routes.is_empty()).then_some(routes),
-    }
 }

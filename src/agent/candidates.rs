@@ -4,14 +4,14 @@
 //! then `ippool`, the Namespace, the CNI configuration, the default pools. The first source that
 //! speaks supplies both families. Never does: judge a pool; that is [`ipam::select`].
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cni::IpamAddArgs;
 use futures::future::try_join_all;
 use ipam::addr::Family;
 use ipam::affinity::Labels;
-use ipam::annotation::{self, PoolNames, SubnetItem};
+use ipam::annotation::{self, PoolNames, SizeRule, SubnetItem};
+use ipam::listed::{self, Entry};
 use ipam::name::{Nic, NodeName, PoolName, Version, WorkloadId};
 use ipam::pool::Owner;
 use ipam::select::{Candidate, Order, PodFacts};
@@ -24,6 +24,7 @@ use super::memo::Age;
 use super::pods;
 use super::reads::{OBJECT_AGE, POOL_AGE, Reading, Reads, not_found};
 use super::wait::Wait;
+use super::wishes::{self, Wishes};
 use crate::api::names::label;
 use crate::api::{SpiderIPPool, convert};
 
@@ -47,8 +48,8 @@ pub(super) struct Asked {
 /// How the pools are named.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pools {
-    /// By name, in the order to try them.
-    Named(Vec<PoolName>),
+    /// By name or pattern, in the order to try them.
+    Listed(Vec<Entry>),
     /// The workload's own, by its labels.
     Auto(LabelMap),
     /// Those with `spec.default`.
@@ -82,6 +83,7 @@ pub(super) async fn asked(
     settings: &Settings,
     reads: &Reads,
     asker: &Asker,
+    wishes: &Wishes,
     args: &IpamAddArgs,
 ) -> Result<Vec<Asked>, Failure> {
     if args.match_master_subnet {
@@ -92,14 +94,9 @@ pub(super) async fn asked(
     {
         return Ok(auto(settings, asker, key, &items)?);
     }
-    let annotations = asker.pod.annotations();
-    if annotations.contains_key(annotation::IPPOOLS) {
-        return Err(StandardError::PoolsByInterface.into());
-    }
-    let get = |key: &str| annotations.get(key).map(String::as_str);
-    if let Some(names) = annotation::ippool(&get)? {
-        let rule = format!("Pod annotation '{}'", annotation::IPPOOL);
-        return Ok(named(settings, &asker.nic, &names, rule)?);
+    if let Some((key, names)) = &wishes.pools {
+        let rule = format!("Pod annotation '{key}'");
+        return Ok(named(settings, &asker.nic, names, rule)?);
     }
     let namespace = asker.workload.namespace.as_str();
     let names = namespace_pools(reads, namespace).await?;
@@ -126,7 +123,8 @@ pub(super) async fn asked(
     Ok(families.collect())
 }
 
-/// What the Pod asks of subnets: its own annotation, else its workload's.
+/// What the Pod asks of subnets: its own annotation, else its workload's, which does not count
+/// where the Pod names pools.
 async fn subnets(
     settings: &Settings,
     reads: &Reads,
@@ -134,24 +132,31 @@ async fn subnets(
 ) -> Result<Option<(&'static str, Vec<SubnetItem>)>, Failure> {
     let own = asker.pod.annotations();
     let get = |key: &str| own.get(key).map(String::as_str);
-    let key = |get: annotation::Get<'_>| {
-        let keys = [annotation::SUBNETS, annotation::SUBNET];
-        keys.into_iter().find(|key| get(key).is_some())
-    };
-    if let Some(key) = key(&get) {
+    if wishes::subnet_key(&get).is_some() {
         if !settings.auto_pools {
             return Err(StandardError::AutoPoolOff.into());
         }
-        let items = annotation::subnets(&get).map_err(SubnetError::from)?;
-        return Ok(items.map(|items| (key, items)));
+        return Ok(read_subnets(&get)?);
     }
-    if !settings.auto_pools || !has_auto_pools(&asker.workload) {
+    let is_told = annotation::names_pools(&get);
+    if is_told || !settings.auto_pools || !has_auto_pools(&asker.workload) {
         return Ok(None);
     }
     let workload = reads.annotations(&asker.workload).await?;
-    let get = |key: &str| workload.get(key).map(String::as_str);
-    let items = annotation::subnets(&get).map_err(SubnetError::from)?;
-    Ok(key(&get).zip(items))
+    Ok(read_subnets(&|key| workload.get(key).map(String::as_str))?)
+}
+
+/// The pool that they are about is made only if all of them can be read, so all are looked at here.
+fn read_subnets(
+    get: annotation::Get<'_>,
+) -> Result<Option<(&'static str, Vec<SubnetItem>)>, SubnetError> {
+    let Some(key) = wishes::subnet_key(get) else {
+        return Ok(None);
+    };
+    let items = annotation::subnets(get)?;
+    annotation::size_rule(get, SizeRule::Flexible(0))?;
+    annotation::reclaim(get)?;
+    Ok(items.map(|items| (key, items)))
 }
 
 /// True for the kinds whose pools the controller makes.
@@ -208,22 +213,12 @@ fn named(
 ) -> Result<Vec<Asked>, StandardError> {
     let mut asked = Vec::new();
     for family in settings.families() {
-        let pools = names.of(family);
-        let mut seen = BTreeSet::new();
-        for pool in pools {
-            if is_pattern(pool.as_str()) {
-                return Err(StandardError::Pattern(pool.clone()));
-            }
-            if !seen.insert(pool) {
-                let (pool, nic) = (pool.clone(), nic.clone());
-                return Err(StandardError::Duplicate { pool, nic });
-            }
-        }
+        let pools = listed::read(names.of(family), family, nic)?;
         if !pools.is_empty() {
             asked.push(Asked {
                 family,
                 rule: rule.clone(),
-                pools: Pools::Named(pools.to_vec()),
+                pools: Pools::Listed(pools),
             });
         }
     }
@@ -232,10 +227,6 @@ fn named(
         return Err(StandardError::Empty { rule, nic });
     }
     Ok(asked)
-}
-
-fn is_pattern(name: &str) -> bool {
-    name.contains(['*', '?']) || (name.contains('[') && name.contains(']'))
 }
 
 async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, Failure> {
@@ -248,10 +239,11 @@ async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, Fa
 
 /// The pools that are asked for, as they are; none only for [`Pools::Default`].
 ///
-/// Errors: a named pool is missing, the workload has none yet, or the API server gives no answer.
+/// Errors: a named pool is missing, no pool matches, the workload has none yet, or the API server gives no answer.
 pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found, Failure> {
     let (order, readings) = match &asked.pools {
-        Pools::Named(names) => {
+        Pools::Listed(list) => {
+            let names = names_of(reads, asked.family, list, age).await?;
             let each = names.iter().map(|name| by_name(reads, name, age));
             (Order::Listed, try_join_all(each).await?)
         }
@@ -270,6 +262,29 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
         order,
         readings,
     })
+}
+
+/// The names that a list means now.
+async fn names_of(
+    reads: &Reads,
+    family: Family,
+    list: &[Entry],
+    age: Age,
+) -> Result<Vec<PoolName>, Failure> {
+    if !listed::has_patterns(list) {
+        return Ok(listed::expand(list, []));
+    }
+    let all = reads.pools("", age).await?;
+    let of_family = all
+        .pools
+        .iter()
+        .filter(|r| family_of(&r.object) == Some(family));
+    let names = listed::expand(list, of_family.map(|reading| &reading.candidate.name));
+    if names.is_empty() {
+        let list = list.iter().map(ToString::to_string).collect();
+        return Err(StandardError::NoMatch { family, list }.into());
+    }
+    Ok(names)
 }
 
 async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, Failure> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use ipam::addr::Family;
 use ipam::name::{Nic, PodName, PoolName, Uid, WorkloadId};
+use ipam::pool::Route;
 use ipam::release::Life;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, PostParams, Preconditions};
@@ -25,7 +26,7 @@ use super::pods::{self, NodePods};
 use super::reads::{ReadError, Reads};
 use super::turn::Attachment;
 use crate::api::{
-    EndpointCurrent, EndpointNic, Route, SpiderEndpoint, SpiderEndpointStatus, names,
+    EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus, convert, names,
 };
 use crate::error::ErrorChain;
 use crate::kube_io::put::{self, Part, PutError, Reply};
@@ -47,6 +48,15 @@ enum EndpointError {
     Put(#[from] PutError),
 }
 
+/// The ways out of an interface, as an endpoint tells them.
+#[derive(Debug, Clone)]
+pub(super) struct Ways {
+    /// Whether it has no default route.
+    pub(super) clean_gateway: bool,
+    /// Its other routes.
+    pub(super) routes: Vec<Route>,
+}
+
 /// What a Pod's endpoint should say.
 #[derive(Debug, Clone)]
 struct Wanted {
@@ -55,7 +65,8 @@ struct Wanted {
     owner: String,
     node: String,
     workload: WorkloadId,
-    nics: BTreeMap<Nic, EndpointNic>,
+    /// In the order in which they were served first.
+    nics: Vec<EndpointNic>,
     tries: u32,
 }
 
@@ -71,7 +82,7 @@ impl Endpoints {
     ///
     /// The place for Pods with addresses of their own (StatefulSets): theirs is to be written
     /// before the reply, and without an owner, so that it outlives the Pod.
-    pub(super) fn note(&self, asker: &Asker, node: &str, granted: &[Granted], clean: bool) {
+    pub(super) fn note(&self, asker: &Asker, node: &str, granted: &[Granted], ways: &Ways) {
         let mut all = locked(&self.wanted);
         let uid = pods::uid(&asker.pod);
         let fresh = || Wanted {
@@ -79,15 +90,15 @@ impl Endpoints {
             owner: asker.pod.uid().unwrap_or_default(),
             node: node.to_owned(),
             workload: asker.workload.clone(),
-            nics: BTreeMap::new(),
+            nics: Vec::new(),
             tries: 0,
         };
         let wanted = all.entry(pods::name(&asker.pod)).or_insert_with(fresh);
         if wanted.uid != uid {
             *wanted = fresh();
         }
-        let nic = endpoint_nic(&asker.nic, granted, clean);
-        wanted.nics.insert(asker.nic.clone(), nic);
+        let nic = endpoint_nic(&asker.nic, granted, ways);
+        enter(&mut wanted.nics, &nic);
         wanted.tries = 0;
         self.more.notify_one();
     }
@@ -185,7 +196,7 @@ fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
         current: EndpointCurrent {
             uid: wanted.uid.as_str().to_owned(),
             node: wanted.node.clone(),
-            ips: wanted.nics.values().cloned().collect(),
+            ips: wanted.nics.clone(),
             ..EndpointCurrent::default()
         },
         owner_controller_type: wanted.workload.kind.clone(),
@@ -207,36 +218,44 @@ fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
 fn merge(endpoint: &mut SpiderEndpoint, wanted: &Wanted) -> bool {
     let status = endpoint.status.get_or_insert_default();
     let before = status.clone();
-    for (nic, new) in &wanted.nics {
-        let ips = &mut status.current.ips;
-        match ips.iter_mut().find(|old| old.interface == nic.as_str()) {
-            Some(old) => {
-                let unknown = std::mem::take(&mut old.unknown);
-                *old = EndpointNic {
-                    unknown,
-                    vlan: old.vlan,
-                    mac: old.mac.take(),
-                    ..new.clone()
-                };
-            }
-            None => ips.push(new.clone()),
-        }
+    for nic in &wanted.nics {
+        enter(&mut status.current.ips, nic);
     }
     status.current.node.clone_from(&wanted.node);
     *status != before
 }
 
-fn endpoint_nic(nic: &Nic, granted: &[Granted], clean: bool) -> EndpointNic {
+/// Enters an interface: in its place if it has one, else at the end. What others noted stays.
+fn enter(all: &mut Vec<EndpointNic>, new: &EndpointNic) {
+    let is_it = |old: &EndpointNic| {
+        // The original notes all addresses at once, and an interface's name when its call comes.
+        let is_kept_for_it = (&old.ipv4, &old.ipv6) == (&new.ipv4, &new.ipv6);
+        old.interface == new.interface || (old.interface.is_empty() && is_kept_for_it)
+    };
+    match all.iter().position(is_it).and_then(|at| all.get_mut(at)) {
+        Some(old) => {
+            let unknown = std::mem::take(&mut old.unknown);
+            *old = EndpointNic {
+                unknown,
+                vlan: old.vlan,
+                mac: old.mac.take(),
+                ..new.clone()
+            };
+        }
+        None => all.push(new.clone()),
+    }
+}
+
+fn endpoint_nic(nic: &Nic, granted: &[Granted], ways: &Ways) -> EndpointNic {
     let mut element = EndpointNic {
         interface: nic.as_str().to_owned(),
         ..EndpointNic::default()
     };
-    let mut routes = Vec::new();
     for grant in granted {
         let (address, pool) = (Some(grant.text()), Some(grant.pool.as_str().to_owned()));
         let gateway = grant.gateway.map(|gateway| gateway.to_string());
         if gateway.is_some() {
-            element.clean_gateway = Some(clean);
+            element.clean_gateway = Some(ways.clean_gateway);
         }
         match grant.family() {
             Family::V4 => {
@@ -250,18 +269,28 @@ fn endpoint_nic(nic: &Nic, granted: &[Granted], clean: bool) -> EndpointNic {
                 element.ipv6_gateway = gateway;
             }
         }
-        routes.extend(grant.routes.iter().map(|route| Route {
-            dst: route.dst.clone(),
-            gw: route.gw.clone(),
-            ..Route::default()
-        }));
     }
-    element.routes = (!routes.is_empty()).then_some(routes);
+    element.routes = convert::wire_routes(&ways.routes);
     element
 }
 
 fn uid_of(endpoint: &SpiderEndpoint) -> Option<&str> {
     Some(endpoint.status.as_ref()?.current.uid.as_str())
+}
+
+/// The interfaces that an endpoint tells of, in their order, if it is the Pod's.
+pub(super) fn interfaces_of(endpoint: Option<&SpiderEndpoint>, uid: &Uid) -> Vec<Nic> {
+    let status = endpoint.and_then(|endpoint| endpoint.status.as_ref());
+    let current = status.map(|status| &status.current);
+    let elements = current
+        .filter(|current| current.uid == uid.as_str())
+        .into_iter()
+        .flat_map(|current| &current.ips);
+    let names = elements.map(|nic| nic.interface.as_str());
+    names
+        .filter(|name| !name.is_empty())
+        .map(Nic::from)
+        .collect()
 }
 
 /// The pools that an endpoint names for an interface, if it is the interface's Pod's.
@@ -294,8 +323,9 @@ pub(super) fn told(name: &PodName, endpoint: &SpiderEndpoint) -> cni::WorkloadEn
     let (namespace, short) = name.parts();
     let interfaces = status.current.ips.into_iter().map(|nic| {
         let routes = nic.routes.unwrap_or_default().into_iter();
+        let name = nic.interface;
         cni::EndpointInterface {
-            interface: nic.interface,
+            interface: name.clone(),
             ipv4: nic.ipv4,
             ipv4_gateway: nic.ipv4_gateway,
             ipv4_pool: nic.ipv4_pool,
@@ -308,7 +338,7 @@ pub(super) fn told(name: &PodName, endpoint: &SpiderEndpoint) -> cni::WorkloadEn
                 .map(|route| cni::Route {
                     dst: route.dst,
                     gw: route.gw,
-                    if_name: String::new(),
+                    if_name: name.clone(),
                 })
                 .collect(),
         }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use ipam::addr::Family;
 use ipam::annotation::{self, AnnotationError};
 use ipam::keep::Held;
+use ipam::listed::ListError;
 use ipam::name::{Nic, PodName, PoolName, Uid};
 use ipam::select::{NoAddress, NoPool, aggregate};
 
@@ -98,14 +100,13 @@ impl StandardError {
             Self::Subnet(SubnetError::NoPool(_))
             | Self::NoRule
             | Self::Empty { .. }
+            | Self::NoMatch { .. }
             | Self::NoPool(_) => Reason::NoAvailablePool,
             Self::Subnet(_)
             | Self::AutoPoolOff
-            | Self::PoolsByInterface
             | Self::MasterSubnet
-            | Self::Pattern(_)
             | Self::Annotation(_)
-            | Self::Duplicate { .. } => Reason::WrongInput,
+            | Self::List(_) => Reason::WrongInput,
             Self::Pool { .. } | Self::Read(_) => Reason::Internal,
             Self::NoAddress(_) | Self::Held(_) => Reason::UsedOut,
             Self::Commit(_) => Reason::RetriesExhausted,
@@ -127,23 +128,25 @@ pub(super) enum StandardError {
         annotation::SUBNET
     )]
     AutoPoolOff,
-    /// The annotation is not supported.
-    #[error(
-        "wrong input, Pod annotation '{}' is not supported yet, use '{}', which names IPPools for the interface being added",
-        annotation::IPPOOLS,
-        annotation::IPPOOL
-    )]
-    PoolsByInterface,
     /// The CNI configuration asks for a filter that is not there.
     #[error(
         "wrong input, match_master_subnet of the CNI configuration is not supported yet: remove it"
     )]
     MasterSubnet,
-    /// A name is a pattern.
+    /// A list of pools cannot be used.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// No pool has a name that a list of patterns takes.
     #[error(
-        "wrong input, IPPool name '{0}' is a pattern, which is not supported yet: name each IPPool"
+        "no IPPool available, no {family} IPPool matches [{}]: name one that is there, or leave the family out",
+        .list.join(" ")
     )]
-    Pattern(PoolName),
+    NoMatch {
+        /// Family.
+        family: Family,
+        /// The list, as written.
+        list: Vec<String>,
+    },
     /// An annotation cannot be read.
     #[error(transparent)]
     Annotation(#[from] AnnotationError),
@@ -157,14 +160,6 @@ pub(super) enum StandardError {
     Empty {
         /// Annotation or configuration.
         rule: String,
-        /// Interface.
-        nic: Nic,
-    },
-    /// A pool is named twice.
-    #[error("wrong input, duplicate IPPool {pool} specified for NIC {nic}")]
-    Duplicate {
-        /// Name.
-        pool: PoolName,
         /// Interface.
         nic: Nic,
     },

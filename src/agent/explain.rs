@@ -16,9 +16,11 @@ use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
+use super::endpoint;
 use super::error::{Failure, StandardError};
 use super::pods;
 use super::reads::Reads;
+use super::wishes::{self, Wishes};
 
 /// One who explains; what is read is kept for a moment, as an agent keeps it.
 pub struct Explainer {
@@ -120,7 +122,8 @@ impl Explainer {
         let asker = Asker { pod, workload, nic };
         let (settings, reads) = (&self.settings, &self.reads);
         let mut found = vec![];
-        for asked in candidates::asked(settings, reads, &asker, &args).await? {
+        let wishes = self.wishes(&asker).await?;
+        for asked in candidates::asked(settings, reads, &asker, &wishes, &args).await? {
             let pools = candidates::find(reads, &asked, FIRST_AGE).await?;
             // As in an ADD: a family without a default pool is not served.
             if !pools.readings.is_empty() {
@@ -141,6 +144,20 @@ impl Explainer {
             families: ranked.collect(),
             workload: asker.workload,
         })
+    }
+}
+
+impl Explainer {
+    /// What the Pod's annotations say of the interface, its others as its endpoint has them.
+    async fn wishes(&self, asker: &Asker) -> Result<Wishes, Failure> {
+        let (pod, uid) = (&asker.pod, pods::uid(&asker.pod));
+        let mut called = vec![];
+        if wishes::counts_interfaces(pod) {
+            let endpoint = self.reads.endpoint(&pods::name(pod)).await?;
+            called = endpoint::interfaces_of(endpoint.as_ref(), &uid);
+        }
+        let wishes = wishes::read(&self.settings, pod, &asker.nic, &called, false)?;
+        Ok(wishes)
     }
 }
 

@@ -76,6 +76,8 @@ pub(super) struct Trace {
     pub(super) pools: BTreeSet<PoolName>,
     /// Addresses known to be recorded.
     pub(super) granted: BTreeMap<Family, Granted>,
+    /// How many interfaces of the Pod had asked when this one asked first.
+    order: usize,
     /// When its last record was released: runtimes repeat a DEL long after that.
     released: Option<Instant>,
 }
@@ -90,11 +92,31 @@ impl Memory {
     /// Notes that a call for this interface came, `whole` if it is the first that any agent saw.
     pub(super) fn called(&self, of: &Attachment, whole: bool) {
         let mut traces = locked(&self.traces);
+        let order = of_pod(&traces, &of.uid).count();
         let trace = traces.entry(of.clone()).or_insert_with(|| Trace {
             whole,
+            order,
             ..Trace::default()
         });
         trace.whole &= whole;
+    }
+
+    /// The interfaces of a Pod that asked so far, in the order in which each asked first.
+    pub(super) fn interfaces(&self, uid: &Uid) -> Vec<Nic> {
+        let traces = locked(&self.traces);
+        let mut all: Vec<_> = of_pod(&traces, uid).collect();
+        all.sort_by_key(|(_, trace)| trace.order);
+        all.into_iter().map(|(of, _)| of.nic.clone()).collect()
+    }
+
+    /// The networks in which a Pod's interfaces are known to have addresses, and how many
+    /// interfaces those are.
+    pub(super) fn networks(&self, uid: &Uid) -> (BTreeSet<IpNet>, usize) {
+        let traces = locked(&self.traces);
+        let served = of_pod(&traces, uid).filter(|(_, trace)| trace.settled.is_some());
+        let served: Vec<_> = served.map(|(_, trace)| trace).collect();
+        let grants = served.iter().flat_map(|trace| trace.granted.values());
+        (grants.map(|grant| grant.cidr).collect(), served.len())
     }
 
     /// Notes that `pool` is about to be asked for an address.
@@ -166,4 +188,18 @@ impl Memory {
             !trace.pools.is_empty() || is_here(&of.uid) || trace.released.is_some_and(recent)
         });
     }
+}
+
+/// What is remembered of a Pod's interfaces.
+fn of_pod<'t>(
+    traces: &'t BTreeMap<Attachment, Trace>,
+    uid: &'t Uid,
+) -> impl Iterator<Item = (&'t Attachment, &'t Trace)> {
+    let first = Attachment {
+        uid: uid.clone(),
+        nic: Nic::default(),
+    };
+    traces
+        .range(first..)
+        .take_while(move |(of, _)| of.uid == *uid)
 }

@@ -27,6 +27,7 @@ mod explain;
 mod fake;
 mod http_api;
 mod releases;
+mod several;
 mod socket;
 
 /// An agent on node `n1`, without the socket: its router is called directly.

@@ -1,6 +1,6 @@
 //! Waiting for a pool: until it changes, or a moment where nothing can be watched.
 //!
-//! Owns: the watches that are open while a Pod waits, and the Event that tells the Pod. Never does:
+//! Owns: the watches that are open while a Pod waits, and the Events that tell the Pod. Never does:
 //! decide whether waiting helps. A wake-up says only "look again".
 
 use std::pin::pin;
@@ -130,9 +130,14 @@ impl Waits {
             "waiting up to {} s for an address: {why}",
             longest.as_secs()
         );
+        self.warn(pod, "WaitingForIP", &note);
+    }
+
+    /// Tells the Pod what a person may want to mend.
+    pub(super) fn warn(&self, pod: &Pod, reason: &str, note: &str) {
         let event = Event {
             type_: EventType::Warning,
-            reason: "WaitingForIP".to_owned(),
+            reason: reason.to_owned(),
             note: Some(note.chars().take(NOTE_MAX).collect()),
             action: "AllocateIP".to_owned(),
             secondary: None,

@@ -65,11 +65,10 @@ pub mod label {
 /// Annotations: what one tells; on Pods, workloads, Namespaces and pools.
 pub mod annotation {
     pub use ipam::annotation::{
-        IP_NUMBER, IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6, RECLAIM, SUBNET, SUBNETS,
+        IP_NUMBER, IPPOOL, IPPOOLS, NAMESPACE_IPV4, NAMESPACE_IPV6, RECLAIM, ROUTES, SUBNET,
+        SUBNETS,
     };
 
-    /// On a Pod: further routes, a JSON array of `{"dst", "gw"}`.
-    pub const ROUTES: &str = "ipam.spidernet.io/routes";
     /// On a Pod: which `NetworkAttachmentDefinition` serves its first NIC.
     pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
     /// On a Pod: which `NetworkAttachmentDefinition`s serve its other NICs.

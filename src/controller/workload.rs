@@ -314,6 +314,11 @@ fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, Ann
             .or_else(|| own.and_then(|a| a.get(key)))
             .map(String::as_str)
     };
+    let of_pods = |key: &str| of_template.and_then(|a| a.get(key)).map(String::as_str);
+    let keys = [annotation::SUBNETS, annotation::SUBNET];
+    if annotation::names_pools(&of_pods) && !keys.iter().any(|key| of_pods(key).is_some()) {
+        return None; // the Pods name pools, and that is nearer to them
+    }
     let items = match annotation::subnets(&get) {
         Ok(items) => items?,
         Err(error) => return Some(Err(error)),
@@ -369,6 +374,24 @@ mod tests {
         assert_eq!(wish.rule, SizeRule::Flexible(2));
         assert_eq!(wish.selector.match_labels["app"], "web");
         assert_eq!((seen.replicas, seen.surge), (3, 0));
+    }
+
+    #[test]
+    fn a_template_that_names_pools_wants_none_of_its_workload_s_subnet() {
+        let mut web = web(&serde_json::json!({}));
+        let template = &mut web.spec.as_mut().unwrap().template;
+        let annotations = template.metadata.as_mut().unwrap().annotations.as_mut();
+        let annotations = annotations.unwrap();
+        annotations.insert(
+            annotation::IPPOOL.to_owned(),
+            r#"{"ipv4":["p"]}"#.to_owned(),
+        );
+        let wishes = |web: &Deployment| seen(web, SizeRule::Flexible(1)).wish.is_some();
+        assert!(wishes(&web), "the template's own subnet counts first");
+        let template = &mut web.spec.as_mut().unwrap().template;
+        let annotations = template.metadata.as_mut().unwrap().annotations.as_mut();
+        annotations.unwrap().remove(annotation::SUBNET);
+        assert!(!wishes(&web));
     }
 
     #[test]

@@ -12,8 +12,10 @@
 //! | [`pool`], [`subnet`] | what a pool and a subnet own, and what is free |
 //! | [`affinity`] | label selectors, and the tie between a pool and its workload |
 //! | [`annotation`] | what a user asked for on a Pod, a workload or a Namespace |
+//! | [`pattern`], [`listed`] | names with wildcards, and lists of them: which pools are meant |
 //! | [`demand`] | how many addresses a workload needs |
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
+//! | [`route`] | the routes of an interface |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
 //! | [`release`] | when an address may leave its record |
@@ -37,12 +39,15 @@ pub mod demand;
 pub mod keep;
 pub mod leak;
 pub mod ledger;
+pub mod listed;
 pub mod name;
 mod overlap;
+pub mod pattern;
 pub mod plan;
 pub mod pool;
 pub mod record;
 pub mod release;
+pub mod route;
 pub mod select;
 pub mod subnet;
 #[cfg(test)]

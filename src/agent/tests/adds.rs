@@ -374,8 +374,16 @@ async fn rules_that_give_no_pool_say_what_to_do() {
             "failed to get original IPPool ghost: SpiderIPPool.spiderpool.spidernet.io \"ghost\" not found",
         ),
         (
-            json!({"ipam.spidernet.io/ippools": "[]"}),
-            "wrong input, Pod annotation 'ipam.spidernet.io/ippools' is not supported yet, use 'ipam.spidernet.io/ippool', which names IPPools for the interface being added",
+            uses(&[""]),
+            "wrong input, an empty IPv4 IPPool name specified for NIC eth0: take it out",
+        ),
+        (
+            json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}", "ipam.spidernet.io/ippool-ip-number": "abc"}),
+            "failed to get IPPool candidates from Subnet: invalid input 'abc': annotation 'ipam.spidernet.io/ippool-ip-number' takes N or +N",
+        ),
+        (
+            json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}", "ipam.spidernet.io/ippool-reclaim": "yes"}),
+            "failed to get IPPool candidates from Subnet: failed to parse spider subnet 'ipam.spidernet.io/ippool-reclaim', error: invalid value \"yes\", use \"true\" or \"false\"",
         ),
         (
             json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"}),
@@ -425,7 +433,7 @@ async fn namespace_then_cni_configuration_then_default_pools_serve_who_names_non
 }
 
 /// A Deployment `web` with its ReplicaSet; the owner reference of its Pods.
-fn web(world: &World, annotations: &Value) -> Value {
+pub(super) fn web(world: &World, annotations: &Value) -> Value {
     let meta =
         json!({"name": "web", "namespace": "shop", "uid": "d-1", "annotations": annotations});
     world.put("deployments", json!({"metadata": meta}));

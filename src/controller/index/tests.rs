@@ -212,7 +212,9 @@ fn an_annotation_that_cannot_be_read_leaves_the_pool_as_it_is() {
     };
     assert!(goes(&index));
     let mut broken = web(2);
-    broken.wish = Some(Err(ipam::annotation::AnnotationError::NegativeNumber));
+    broken.wish = Some(Err(ipam::annotation::AnnotationError::NegativeNumber(
+        "-1".to_owned(),
+    )));
     assert_eq!(index.complaint(&broken).unwrap().0, "InvalidAnnotation");
     index.workload(&Uid::from("d"), Some(broken));
     assert!(!goes(&index));

@@ -1,0 +1,123 @@
+//! What an ADD is answered with: addresses, and the ways out of the interface.
+//!
+//! Owns: the reply, and whom else it is told to: the Pod's endpoint, and the Pod where a route it
+//! asks for leads nowhere. Never does: decide which routes an interface has; [`ipam::route`] does.
+
+use std::fmt;
+
+use cni::{IpConfig, IpVersion, IpamAddResponse, Route};
+use ipam::addr::Family;
+use ipam::annotation;
+use ipam::name::Nic;
+use ipam::route;
+
+use super::Agent;
+use super::candidates::Asker;
+use super::endpoint::Ways;
+use super::memory::Granted;
+use super::pods;
+use super::wishes::Wishes;
+
+/// Reason of the Event for a route that no interface takes.
+const ROUTE_IGNORED: &str = "RouteIgnored";
+
+/// What a call comes to.
+pub(super) struct Given {
+    /// Addresses, durably recorded.
+    pub(super) granted: Vec<Granted>,
+    /// What the Pod says of the interface.
+    pub(super) wishes: Wishes,
+}
+
+/// As the log tells it.
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self
+            .granted
+            .iter()
+            .map(|grant| format!("{} of {}", grant.text(), grant.pool))
+            .collect();
+        f.write_str(&texts.join(", "))
+    }
+}
+
+impl Agent {
+    /// The answer for what was granted; the endpoint and, where a route leads nowhere, the Pod are
+    /// told of it too.
+    pub(super) fn answer(&self, asker: &Asker, given: &Given) -> IpamAddResponse {
+        let Given { granted, wishes } = given;
+        let each = granted.iter().map(|grant| route::Way {
+            cidr: grant.cidr,
+            gateway: grant.gateway,
+            routes: &grant.routes,
+        });
+        let clean_gateway = wishes.clean_gateway;
+        let ways: Vec<route::Way<'_>> = each.collect();
+        let table = route::table(&ways, &wishes.routes, clean_gateway);
+        if !table.unused.is_empty() {
+            self.tell_unused(asker, wishes.interfaces, &table.unused);
+        }
+        let routes = table.kept;
+        let ways = Ways {
+            clean_gateway,
+            routes,
+        };
+        let (endpoints, node) = (&self.endpoints, &self.settings.node);
+        endpoints.note(asker, node, granted, &ways);
+        reply(granted, &asker.nic, &table.all)
+    }
+
+    /// Tells the Pod of routes that none of its interfaces can take, once all of them are there.
+    fn tell_unused(&self, asker: &Asker, interfaces: usize, unused: &[route::Wanted]) {
+        let (networks, served) = self.memory.networks(&pods::uid(&asker.pod));
+        let is_used = |route: &route::Wanted| networks.iter().any(|net| net.contains(&route.gw));
+        let unused: Vec<String> = unused
+            .iter()
+            .filter(|route| !is_used(route))
+            .map(ToString::to_string)
+            .collect();
+        if unused.is_empty() || served < interfaces {
+            return;
+        }
+        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
+        let note = format!(
+            "annotation '{}': no interface takes the routes [{}], whose next hops are in none of the Pod's networks [{}]: \
+             use a next hop there, or take them out",
+            annotation::ROUTES,
+            unused.join(", "),
+            networks.join(" ")
+        );
+        tracing::warn!(because = note, "routes left out");
+        self.waits.warn(&asker.pod, ROUTE_IGNORED, &note);
+    }
+}
+
+/// The answer.
+fn reply(granted: &[Granted], nic: &Nic, routes: &[ipam::pool::Route]) -> IpamAddResponse {
+    let if_name = || nic.as_str().to_owned();
+    let ips = granted.iter().map(|grant| IpConfig {
+        address: grant.text(),
+        enable_gateway_detection: false,
+        enable_ip_conflict_detection: false,
+        gateway: grant.gateway.map(|gateway| gateway.to_string()),
+        ip_pool: Some(grant.pool.as_str().to_owned()),
+        mac: None,
+        nic: if_name(),
+        version: match grant.family() {
+            Family::V4 => IpVersion::V4,
+            Family::V6 => IpVersion::V6,
+        },
+        vlan: 0,
+    });
+    let routes = routes.iter().map(|route| Route {
+        dst: route.dst.clone(),
+        gw: route.gw.clone(),
+        if_name: if_name(),
+    });
+    let routes: Vec<Route> = routes.collect();
+    IpamAddResponse {
+        dns: None,
+        ips: Some(ips.collect()),
+        routes: (!routes.is_empty()).then_some(routes),
+    }
+}
