@@ -1,4 +1,5 @@
-//! The place of an in-memory Kubernetes API server with the real one's semantics.
+//! An in-memory Kubernetes: for simulation, and for the demo that needs no cluster.
 //!
-//! Nothing is here yet: simulation and the cluster-free demo build on it later. It will know
-//! nothing of addresses or pools, and nothing but tests and the demo will depend on it.
+//! It knows nothing of addresses or pools, and nothing but tests and the demo depends on it.
+
+pub mod actors;
