@@ -8,7 +8,11 @@ mod connection;
 mod controller;
 mod crds;
 mod install_cni;
+mod look;
+mod named;
+mod render;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -36,6 +40,8 @@ enum Role {
     Agent(agent::Arguments),
     /// Write the custom resource definitions.
     Crds(crds::Arguments),
+    /// Look at a cluster's subnets, pools and addresses; changes nothing.
+    Ipam(look::Arguments),
     /// Put a file (the CNI plugin, a network configuration) on the host by an atomic rename.
     InstallCni(install_cni::Arguments),
 }
@@ -56,15 +62,35 @@ struct Common {
 
 /// Runs the role that the arguments name; the process's exit code.
 pub fn main() -> ExitCode {
-    crate::telemetry::init();
-    let Cli { role } = Cli::parse();
-    let result = match role {
-        Role::Controller(arguments) => controller::run(arguments),
-        Role::Agent(arguments) => agent::run(arguments),
-        Role::Crds(arguments) => crds::run(&arguments),
-        Role::InstallCni(arguments) => install_cni::run(&arguments),
+    let role = match Cli::try_parse() {
+        Ok(Cli { role }) => role,
+        Err(error) => return refused(&error),
     };
-    match result {
+    let done = |()| ExitCode::SUCCESS;
+    match role {
+        Role::Controller(arguments) => served(controller::run, arguments),
+        Role::Agent(arguments) => served(agent::run, arguments),
+        Role::InstallCni(arguments) => served(|a| install_cni::run(&a), arguments),
+        Role::Crds(arguments) => told(crds::run(&arguments).map(done)),
+        Role::Ipam(arguments) => told(look::run(arguments)),
+    }
+}
+
+/// Arguments that can't be meant exit with 1: 2 is an answer of `plan` and `ipam`.
+fn refused(error: &clap::Error) -> ExitCode {
+    // Where nothing can be printed nobody reads it.
+    let _ = error.print();
+    if error.use_stderr() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
+}
+
+/// Runs a role of the cluster: its log says what becomes of it.
+fn served<A>(run: impl FnOnce(A) -> anyhow::Result<()>, arguments: A) -> ExitCode {
+    crate::telemetry::init();
+    match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %ErrorChain(error.as_ref()), "stopped");
@@ -104,6 +130,15 @@ impl MetricArguments {
         }
         Ok(())
     }
+}
+
+/// The end of a command that answers a person.
+fn told(result: anyhow::Result<ExitCode>) -> ExitCode {
+    result.unwrap_or_else(|error| {
+        // Where nothing can be printed nobody reads it.
+        let _ = writeln!(std::io::stderr(), "error: {}", ErrorChain(error.as_ref()));
+        ExitCode::FAILURE
+    })
 }
 
 /// A future that ends at SIGTERM or SIGINT.

@@ -118,6 +118,12 @@ pub mod env {
     pub const LEADER_RETRY_PERIOD: &str = "SPIDERPOOL_LEADER_RETRY_PERIOD";
 }
 
+/// Name of the ConfigMap with the configuration file, as charts name it unless told otherwise.
+pub const CONFIG_MAP: &str = "spiderpool-conf";
+
+/// Key of [`CONFIG_MAP`] with the text of the file.
+pub const CONFIG_KEY: &str = "conf.yml";
+
 /// Name of the Lease in the controller's namespace; the original's, so that a leader of either
 /// kind keeps the other out.
 pub const CONTROLLER_LEASE: &str = "spiderpool-controller-leases";

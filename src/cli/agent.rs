@@ -70,7 +70,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
+/// What an agent is told at start.
+pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
     let Config {
         ipam_unix_socket_path,
         enable_ipv4,

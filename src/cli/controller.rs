@@ -117,7 +117,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     ended
 }
 
-fn options(config: &Config, pod_name: Option<String>) -> Options {
+/// What a controller is told at start.
+pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
     let Config {
         ipam_unix_socket_path: _,
         enable_ipv4,

@@ -72,6 +72,19 @@ pub enum Violation {
     },
 }
 
+impl Violation {
+    /// What it is, one word in CamelCase for programs.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::HeldTwice { .. } => "HeldTwice",
+            Self::PoolsOverlap { .. } => "PoolsOverlap",
+            Self::EntriesOverlap { .. } => "EntriesOverlap",
+            Self::NotInLedger { .. } => "NotInLedger",
+            Self::TwoForOneNic { .. } => "TwoForOneNic",
+        }
+    }
+}
+
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

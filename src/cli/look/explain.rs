@@ -1,0 +1,250 @@
+//! `orbweaver ipam explain pod`: why may this Pod use its pools, or why not.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::bail;
+use clap::ValueEnum;
+use ipam::name::Nic;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use serde::Serialize;
+
+use crate::agent::explain::{Explainer, Explanation, Question, Unserved};
+use crate::cli::agent::settings;
+use crate::cli::connection::Connection;
+use crate::cli::render::{Output, Report, Table, fields, paragraph};
+
+use super::sight::Sight;
+
+/// Exit code where some family has no pool that could give the Pod an address.
+const NO_POOL: u8 = 2;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Arguments {
+    /// Pods are what has pools.
+    #[arg(value_enum)]
+    kind: Kind,
+    /// The Pod, NAME or NAMESPACE/NAME.
+    pod: String,
+    /// Its interface.
+    #[arg(long, default_value = "eth0")]
+    nic: String,
+    /// The agent's configuration file; the cluster's ConfigMap without it.
+    #[arg(long, value_name = "FILE")]
+    config_path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    #[value(aliases = ["po", "pods"])]
+    Pod,
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Explained {
+    pod: String,
+    node: Option<String>,
+    workload: Option<String>,
+    nic: String,
+    /// What the Pod has already.
+    addresses: Vec<String>,
+    families: Vec<Family>,
+    /// Why there is no candidate at all, as the CNI call says it.
+    failure: Option<String>,
+    notes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct Family {
+    /// `IPv4` or `IPv6`.
+    #[serde(rename = "family")]
+    version: String,
+    /// Who says which pools.
+    rule: String,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Serialize)]
+struct Candidate {
+    pool: String,
+    /// Whether it may serve the Pod.
+    serves: bool,
+    /// Addresses it could give now; absent where it may not serve.
+    free: Option<u128>,
+    /// Why it may not serve, or has nothing to give.
+    reason: Option<String>,
+}
+
+pub(super) async fn run(
+    arguments: Arguments,
+    connection: &Connection,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let Arguments {
+        kind: Kind::Pod,
+        pod,
+        nic,
+        config_path,
+    } = arguments;
+    let (namespace, name) = match pod.split_once('/') {
+        Some((namespace, name)) => (namespace, name),
+        None => (connection.namespace.as_str(), pod.as_str()),
+    };
+    let api: Api<Pod> = Api::namespaced(connection.client.clone(), namespace);
+    let Some(object) = connection.answer::<Pod, _>(api.get_opt(name).await)? else {
+        bail!("no Pod {namespace}/{name}: see `kubectl get pods --namespace {namespace}`");
+    };
+    let sight = Sight::of(connection).await?;
+    let (config, note) = connection.config(config_path.as_deref()).await?;
+    let explainer = Explainer::new(
+        settings(config, String::new(), None),
+        connection.client.clone(),
+    );
+    let question = Question {
+        pod: Arc::new(object.clone()),
+        workload: None,
+        nic: Nic::from(nic.as_str()),
+    };
+    let found = explainer.explain(question).await;
+    let answer = answer(&object, &nic, &sight, found, note.into_iter().collect());
+    output.print(&answer)?;
+    Ok(if answer.is_served() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(NO_POOL)
+    })
+}
+
+/// The answer from what was found. Pure.
+fn answer(
+    pod: &Pod,
+    nic: &str,
+    sight: &Sight,
+    explained: Result<Explanation, Unserved>,
+    mut notes: Vec<String>,
+) -> Explained {
+    let meta = &pod.metadata;
+    let namespace = meta.namespace.as_deref().unwrap_or_default();
+    let spec = pod.spec.as_ref();
+    if spec.and_then(|s| s.host_network) == Some(true) {
+        notes.push("the Pod is on its host's network and asks for no address".to_owned());
+    }
+    let uid = meta.uid.as_deref().unwrap_or_default();
+    let records = sight.world.pools.iter().flat_map(|pool| {
+        let own = pool.records.iter().filter(|(_, r)| r.uid.as_str() == uid);
+        own.map(|(address, _)| format!("{address} of {}", pool.name))
+    });
+    let (workload, families, failure) = match explained {
+        Ok(explanation) => {
+            let families = explanation.families.iter().map(|f| family(f, sight));
+            let families = families.collect();
+            (Some(explanation.workload.to_string()), families, None)
+        }
+        Err(unserved) => (None, vec![], Some(unserved.to_string())),
+    };
+    if failure.is_some()
+        || families
+            .iter()
+            .any(|f: &Family| f.rule.starts_with("spec.default"))
+    {
+        notes.push(
+            "the node's CNI configuration may name pools too (default_ipv4_ippool, \
+             default_ipv6_ippool); it can't be seen from here"
+                .to_owned(),
+        );
+    }
+    Explained {
+        pod: format!("{namespace}/{}", meta.name.as_deref().unwrap_or_default()),
+        node: spec.and_then(|s| s.node_name.clone()),
+        workload,
+        nic: nic.to_owned(),
+        addresses: records.collect(),
+        families,
+        failure,
+        notes,
+    }
+}
+
+fn family(ranking: &crate::agent::explain::Ranking, sight: &Sight) -> Family {
+    let candidates = ranking.candidates.iter().map(|candidate| {
+        let pool = candidate.name.to_string();
+        match &candidate.verdict {
+            Err(refusal) => Candidate {
+                pool,
+                serves: false,
+                free: None,
+                reason: Some(refusal.to_string()),
+            },
+            Ok(found) => {
+                let free = found.free(&sight.reserved).count().get();
+                let empty = free == 0;
+                let full = || ipam::select::Exhausted::UsedOut.to_string();
+                Candidate {
+                    pool,
+                    serves: true,
+                    free: Some(free),
+                    reason: empty.then(full),
+                }
+            }
+        }
+    });
+    Family {
+        version: ranking.family.to_string(),
+        rule: ranking.rule.clone(),
+        candidates: candidates.collect(),
+    }
+}
+
+impl Explained {
+    /// True where the Pod has its addresses, or every family that it asks for could give one.
+    fn is_served(&self) -> bool {
+        let gives = |f: &Family| f.candidates.iter().any(|c| c.free.unwrap_or(0) > 0);
+        !self.addresses.is_empty() || (self.failure.is_none() && self.families.iter().all(gives))
+    }
+}
+
+impl Report for Explained {
+    fn text(&self, width: Option<usize>) -> String {
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        let shown = [
+            ("Pod", self.pod.clone()),
+            ("Workload", of(&self.workload)),
+            ("Node", of(&self.node)),
+            ("Interface", self.nic.clone()),
+            ("Has", self.addresses.join(", ")),
+            ("Refused", of(&self.failure)),
+        ];
+        let mut text = fields(&shown, width);
+        for family in &self.families {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "\n{} by {}:", family.version, family.rule);
+            let mut table = Table::new(&["POOL", "SERVES", "FREE", "WHY NOT"]);
+            for candidate in &family.candidates {
+                let serves = if candidate.serves { "yes" } else { "no" };
+                let free = candidate.free.map(|free| free.to_string());
+                table.row([
+                    candidate.pool.clone(),
+                    serves.to_owned(),
+                    free.unwrap_or_default(),
+                    of(&candidate.reason),
+                ]);
+            }
+            text.push_str(&table.text(width));
+        }
+        if !self.notes.is_empty() {
+            text.push('\n');
+        }
+        for note in &self.notes {
+            text.push_str(&paragraph("note: ", note, width));
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;
