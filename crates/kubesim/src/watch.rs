@@ -1,0 +1,291 @@
+//! Watches: the history from a version on, as a stream of JSON lines.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::stream;
+use http::{Response, StatusCode, header};
+use rand::Rng as _;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::body::ResponseBody;
+use crate::error::{ApiError, Cause};
+use crate::read::{present, shown, wanted_version};
+use crate::request::{Call, Shape};
+use crate::selector::Selector;
+use crate::server::Server;
+use crate::store::{Change, Commit};
+use crate::{object, table};
+
+/// How often a watch that wants bookmarks gets one.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// How long a watch lasts at least if it doesn't say; at most twice as long.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// The annotation of the bookmark that ends the initial events.
+const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+
+/// Begins a watch.
+///
+/// Errors: 400 and 422 for wrong parameters; a version that is gone is told in the stream.
+pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody>, ApiError> {
+    let query = &call.query;
+    let selector = Selector::parse(
+        &call.kind,
+        query.get("labelSelector"),
+        query.get("fieldSelector"),
+    )?;
+    check_initial_events(&call)?;
+    let from = wanted_version(&call)?;
+    let timeout = match query.number("timeoutSeconds")? {
+        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        _ => DEFAULT_TIMEOUT.mul_f64(1.0 + server.lock().rng.random::<f64>()),
+    };
+    let now = Instant::now();
+    let mut watch = Watch {
+        head: server.head(),
+        server: server.clone(),
+        selector,
+        cursor: from,
+        ready: VecDeque::new(),
+        deadline: now + timeout,
+        bookmark_at: query
+            .flag("allowWatchBookmarks")
+            .then_some(now + BOOKMARK_EVERY),
+        first: true,
+        over: false,
+        call,
+    };
+    watch.begin(from);
+    let events = stream::unfold(watch, |mut watch| async move {
+        let line = watch.next().await?;
+        Some((line, watch))
+    });
+    let mut response = Response::new(ResponseBody::stream(events));
+    *response.status_mut() = StatusCode::OK;
+    let form = header::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, form);
+    Ok(response)
+}
+
+/// `sendInitialEvents` and what it needs.
+fn check_initial_events(call: &Call) -> Result<(), ApiError> {
+    let query = &call.query;
+    let at_least = query.get("resourceVersionMatch") == "NotOlderThan";
+    let (field, why) = if query.has("sendInitialEvents") && !at_least {
+        (
+            "resourceVersionMatch",
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )
+    } else if query.has("sendInitialEvents") && !query.flag("allowWatchBookmarks") {
+        (
+            "allowWatchBookmarks",
+            "sendInitialEvents requires setting allowWatchBookmarks to true",
+        )
+    } else if !query.has("sendInitialEvents") && !query.get("resourceVersionMatch").is_empty() {
+        (
+            "resourceVersionMatch",
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )
+    } else {
+        return Ok(());
+    };
+    let cause = Cause::forbidden(field, why);
+    Err(ApiError::invalid_of(
+        "meta.k8s.io",
+        "ListOptions",
+        "",
+        &[cause],
+    ))
+}
+
+struct Watch {
+    server: Server,
+    call: Call,
+    selector: Selector,
+    head: watch::Receiver<u64>,
+    /// Everything up to here has been told.
+    cursor: u64,
+    ready: VecDeque<Bytes>,
+    deadline: Instant,
+    bookmark_at: Option<Instant>,
+    /// No event was told yet: a table's columns come with the first.
+    first: bool,
+    over: bool,
+}
+
+impl Watch {
+    /// Lines up what stands before the history: present objects, or that the version is gone.
+    fn begin(&mut self, from: u64) {
+        let server = self.server.clone();
+        let state = server.lock();
+        let query = &self.call.query;
+        let initial = if query.has("sendInitialEvents") {
+            query.flag("sendInitialEvents")
+        } else {
+            from == 0
+        };
+        if !initial {
+            if from < state.store.compacted() {
+                let message = format!(
+                    "too old resource version: {from} ({})",
+                    state.store.compacted() + 1
+                );
+                self.ready
+                    .push_back(line("ERROR", &ApiError::expired(message).to_status()));
+                self.over = true;
+            }
+            return;
+        }
+        let namespace = (!self.call.namespace.is_empty()).then_some(self.call.namespace.clone());
+        let objects: Vec<Arc<Value>> = state
+            .store
+            .list(&self.call.kind.storage, namespace.as_deref())
+            .map(|(_, object)| Arc::clone(object))
+            .collect();
+        self.cursor = state.store.revision();
+        drop(state);
+        for object in objects {
+            if self.fits(&object) {
+                self.push("ADDED", &object);
+            }
+        }
+        if self.call.query.flag("sendInitialEvents") {
+            let annotations = json!({ INITIAL_EVENTS_END: "true" });
+            self.ready
+                .push_back(line("BOOKMARK", &self.bookmark(Some(annotations))));
+        }
+    }
+
+    fn fits(&self, object: &Arc<Value>) -> bool {
+        self.selector
+            .matches(&self.call.kind, &shown(&self.call.kind, object))
+    }
+
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Some(line);
+            }
+            if self.over {
+                return None;
+            }
+            self.head.borrow_and_update();
+            if self.collect() {
+                continue;
+            }
+            let wake = self
+                .bookmark_at
+                .map_or(self.deadline, |at| at.min(self.deadline));
+            let changed = tokio::time::timeout_at(wake, self.head.changed()).await;
+            match changed {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return None,
+                Err(_) if Instant::now() >= self.deadline => self.over = true,
+                Err(_) => {
+                    self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
+                    self.ready.push_back(line("BOOKMARK", &self.bookmark(None)));
+                }
+            }
+        }
+    }
+
+    /// Lines up what was committed since; false if that is nothing.
+    fn collect(&mut self) -> bool {
+        let state = self.server.lock();
+        if self.cursor < state.store.compacted() {
+            let message = format!(
+                "too old resource version: {} ({})",
+                self.cursor,
+                state.store.compacted() + 1
+            );
+            drop(state);
+            self.ready
+                .push_back(line("ERROR", &ApiError::expired(message).to_status()));
+            self.over = true;
+            return true;
+        }
+        let head = state.store.revision();
+        let commits: Vec<Arc<Commit>> = state
+            .store
+            .since(self.cursor)
+            .filter(|commit| self.concerns(commit))
+            .cloned()
+            .collect();
+        drop(state);
+        self.cursor = self.cursor.max(head);
+        for commit in commits {
+            self.tell(&commit);
+        }
+        !self.ready.is_empty()
+    }
+
+    fn concerns(&self, commit: &Commit) -> bool {
+        commit.key.resource == self.call.kind.storage
+            && (self.call.namespace.is_empty() || self.call.namespace == commit.key.namespace)
+    }
+
+    /// A change as this watch sees it: what begins to fit is added, what no longer does is deleted.
+    fn tell(&mut self, commit: &Commit) {
+        let before = commit.old.as_ref().is_some_and(|old| self.fits(old));
+        let after = commit.change != Change::Deleted && self.fits(&commit.new);
+        match (before, after) {
+            (false, false) => {}
+            (false, true) => self.push("ADDED", &commit.new),
+            (true, true) => self.push("MODIFIED", &commit.new),
+            (true, false) => {
+                let mut last = match (&commit.old, commit.change) {
+                    (Some(old), Change::Updated) => old.as_ref().clone(),
+                    _ => commit.new.as_ref().clone(),
+                };
+                let version = json!(commit.revision.to_string());
+                object::metadata(&mut last).insert("resourceVersion".to_owned(), version);
+                self.push("DELETED", &last);
+            }
+        }
+    }
+
+    fn push(&mut self, kind: &str, object: &Value) {
+        let object = present(&self.call.kind, object);
+        let shown = match self.call.shape {
+            Shape::Object => object,
+            Shape::Table => {
+                let meta = json!({ "resourceVersion": object::meta(&object, "resourceVersion") });
+                let now = self.server.now();
+                table::of(
+                    &self.call.kind,
+                    now,
+                    &[object],
+                    &meta,
+                    &self.call.query,
+                    self.first,
+                )
+            }
+            Shape::MetadataOnly => json!({
+                "kind": "PartialObjectMetadata",
+                "apiVersion": "meta.k8s.io/v1",
+                "metadata": object.get("metadata"),
+            }),
+        };
+        self.first = false;
+        self.ready.push_back(line(kind, &shown));
+    }
+
+    fn bookmark(&self, annotations: Option<Value>) -> Value {
+        let mut metadata = json!({ "resourceVersion": self.cursor.to_string() });
+        if let Some(annotations) = annotations {
+            object::as_map(&mut metadata).insert("annotations".to_owned(), annotations);
+        }
+        let kind = &self.call.kind;
+        json!({ "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata })
+    }
+}
+
+fn line(kind: &str, object: &Value) -> Bytes {
+    let mut text = json!({ "type": kind, "object": object }).to_string();
+    text.push('\n');
+    Bytes::from(text)
+}
