@@ -60,6 +60,7 @@ mod wishes;
 mod writers;
 
 use self::endpoint::Endpoints;
+use self::fixed::Keepers;
 use self::journal::Journal;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
@@ -144,6 +145,7 @@ struct Agent {
     turns: Turns,
     writers: Arc<Writers>,
     releases: Releases,
+    keepers: Keepers,
     endpoints: Arc<Endpoints>,
     waits: Waits,
     metrics: Metrics,
@@ -175,12 +177,13 @@ impl Agent {
             metrics.clone(),
         );
         let writers = Arc::new(writers);
+        let keepers = Keepers::new(&settings, reads.clone(), clients.write.clone());
         let releases = Releases::new(
             journal,
-            reads.clone(),
             Arc::clone(&writers),
             Arc::clone(&memory),
             turns.clone(),
+            keepers.clone(),
         );
         let agent = Self {
             settings,
@@ -190,6 +193,7 @@ impl Agent {
             turns,
             writers,
             releases,
+            keepers,
             endpoints: Arc::default(),
             waits,
             metrics,

@@ -62,8 +62,8 @@ impl Agent {
             clean_gateway,
             routes,
         };
-        let (endpoints, node) = (&self.endpoints, &self.settings.node);
-        endpoints.note(asker, node, granted, &ways);
+        let (endpoints, settings) = (&self.endpoints, &self.settings);
+        endpoints.note(asker, settings, granted, &ways);
         reply(granted, &asker.nic, &table.all)
     }
 

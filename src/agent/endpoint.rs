@@ -3,7 +3,8 @@
 //! Owns: their writing, after the reply, one at a time and not too fast. Never does: serve as the
 //! truth: an endpoint is derived from what was granted and never a reason for a failed ADD.
 //! Invariant: an endpoint is of the Pod whose uid it names; that of an earlier Pod of the same name
-//! is replaced whole.
+//! is replaced whole, unless it is of a `StatefulSet`: that one outlives its Pods, without an owner
+//! and with a finalizer, and goes with the address.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,7 +20,9 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::Settings;
 use super::candidates::Asker;
+use super::fixed;
 use super::locked;
 use super::memory::Granted;
 use super::pods::{self, NodePods};
@@ -39,11 +42,14 @@ const TRIES: u32 = 5;
 
 /// Why an endpoint was not written.
 #[derive(Debug, thiserror::Error)]
-enum EndpointError {
+pub(super) enum EndpointError {
+    /// It could not be read.
     #[error("could not read it")]
     Read(#[from] ReadError),
+    /// The API server did not create or delete it.
     #[error("could not create or delete it")]
     Call(#[from] kube::Error),
+    /// It could not be written.
     #[error("could not replace it")]
     Put(#[from] PutError),
 }
@@ -61,8 +67,9 @@ pub(super) struct Ways {
 #[derive(Debug, Clone)]
 struct Wanted {
     uid: Uid,
-    /// Uid of the Pod's object, which a static Pod's own differs from.
-    owner: String,
+    /// Uid of the Pod's object, which a static Pod's own differs from; `None` where the endpoint
+    /// outlives the Pod.
+    owner: Option<String>,
     node: String,
     workload: WorkloadId,
     /// In the order in which they were served first.
@@ -80,15 +87,21 @@ pub(super) struct Endpoints {
 impl Endpoints {
     /// Notes what an interface was granted; it is written soon, with whatever comes until then.
     ///
-    /// The place for Pods with addresses of their own (StatefulSets): theirs is to be written
-    /// before the reply, and without an owner, so that it outlives the Pod.
-    pub(super) fn note(&self, asker: &Asker, node: &str, granted: &[Granted], ways: &Ways) {
+    /// Also for a Pod whose addresses are fixed this can wait: what they depend on is recorded.
+    pub(super) fn note(
+        &self,
+        asker: &Asker,
+        settings: &Settings,
+        granted: &[Granted],
+        ways: &Ways,
+    ) {
+        let outlives = fixed::keeps(settings, &asker.workload);
         let mut all = locked(&self.wanted);
         let uid = pods::uid(&asker.pod);
         let fresh = || Wanted {
             uid: uid.clone(),
-            owner: asker.pod.uid().unwrap_or_default(),
-            node: node.to_owned(),
+            owner: (!outlives).then(|| asker.pod.uid().unwrap_or_default()),
+            node: settings.node.clone(),
             workload: asker.workload.clone(),
             nics: Vec::new(),
             tries: 0,
@@ -159,7 +172,7 @@ async fn write(
             .await
             .map(drop)?);
     };
-    if uid_of(&there) == Some(wanted.uid.as_str()) {
+    if uid_of(&there) == Some(wanted.uid.as_str()) || is_inherited(&there, wanted) {
         if merge(&mut there, wanted) {
             put::replace(writes, Part::Main, &mut there, Reply::MetadataOnly).await?;
         }
@@ -169,6 +182,36 @@ async fn write(
     let replaced = new(namespace, short, wanted);
     api.create(&PostParams::default(), &replaced).await?;
     Ok(())
+}
+
+/// True for the endpoint of the former Pod of the same name and `StatefulSet`.
+fn is_inherited(there: &SpiderEndpoint, wanted: &Wanted) -> bool {
+    let of_set = there.status.as_ref().is_some_and(|status| {
+        status.owner_controller_type == wanted.workload.kind
+            && status.owner_controller_name == wanted.workload.name
+    });
+    wanted.owner.is_none() && there.owner_references().is_empty() && of_set
+}
+
+/// Removes the endpoint of Pod `of` if a finalizer of ours would keep it there.
+///
+/// Errors: it may still be there.
+pub(super) async fn remove_kept(
+    reads: &Reads,
+    writes: &Client,
+    name: &PodName,
+    of: &Uid,
+) -> Result<(), EndpointError> {
+    let Some(there) = reads.endpoint(name).await? else {
+        return Ok(());
+    };
+    let is_ours = there.finalizers().iter().any(|f| f == names::FINALIZER);
+    if uid_of(&there) != Some(of.as_str()) || !is_ours {
+        return Ok(());
+    }
+    let (namespace, _) = name.parts();
+    let api: Api<SpiderEndpoint> = Api::namespaced(writes.clone(), namespace);
+    remove(&api, writes, there).await
 }
 
 /// Deletes the endpoint of an earlier Pod of this name, and the finalizer that would keep it.
@@ -204,25 +247,44 @@ fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
         ..SpiderEndpointStatus::default()
     };
     let mut endpoint = SpiderEndpoint::new(namespace, name, status);
-    endpoint.owner_references_mut().push(OwnerReference {
+    tie(&mut endpoint, wanted);
+    endpoint
+}
+
+/// To its Pod, or to the finalizer that has it outlive the Pod.
+fn tie(endpoint: &mut SpiderEndpoint, wanted: &Wanted) {
+    let Some(uid) = &wanted.owner else {
+        endpoint.metadata.owner_references = None;
+        if !endpoint.finalizers().iter().any(|f| f == names::FINALIZER) {
+            let finalizer = names::FINALIZER.to_owned();
+            endpoint.finalizers_mut().push(finalizer);
+        }
+        return;
+    };
+    let owner = OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Pod".to_owned(),
-        name: name.to_owned(),
-        uid: wanted.owner.clone(),
+        name: endpoint.name_any(),
+        uid: uid.clone(),
         ..OwnerReference::default()
-    });
-    endpoint
+    };
+    let owners = endpoint.owner_references_mut();
+    if owners.iter().all(|there| there.uid != owner.uid) {
+        owners.push(owner);
+    }
 }
 
 /// Enters the interfaces; true if that changed anything. Interfaces of others stay.
 fn merge(endpoint: &mut SpiderEndpoint, wanted: &Wanted) -> bool {
+    let before = endpoint.clone();
+    tie(endpoint, wanted);
     let status = endpoint.status.get_or_insert_default();
-    let before = status.clone();
     for nic in &wanted.nics {
         enter(&mut status.current.ips, nic);
     }
     status.current.node.clone_from(&wanted.node);
-    *status != before
+    wanted.uid.as_str().clone_into(&mut status.current.uid);
+    *endpoint != before
 }
 
 /// Enters an interface: in its place if it has one, else at the end. What others noted stays.

@@ -7,19 +7,25 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::TimeDelta;
-use ipam::keep::{Former, Heir, Held, Heritage};
-use ipam::name::{NodeName, Uid, WorkloadId};
+use ipam::keep::{self, Former, Heir, Held, Heritage};
+use ipam::name::{NodeName, PodName, PoolName, Uid, WorkloadId};
+use ipam::release::{Owner, Release};
+use k8s_openapi::Resource as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::ResourceExt;
+use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{Asker, Found};
+use super::endpoint::{self, EndpointError};
 use super::memo::Age;
+use super::memory::Trace;
 use super::pods;
-use super::reads::{ReadError, Reading, Reads};
-use crate::api::{SpiderEndpoint, time};
+use super::reads::{POOL_AGE, ReadError, Reading, Reads};
+use crate::api::{SpiderEndpoint, convert, time};
 
 /// By which a person says that a node is down and none of its Pods runs any more.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -33,7 +39,7 @@ pub(super) fn keeps(settings: &Settings, workload: &WorkloadId) -> bool {
 }
 
 fn is_stateful_set(workload: &WorkloadId) -> bool {
-    workload.group == "apps" && workload.kind == "StatefulSet"
+    workload.group == StatefulSet::GROUP && workload.kind == StatefulSet::KIND
 }
 
 /// What a Pod may inherit, and who is asked about it.
@@ -77,16 +83,15 @@ impl Inheritance {
         };
         if records.any(nameless)
             && let Some(endpoint) = reads.endpoint(&pod).await?
-            && is_of_set(reads, &endpoint, asker).await?
+            && let Some(set) = set_of(reads, &asker.workload).await?
+            && tells_of(&endpoint, &set)
+            && let Some(status) = &endpoint.status
         {
-            let current = endpoint.status.iter().map(|status| &status.current);
-            for current in current {
-                inheritance.heritage.former = Some(Former {
-                    uid: Uid::from(current.uid.as_str()),
-                    addresses: addresses(&endpoint, asker.nic.as_str()),
-                });
-                inheritance.former_node = Some(NodeName::from(current.node.as_str()));
-            }
+            inheritance.heritage.former = Some(Former {
+                uid: Uid::from(status.current.uid.as_str()),
+                addresses: addresses(&endpoint, asker.nic.as_str()),
+            });
+            inheritance.former_node = Some(NodeName::from(status.current.node.as_str()));
         }
         Ok(Some(inheritance))
     }
@@ -132,39 +137,34 @@ impl Inheritance {
     }
 }
 
-/// True where the endpoint was written for a Pod of the very StatefulSet of `asker`: of its name,
-/// and not of a former one, which then is older than the set.
-async fn is_of_set(
+/// The StatefulSet of this very uid.
+async fn set_of(
     reads: &Reads,
-    endpoint: &SpiderEndpoint,
-    asker: &Asker,
-) -> Result<bool, ReadError> {
-    let set = &asker.workload;
-    let named = endpoint.status.as_ref().is_some_and(|status| {
-        status.owner_controller_type == set.kind && status.owner_controller_name == set.name
-    });
-    if !named {
-        return Ok(false);
-    }
+    workload: &WorkloadId,
+) -> Result<Option<Arc<StatefulSet>>, ReadError> {
     let found = reads
-        .stateful_set(&set.namespace, &set.name, Age::live())
+        .stateful_set(&workload.namespace, &workload.name, Age::live())
         .await?;
-    Ok(found.is_some_and(|found| {
-        let (set_made, told) = (
-            found.metadata.creation_timestamp.as_ref(),
-            endpoint.metadata.creation_timestamp.as_ref(),
-        );
-        found.uid().as_deref() == Some(set.uid.as_str())
-            && set_made
-                .zip(told)
-                .is_some_and(|(set, told)| set.0 <= told.0)
-    }))
+    Ok(found.filter(|set| set.uid().as_deref() == Some(workload.uid.as_str())))
 }
 
+/// True where the endpoint was written for a Pod of this very StatefulSet: of its name, and not of
+/// a former one's, whose endpoints are older than the set.
+fn tells_of(endpoint: &SpiderEndpoint, set: &StatefulSet) -> bool {
+    let is_named = endpoint.status.as_ref().is_some_and(|status| {
+        status.owner_controller_type == StatefulSet::KIND
+            && status.owner_controller_name == set.name_any()
+    });
+    let made = set.metadata.creation_timestamp.as_ref();
+    let told = endpoint.metadata.creation_timestamp.as_ref();
+    is_named && made.zip(told).is_some_and(|(made, told)| made.0 <= told.0)
+}
+
+/// What the interface had; an element without a name is of an interface whose call never came.
 fn addresses(endpoint: &SpiderEndpoint, nic: &str) -> BTreeSet<IpAddr> {
     let elements = endpoint.status.iter().flat_map(|s| &s.current.ips);
     elements
-        .filter(|element| element.interface == nic)
+        .filter(|element| element.interface == nic || element.interface.is_empty())
         .flat_map(|element| [&element.ipv4, &element.ipv6])
         .flatten()
         .filter_map(|text| text.split('/').next()?.parse().ok())
@@ -193,4 +193,114 @@ fn is_ready(node: &Node) -> bool {
 fn settled(pod: &Pod) -> bool {
     let made = pod.metadata.creation_timestamp.as_ref();
     made.is_some_and(|made| time::now() - time::from_wire(made) >= SETTLED_AFTER)
+}
+
+/// Says of Pods that end whether their addresses are kept.
+#[derive(Clone)]
+pub(super) struct Keepers {
+    reads: Reads,
+    writes: Client,
+    /// False where nothing is kept.
+    on: bool,
+}
+
+impl Keepers {
+    pub(super) fn new(settings: &Settings, reads: Reads, writes: Client) -> Self {
+        Self {
+            reads,
+            writes,
+            on: settings.stateful_sets,
+        }
+    }
+
+    /// The StatefulSet that wants the addresses of `pod`, which had `uid`, kept for the next Pod of
+    /// the name. Its uid is `noted` from the Pod, else what a record in one of `pools` or the
+    /// Pod's endpoint says.
+    ///
+    /// Errors: something could not be read, so nobody knows.
+    pub(super) async fn of(
+        &self,
+        pod: &PodName,
+        uid: &Uid,
+        noted: Option<&Uid>,
+        pools: &BTreeSet<PoolName>,
+    ) -> Result<Option<Uid>, ReadError> {
+        let Some((set, _)) = keep::ordinal(pod).filter(|_| self.on) else {
+            return Ok(None);
+        };
+        let (namespace, _) = pod.parts();
+        let found = self.reads.stateful_set(namespace, set, Age::live()).await?;
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        let keeper = convert::keeper(&found);
+        let owner = match noted {
+            Some(noted) => Some(noted.clone()),
+            None => self.recorded(uid, pools).await?,
+        };
+        let is_of_set = match &owner {
+            Some(owner) => *owner == keeper.uid,
+            None => self.is_told(pod, uid, &found).await?,
+        };
+        let wanted = is_of_set && keep::unwanted(pod, &keeper.uid, Some(&keeper)).is_none();
+        Ok(wanted.then_some(keeper.uid))
+    }
+
+    /// What is read with.
+    pub(super) fn reads(&self) -> &Reads {
+        &self.reads
+    }
+
+    /// Removes the endpoint of a Pod whose addresses went, if it outlives the Pod. That of any Pod
+    /// an earlier agent served may, since the original's do.
+    ///
+    /// Errors: the endpoint may still be there.
+    pub(super) async fn settle(
+        &self,
+        pod: &PodName,
+        release: &Release,
+        trace: &Trace,
+    ) -> Result<(), EndpointError> {
+        let may_outlive = keep::ordinal(pod).is_some() || !trace.whole;
+        if release.keep_for.is_some() || release.owner == Owner::Served || !may_outlive {
+            return Ok(());
+        }
+        endpoint::remove_kept(&self.reads, &self.writes, pod, &release.uid).await
+    }
+
+    /// The owner that a record of the Pod names.
+    async fn recorded(
+        &self,
+        uid: &Uid,
+        pools: &BTreeSet<PoolName>,
+    ) -> Result<Option<Uid>, ReadError> {
+        for pool in pools {
+            let Some(reading) = self.reads.pool(pool, Age::Within(POOL_AGE)).await? else {
+                continue;
+            };
+            let pool = reading.candidate.pool.iter();
+            let mut owners = pool
+                .flat_map(|pool| pool.records.iter())
+                .filter(|(_, record)| record.uid == *uid)
+                .filter_map(|(_, record)| record.owner.clone());
+            if let Some(owner) = owners.next() {
+                return Ok(Some(owner));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether the Pod's endpoint names this very StatefulSet.
+    async fn is_told(
+        &self,
+        pod: &PodName,
+        uid: &Uid,
+        set: &StatefulSet,
+    ) -> Result<bool, ReadError> {
+        let endpoint = self.reads.endpoint(pod).await?;
+        Ok(endpoint.is_some_and(|endpoint| {
+            let current = endpoint.status.as_ref().map(|s| s.current.uid.as_str());
+            current == Some(uid.as_str()) && tells_of(&endpoint, set)
+        }))
+    }
 }

@@ -29,6 +29,9 @@ pub(super) struct Entry {
     pub(super) pod: PodName,
     pub(super) uid: Uid,
     pub(super) nic: Nic,
+    /// The Pod's `StatefulSet`, where the Pod was there to tell at the DEL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) owner: Option<Uid>,
     /// In the order of their DELs.
     pub(super) sandboxes: Vec<Sandbox>,
     /// Their network namespaces that were there at the last DEL.
@@ -46,6 +49,7 @@ impl Entry {
             pod: pod.clone(),
             uid: of.uid.clone(),
             nic: of.nic.clone(),
+            owner: None,
             sandboxes: Vec::new(),
             namespaces: BTreeSet::new(),
             pools: None,
@@ -156,6 +160,7 @@ mod tests {
             nic: Nic::from("eth0/../x"),
         };
         Entry {
+            owner: None,
             sandboxes: sandboxes.iter().map(|s| Sandbox::from(*s)).collect(),
             ..Entry::new(&PodName::new("shop", "web-0"), &of)
         }

@@ -8,6 +8,7 @@
 //!
 //! A look is one list of all pools, from the API server's memory; nothing more where nothing leaked.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,11 +137,14 @@ async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
     {
         return Ok(());
     }
+    let pools = BTreeSet::from([leaked.pool.clone()]);
+    let keep_for = agent.keepers.of(&leaked.pod, &leaked.uid, None, &pools);
     let release = Release {
         uid: of.uid.clone(),
         nic: of.nic.clone(),
         owner: Owner::Gone,
         sandboxes: leaked.sandbox.iter().cloned().collect(),
+        keep_for: keep_for.await?,
     };
     let deadline = Instant::now() + WRITE_MAX;
     match agent.writers.release(&leaked.pool, release, deadline).await {

@@ -153,6 +153,13 @@ fn controller_of(references: Option<&[OwnerReference]>) -> Option<&OwnerReferenc
     references?.iter().find(|r| r.controller == Some(true))
 }
 
+/// Uid of the `StatefulSet` that the Pod belongs to.
+pub(super) fn stateful_set(pod: &Pod) -> Option<Uid> {
+    controller(pod)
+        .filter(|owner| owner.api_version == "apps/v1" && owner.kind == "StatefulSet")
+        .map(|owner| Uid::from(owner.uid.as_str()))
+}
+
 /// The Pod's top controller, at most two levels up, or the Pod itself.
 ///
 /// Errors: what the API server said about the level that could not be read.

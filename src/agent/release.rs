@@ -28,7 +28,8 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::commit::CommitError;
-use super::endpoint;
+use super::endpoint::{self, EndpointError};
+use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
 use super::locked;
 use super::memo::Age;
@@ -66,6 +67,9 @@ enum ReleaseError {
     /// A pool could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The endpoint could not be removed.
+    #[error("could not remove the Pod's SpiderEndpoint")]
+    Endpoint(#[from] EndpointError),
     /// The journal could not be changed.
     #[error("could not change the journal")]
     Journal(#[from] io::Error),
@@ -83,6 +87,8 @@ enum Verdict {
 pub(super) struct TornDown {
     pub(super) pod: PodName,
     pub(super) sandbox: Sandbox,
+    /// The Pod's `StatefulSet`, if the Pod is there and has one.
+    pub(super) owner: Option<Uid>,
     /// Its network namespace, if it may still be there.
     pub(super) namespace: Option<PathBuf>,
 }
@@ -117,25 +123,27 @@ struct Shared {
     writers: Arc<Writers>,
     memory: Arc<Memory>,
     turns: Turns,
+    keepers: Keepers,
     permits: Semaphore,
 }
 
 impl Releases {
     pub(super) fn new(
         journal: Journal,
-        reads: Reads,
         writers: Arc<Writers>,
         memory: Arc<Memory>,
         turns: Turns,
+        keepers: Keepers,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 acks: Mutex::default(),
                 journal,
-                reads,
+                reads: keepers.reads().clone(),
                 writers,
                 memory,
                 turns,
+                keepers,
                 permits: Semaphore::new(AT_ONCE),
             }),
         }
@@ -169,6 +177,7 @@ impl Releases {
         let TornDown {
             pod,
             sandbox,
+            owner,
             namespace,
         } = torn_down;
         let _turn = self.shared.turns.wait(of).await;
@@ -181,6 +190,7 @@ impl Releases {
         if let Some(pools) = self.shared.homes(of, &pod, &trace).await {
             entry.pools.get_or_insert_default().extend(pools);
         }
+        entry.owner = owner.or(entry.owner);
         entry.sandboxes.retain(|kept| *kept != sandbox);
         entry.sandboxes.push(sandbox);
         let surplus = entry.sandboxes.len().saturating_sub(SANDBOXES);
@@ -398,17 +408,36 @@ impl Shared {
             nic: of.nic.clone(),
             owner,
             sandboxes: entry.sandboxes.iter().cloned().collect(),
+            keep_for: self.keep_for(&entry, owner, &pools).await?,
         };
         let left = self.free_all(of, &entry, &pools, &release).await?;
         if left.until_gone > 0 {
             return Ok(Verdict::Kept);
         }
+        let trace = self.memory.trace(of);
+        self.keepers.settle(&entry.pod, &release, &trace).await?;
         self.journal.remove(of).await?;
         locked(&self.acks).remove(of);
         if left.in_use == 0 && owner != Owner::Served {
             self.memory.released(of);
         } // else a later sandbox has addresses, whose DEL is to come
         Ok(Verdict::Over)
+    }
+
+    /// The `StatefulSet` that wants the addresses of the Pod's name, if any does.
+    async fn keep_for(
+        &self,
+        entry: &Entry,
+        owner: Owner,
+        pools: &BTreeSet<PoolName>,
+    ) -> Result<Option<Uid>, ReadError> {
+        let noted = entry.owner.as_ref();
+        match owner {
+            Owner::Served => Ok(None),
+            Owner::Gone | Owner::Ending => {
+                self.keepers.of(&entry.pod, &entry.uid, noted, pools).await
+            }
+        }
     }
 
     /// Releases in every pool; what stays recorded there, and why.
@@ -428,9 +457,14 @@ impl Shared {
                 Err(CommitError::Gone(_)) => Released::default(),
                 Err(error) => return Err(error.into()),
             };
-            for address in released.freed {
+            for address in &released.freed {
                 tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, because = ?release.owner, "address released");
             }
+            for address in &released.kept {
+                tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, "address kept for the next Pod of this name");
+            }
+            left.freed.extend(released.freed);
+            left.kept.extend(released.kept);
             left.in_use += released.in_use;
             left.until_gone += released.until_gone;
             if released.in_use + released.until_gone == 0 {

@@ -236,6 +236,7 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
     let torn_down = TornDown {
         pod: pod.clone(),
         sandbox,
+        owner: owner(agent, &pod, &of.uid),
         namespace: args.net_namespace.as_ref().map(PathBuf::from),
     };
     match agent.releases.acknowledge(of, torn_down).await {
@@ -247,6 +248,12 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
             ))
         }
     }
+}
+
+/// The `StatefulSet` of the Pod, while the Pod is there to tell.
+fn owner(agent: &Agent, pod: &PodName, uid: &Uid) -> Option<Uid> {
+    let there = agent.pods.get(pod).filter(|pod| pods::uid(pod) == *uid)?;
+    pods::stateful_set(&there)
 }
 
 async fn workload_endpoint(agent: &Agent, query: &EndpointQuery) -> Response {

@@ -25,6 +25,7 @@ use crate::kube_io::clients::Clients;
 mod adds;
 mod explain;
 mod fake;
+mod fixed;
 mod http_api;
 mod releases;
 mod several;

@@ -11,12 +11,14 @@ use std::net::IpAddr;
 use ipam::addr::{AddrSet, Family, Range, parse_list};
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
+use ipam::keep::{Keeper, Ordinals};
 use ipam::name::{Nic, PoolName, SubnetName, Uid, Version};
 use ipam::pool::{Affinity, Owner, Pool, Restrictions};
 use ipam::record::Records;
 use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{self as meta, ObjectMeta};
 use kube::{Resource, ResourceExt};
 
@@ -45,6 +47,22 @@ impl FieldError {
             value,
             reason: reason.to_string(),
         }
+    }
+}
+
+/// A `StatefulSet` as the rules of fixed addresses look at it. Absent fields have the API's
+/// defaults; numbers below zero, which the API server refuses, count as none.
+pub fn keeper(set: &StatefulSet) -> Keeper {
+    let spec = set.spec.as_ref();
+    let count = spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    let start = spec.and_then(|spec| spec.ordinals.as_ref()?.start);
+    Keeper {
+        uid: Uid::new(set.uid().unwrap_or_default()),
+        terminating: set.metadata.deletion_timestamp.is_some(),
+        ordinals: Ordinals {
+            start: u32::try_from(start.unwrap_or(0)).unwrap_or(0),
+            count: u32::try_from(count).unwrap_or(0),
+        },
     }
 }
 

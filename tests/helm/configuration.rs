@@ -34,6 +34,11 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
         ("ipam.enableIPv4", "enableIPv4", ["true", "false"]),
         ("ipam.enableIPv6", "enableIPv6", ["true", "false"]),
         (
+            "ipam.enableStatefulSet",
+            "enableStatefulSet",
+            ["true", "false"],
+        ),
+        (
             "ipam.spiderSubnet.enable",
             "enableSpiderSubnet",
             ["true", "false"],
@@ -184,6 +189,7 @@ fn default_conf() -> Value {
         "ipamUnixSocketPath": "/var/run/spidernet/spiderpool.sock",
         "enableIPv4": true,
         "enableIPv6": true,
+        "enableStatefulSet": true,
         "enableSpiderSubnet": true,
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,

@@ -262,6 +262,7 @@ fn batches(c: &mut Criterion) {
                 nic: nic(),
                 owner: release::Owner::Gone,
                 sandboxes: record(0, 7).sandbox.into_iter().collect(),
+                keep_for: None,
             }),
         );
         let batch = ledger.batch(&AddrSet::new()).unwrap();

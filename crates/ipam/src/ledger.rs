@@ -278,6 +278,11 @@ impl<'l> Draft<'l> {
                     self.free(address);
                     released.freed.push(address);
                 }
+                Verdict::IsKeptFor(set) => {
+                    let record = record.keep_for(set);
+                    self.replace(address, record);
+                    released.kept.push(address);
+                }
             }
         }
         released
@@ -366,21 +371,26 @@ impl<'l> Draft<'l> {
     }
 
     fn record(&mut self, address: IpAddr, claim: &Claim) -> Grant {
-        let old = self.records.get(address);
-        let record = claim.record(old.map(|r| r.other.clone()).unwrap_or_default());
-        if old != Some(&record) {
-            let freed = old.map(bytes_of).unwrap_or_default();
-            self.bytes = self
-                .bytes
-                .saturating_sub(freed)
-                .saturating_add(bytes_of(&record));
-            self.changed = true;
-            self.records.insert(address, record);
-        }
+        let other = self.records.get(address).map(|old| old.other.clone());
+        self.replace(address, claim.record(other.unwrap_or_default()));
         Grant {
             address,
             node: claim.pod.node.clone(),
         }
+    }
+
+    fn replace(&mut self, address: IpAddr, record: Record) {
+        let old = self.records.get(address);
+        if old == Some(&record) {
+            return;
+        }
+        let freed = old.map(bytes_of).unwrap_or_default();
+        self.bytes = self
+            .bytes
+            .saturating_sub(freed)
+            .saturating_add(bytes_of(&record));
+        self.changed = true;
+        self.records.insert(address, record);
     }
 }
 

@@ -48,6 +48,19 @@ impl Record {
     pub fn is_of(&self, uid: &Uid, nic: &Nic) -> bool {
         self.uid == *uid && self.nic.as_ref().is_none_or(|n| n == nic)
     }
+
+    /// The record once its Pod has let go and StatefulSet `owner` wants the address kept. Node and
+    /// sandbox are gone: nobody has to acknowledge anything any more.
+    #[must_use]
+    pub fn keep_for(&self, owner: &Uid) -> Self {
+        Self {
+            node: None,
+            sandbox: None,
+            owner: Some(owner.clone()),
+            kept: true,
+            ..self.clone()
+        }
+    }
 }
 
 /// Why the text of `allocatedIPs` cannot be read.

@@ -10,6 +10,7 @@
 //! | another sandbox | stays: that one's DEL is to come | stays |
 //! | no sandbox, or no interface | goes | stays until the owner is gone |
 //!
+//! Where the owner's StatefulSet wants the address kept ([`crate::keep`]), "goes" reads "is kept".
 //! The last line is for records of the original, and of ours after a foreign writer dropped what it
 //! does not know: they can't be held against a sandbox, so a DEL of any may be that of an old one.
 
@@ -52,15 +53,19 @@ pub struct Release {
     pub owner: Owner,
     /// The node's half: the sandboxes that let go.
     pub sandboxes: BTreeSet<Sandbox>,
+    /// The StatefulSet that wants the addresses of the Pod's name kept, by a live read.
+    pub keep_for: Option<Uid>,
 }
 
 /// What a release does to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Verdict<'r> {
     /// The record is not of this interface.
     NotIts,
     /// It goes.
     Goes,
+    /// It stays for the next Pod of its name and this StatefulSet.
+    IsKeptFor(&'r Uid),
     /// It names a sandbox that has not let go.
     InUse,
     /// It names no sandbox or no interface: it goes once the owner is gone.
@@ -69,13 +74,20 @@ pub enum Verdict {
 
 impl Release {
     /// What becomes of `record`; see the table at the head of this module.
-    pub fn judge(&self, record: &Record) -> Verdict {
+    pub fn judge(&self, record: &Record) -> Verdict<'_> {
         if !record.is_of(&self.uid, &self.nic) {
             return Verdict::NotIts;
         }
+        let let_go = match (self.owner, &self.keep_for) {
+            (Owner::Gone | Owner::Ending, Some(set)) => Verdict::IsKeptFor(set),
+            (Owner::Gone | Owner::Ending, None) | (Owner::Served, _) => Verdict::Goes,
+        };
+        if record.kept {
+            return let_go;
+        }
         match (&record.sandbox, &record.nic, self.owner) {
             (Some(sandbox), _, _) if !self.sandboxes.contains(sandbox) => Verdict::InUse,
-            (Some(_), Some(_), _) | (_, _, Owner::Gone) => Verdict::Goes,
+            (Some(_), Some(_), _) | (_, _, Owner::Gone) => let_go,
             (None, _, _) | (_, None, _) => Verdict::UntilGone,
         }
     }
@@ -86,6 +98,8 @@ impl Release {
 pub struct Released {
     /// The addresses that went, in ascending order.
     pub freed: Vec<IpAddr>,
+    /// The addresses that are kept now, in ascending order.
+    pub kept: Vec<IpAddr>,
     /// Records that stay for a sandbox which has not let go.
     pub in_use: usize,
     /// Records that stay until the owner is gone.
@@ -127,14 +141,43 @@ mod tests {
                 nic: Nic::from("eth0"),
                 owner,
                 sandboxes: ["s1", "s2"].map(Sandbox::from).into(),
+                keep_for: None,
             };
             assert_eq!(
                 release.judge(&kept),
                 verdict,
                 "{sandbox:?} {nic:?} {owner:?}"
             );
+            // A StatefulSet keeps what else would go, but for what a living Pod left behind.
+            let set = Uid::from("set");
+            release.keep_for = Some(set.clone());
+            let then = match (verdict, owner) {
+                (Verdict::Goes, Owner::Gone | Owner::Ending) => Verdict::IsKeptFor(&set),
+                _ => verdict,
+            };
+            assert_eq!(release.judge(&kept), then);
             release.uid = Uid::from("y");
             assert_eq!(release.judge(&kept), Verdict::NotIts);
+        }
+    }
+
+    #[test]
+    fn a_kept_record_is_kept_by_a_repeated_del_until_nobody_wants_it() {
+        let kept = Record {
+            nic: Some(Nic::from("eth0")),
+            ..record("x").keep_for(&Uid::from("set"))
+        };
+        for owner in [Owner::Gone, Owner::Ending] {
+            let mut release = Release {
+                uid: Uid::from("x"),
+                nic: Nic::from("eth0"),
+                owner,
+                sandboxes: BTreeSet::new(),
+                keep_for: Some(Uid::from("set")),
+            };
+            assert_eq!(release.judge(&kept), Verdict::IsKeptFor(&Uid::from("set")));
+            release.keep_for = None;
+            assert_eq!(release.judge(&kept), Verdict::Goes);
         }
     }
 }

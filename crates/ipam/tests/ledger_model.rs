@@ -239,6 +239,7 @@ impl Fight {
                     nic: interface(nic),
                     owner: [Owner::Gone, Owner::Ending, Owner::Served][usize::from(owner)],
                     sandboxes: named.map(|s| Sandbox::new(format!("s{s}"))).collect(),
+                    keep_for: None,
                 };
                 self.ask(usize::from(agent), Ask::Release(release));
             }

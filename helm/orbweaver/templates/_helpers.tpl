@@ -59,6 +59,7 @@ annotations:
 ipamUnixSocketPath: {{ .Values.global.ipamUNIXSocketHostPath }}
 enableIPv4: {{ .Values.ipam.enableIPv4 }}
 enableIPv6: {{ .Values.ipam.enableIPv6 }}
+enableStatefulSet: {{ .Values.ipam.enableStatefulSet }}
 enableSpiderSubnet: {{ .Values.ipam.spiderSubnet.enable }}
 enableAutoPoolForApplication: {{ .Values.ipam.spiderSubnet.autoPool.enable }}
 clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.autoPool.defaultRedundantIPNumber | int }}

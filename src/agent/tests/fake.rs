@@ -440,6 +440,7 @@ fn typed(plural: &str, mut object: Value) -> Value {
         "nodes" => ("v1", "Node"),
         "replicasets" => ("apps/v1", "ReplicaSet"),
         "deployments" => ("apps/v1", "Deployment"),
+        "statefulsets" => ("apps/v1", "StatefulSet"),
         "events" => ("events.k8s.io/v1", "Event"),
         "spiderippools" => (names::API_VERSION, names::KIND_POOL),
         "spiderendpoints" => (names::API_VERSION, names::KIND_ENDPOINT),

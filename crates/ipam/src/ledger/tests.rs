@@ -36,6 +36,7 @@ fn release_of(uid: &str, sandboxes: &[&str], owner: Owner) -> Ask {
         nic: Nic::from("eth0"),
         owner,
         sandboxes: sandboxes.iter().map(|s| Sandbox::from(*s)).collect(),
+        keep_for: None,
     })
 }
 
