@@ -8,7 +8,8 @@
 //!   if only one family could be served, the pool has been switched off, or the agent was
 //!   restarted in between.
 //! * A refusal is said only after a live look; what may pass by itself is waited for, watched, up
-//!   to [`ADD_MAX`].
+//!   to [`ROOM_MAX`]. Recording an address that is free has longer, [`ADD_MAX`]: it ends well, only
+//!   later, when many nodes write one pool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,8 +39,10 @@ use super::wait::{self, Wait};
 use super::wishes::{self, Wishes};
 use crate::error::ErrorChain;
 
-/// Longest time from the call's turn to its answer.
-pub(super) const ADD_MAX: Duration = Duration::from_secs(10);
+/// Longest wait for an address to become free, or for a pool to be made.
+const ROOM_MAX: Duration = Duration::from_secs(10);
+/// Longest time from the call's turn to its answer; the plugin waits three times as long.
+const ADD_MAX: Duration = Duration::from_secs(30);
 
 /// One ADD on its way.
 struct Call<'a> {
@@ -136,7 +139,7 @@ impl Agent {
 impl Call<'_> {
     async fn allocate(&self) -> Result<Given, StandardError> {
         let mut age = FIRST_AGE;
-        let mut told = false;
+        let mut wait_until = None;
         loop {
             let failure = match self.attempt(age).await {
                 Ok(given) => return Ok(given),
@@ -150,22 +153,28 @@ impl Call<'_> {
             if failure.waits.is_empty() {
                 return Err(failure.error);
             }
-            if !told {
-                let reads = &self.agent.reads;
-                let mut why = vec![failure.error.to_string()];
-                why.extend(wait::shortfalls(reads, &failure.waits).await);
-                let why = why.join("; ");
-                self.agent.waits.tell(&self.asker.pod, &why, ADD_MAX);
-                tracing::info!(because = why, "waiting for an address");
-                told = true;
-            }
+            let until = match wait_until {
+                Some(until) => until,
+                None => *wait_until.insert(self.begin_waiting(&failure).await),
+            };
             let _waiting = self.agent.metrics.wait();
             let moved = self.agent.waits.for_any(&failure.waits);
-            if timeout_at(self.deadline, moved).await.is_err() {
+            if timeout_at(until, moved).await.is_err() {
                 return Err(failure.error);
             }
             age = Age::live();
         }
+    }
+
+    /// Tells the Pod that it waits and for what; until when.
+    async fn begin_waiting(&self, failure: &Failure) -> Instant {
+        let until = self.deadline.min(Instant::now() + ROOM_MAX);
+        let mut why = vec![failure.error.to_string()];
+        why.extend(wait::shortfalls(&self.agent.reads, &failure.waits).await);
+        let why = why.join("; ");
+        self.agent.waits.tell(&self.asker.pod, &why, ROOM_MAX);
+        tracing::info!(because = why, "waiting for an address");
+        until
     }
 
     /// One try: the addresses it has already, else those its rules give it.

@@ -116,6 +116,18 @@ async fn a_lost_answer_leaves_one_record() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_free_address_is_recorded_also_where_that_takes_longer_than_waiting_for_one_may() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    world.fail_next(std::iter::repeat_with(|| Fault::LoseRequest).take(75));
+    let began = tokio::time::Instant::now();
+    assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.40/24");
+    assert!(began.elapsed().as_secs() > 10, "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_others_free_or_add_is_seen_at_once_by_an_agent_that_knew_the_pool_as_full() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40");
