@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::cluster::Cluster;
 use crate::load::shape::Shape;
-use crate::load::{self, Report};
+use crate::load::{self, Extent, Report};
 use crate::paths::Paths;
 use crate::product;
 use crate::product::build::{Profile, Programs};
@@ -41,7 +41,7 @@ pub fn run(cluster: &Cluster, shapes: &[Shape]) -> Result<()> {
     product::ensure_built(cluster, Profile::Release)?;
     let programs = measure_programs(&Programs::build(cluster.paths(), Profile::Release)?)?;
     programs.print();
-    let report = load::measure(cluster, Profile::Release, shapes)?;
+    let report = load::measure(cluster, Profile::Release, shapes, Extent::Full)?;
     report.print();
     let file = write(cluster.paths(), &programs, &report)?;
     say(format_args!("figures are in {}", file.display()));

@@ -50,6 +50,16 @@ pub const REPLICAS: usize = 10;
 /// Pods in all.
 pub const PODS: usize = DEPLOYMENTS * REPLICAS;
 
+/// How much is done of each shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// What the product can fail at, in minutes: of the shape with one pool only the harder round,
+    /// and no baseline, which takes longer there than everything else together.
+    Gate,
+    /// All of it.
+    Full,
+}
+
 /// What all rounds gave.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -63,7 +73,7 @@ pub struct Report {
 ///
 /// Its programs are not optimised, so its figures are rough; `e2e bench` has better ones.
 pub fn run(cluster: &Cluster) -> Result<()> {
-    let report = measure(cluster, Profile::Checked, &Shape::ALL)?;
+    let report = measure(cluster, Profile::Checked, &Shape::ALL, Extent::Gate)?;
     report.print();
     report.ensure_sound()
 }
@@ -72,11 +82,16 @@ pub fn run(cluster: &Cluster) -> Result<()> {
 ///
 /// Errors: a duplicate, a call that found no answer at all, or something left over. Failed calls
 /// that were repeated with success are in the report.
-pub fn measure(cluster: &Cluster, profile: Profile, shapes: &[Shape]) -> Result<Report> {
+pub fn measure(
+    cluster: &Cluster,
+    profile: Profile,
+    shapes: &[Shape],
+    extent: Extent,
+) -> Result<Report> {
     Stage::with(cluster, profile, |stage| {
         let (mut works, mut watch) = (Vec::new(), None);
         for shape in shapes {
-            let (work, heard) = measure_shape(stage, *shape)?;
+            let (work, heard) = measure_shape(stage, *shape, extent)?;
             works.push(work);
             watch = watch.or(heard);
         }
@@ -85,25 +100,29 @@ pub fn measure(cluster: &Cluster, profile: Profile, shapes: &[Shape]) -> Result<
 }
 
 /// The rounds of one shape; an agent without Pods listens to the first where all is in motion.
-fn measure_shape(stage: &Stage<'_>, shape: Shape) -> Result<(Work, Option<WatchBytes>)> {
+fn measure_shape(
+    stage: &Stage<'_>,
+    shape: Shape,
+    extent: Extent,
+) -> Result<(Work, Option<WatchBytes>)> {
+    let round = |way, clock| add_and_delete(stage, shape, way, clock);
+    let is_whole = extent == Extent::Full || shape == Shape::AutoPools;
+    let wanted = |way, clock| is_whole.then(|| round(way, clock)).transpose();
     let (live, watch) = match shape {
         Shape::AutoPools => {
             let mut quiet = Quiet::start(stage)?;
             let idle = quiet.idle()?;
             let round = quiet.during(|| Round::add(stage, shape, Way::Product, Clock::Live))?;
             let watch = quiet.compare(idle)?;
-            (round.delete()?, Some(watch))
+            (Some(round.delete()?), Some(watch))
         }
-        Shape::OnePool => (
-            add_and_delete(stage, shape, Way::Product, Clock::Live)?,
-            None,
-        ),
+        Shape::OnePool => (wanted(Way::Product, Clock::Live)?, None),
     };
     let work = Work {
         shape,
-        ours: add_and_delete(stage, shape, Way::Product, Clock::Bound)?,
+        ours: round(Way::Product, Clock::Bound)?,
         live,
-        baseline: add_and_delete(stage, shape, Way::OneByOne, Clock::Bound)?,
+        baseline: wanted(Way::OneByOne, Clock::Bound)?,
     };
     Ok((work, watch))
 }
@@ -130,7 +149,8 @@ impl Report {
             shape, ours, live, ..
         } in &self.works
         {
-            for (figures, clock) in [(ours, Clock::Bound), (live, Clock::Live)] {
+            let live = live.iter().map(|figures| (figures, Clock::Live));
+            for (figures, clock) in live.chain([(ours, Clock::Bound)]) {
                 let failed = figures.failed_calls + figures.failed_dels;
                 ensure!(
                     failed == 0,
@@ -140,5 +160,52 @@ impl Report {
             }
         }
         self.watch.iter().try_for_each(WatchBytes::ensure_flat)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(ours: Figures, live: Figures) -> Report {
+        let work = Work {
+            shape: Shape::OnePool,
+            ours,
+            live: Some(live),
+            baseline: Some(Figures {
+                failed_calls: 83,
+                ..Figures::default()
+            }),
+        };
+        Report {
+            works: vec![work],
+            watch: None,
+        }
+    }
+
+    #[test]
+    fn a_failed_call_of_the_product_fails_the_run_and_one_of_the_baseline_does_not() {
+        let fine = Figures::default();
+        assert!(report(fine.clone(), fine.clone()).ensure_sound().is_ok());
+        let add = Figures {
+            failed_calls: 1,
+            first_failure: Some("no time".to_owned()),
+            ..Figures::default()
+        };
+        let error = report(add, fine.clone()).ensure_sound().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "100 Deployments × 10, one pool of 2,304, all Pods bound before the first call: 1 calls \
+             failed at their first try, the first by: no time"
+        );
+        let del = Figures {
+            failed_dels: 2,
+            ..Figures::default()
+        };
+        let error = report(fine, del).ensure_sound().unwrap_err().to_string();
+        assert!(
+            error.contains("each call as its Pod is bound: 2 calls"),
+            "{error}"
+        );
     }
 }

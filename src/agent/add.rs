@@ -41,8 +41,8 @@ use crate::error::ErrorChain;
 
 /// Longest wait for an address to become free, or for a pool to be made.
 const ROOM_MAX: Duration = Duration::from_secs(10);
-/// Longest time from the call's turn to its answer; the plugin waits three times as long.
-const ADD_MAX: Duration = Duration::from_secs(30);
+/// Longest time from the call's turn to its answer; the plugin waits twice as long.
+const ADD_MAX: Duration = Duration::from_secs(45);
 
 /// One ADD on its way.
 struct Call<'a> {

@@ -34,7 +34,7 @@ use super::Wakes;
 use super::memo::Age;
 use super::memory::{Granted, Memory};
 use super::metrics::Metrics;
-use super::pace::{Pace, Rivals};
+use super::pace::{Pace, Scene};
 use super::reads::{RESERVED_AGE, Reading, Reads};
 use super::turn::Attachment;
 use crate::api::SpiderIPPool;
@@ -149,7 +149,7 @@ enum Pass {
     /// There was nothing to write.
     Nothing,
     /// A write was carried out; whether others wrote since the one before.
-    Written(Rivals),
+    Written { contested: bool },
     /// Try again after a pause; what went wrong, for those whose time is up.
     Again(Outcome, String),
 }
@@ -177,7 +177,14 @@ impl Writer {
                 let began = Instant::now();
                 match desk.pass().await {
                     Pass::Nothing => {}
-                    Pass::Written(rivals) => desk.pace.won(began.elapsed(), rivals),
+                    Pass::Written { contested } => {
+                        let scene = match contested {
+                            true => Scene::Contested,
+                            false if self.inbox.is_empty() => Scene::Quiet,
+                            false => Scene::Busy,
+                        };
+                        desk.pace.won(began.elapsed(), scene);
+                    }
                     Pass::Again(outcome, reason) => {
                         desk.pace.lost(began.elapsed(), outcome);
                         failed = Some(reason);
@@ -224,7 +231,7 @@ struct Desk {
     stale: bool,
     doubt: Option<Doubt>,
     /// Whether others wrote the pool since we did.
-    rivals: Rivals,
+    contested: bool,
     pace: Pace,
 }
 
@@ -242,7 +249,7 @@ impl Desk {
             seen: None,
             stale: false,
             doubt: None,
-            rivals: Rivals::None,
+            contested: false,
             pace: Pace::new(),
         }
     }
@@ -286,7 +293,7 @@ impl Desk {
         match &mut self.seen {
             Some(seen) => {
                 if seen.ledger.pool().version != pool.version {
-                    self.rivals = Rivals::Some;
+                    self.contested = true;
                 }
                 seen.ledger.refresh(pool.clone());
                 seen.object = object;
@@ -374,10 +381,10 @@ impl Desk {
                 seen.at = Instant::now();
                 self.metrics.written(self.waiting.len());
                 self.answer(batch, version);
-                let rivals = std::mem::replace(&mut self.rivals, Rivals::None);
+                let contested = std::mem::take(&mut self.contested);
                 // They write while this one pauses, so a write without a look would be in vain.
-                self.stale |= rivals == Rivals::Some;
-                Pass::Written(rivals)
+                self.stale |= contested;
+                Pass::Written { contested }
             }
             Err(error) => self.not_written(&error),
         }
@@ -399,7 +406,7 @@ impl Desk {
             });
         }
         if outcome == Outcome::Conflict {
-            self.rivals = Rivals::Some;
+            self.contested = true;
         }
         let reason = ErrorChain(error).to_string();
         match outcome {

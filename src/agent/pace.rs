@@ -7,9 +7,10 @@
 //! for as long as its node asks for addresses, and calls on other nodes would run out of time. So
 //!
 //! ```text
-//! lost              a pause of at most an attempt's time; there may be twice as many others
-//! won against some  a rest of about an attempt's time for each of them, for the others to win
-//! won, no one seen  a rest of twice the time, in which one other's attempt fits
+//! lost                    a pause of at most an attempt's time; there may be twice as many others
+//! won against some        a rest of about an attempt's time for each of them, for these to win
+//! won, more is asked      a rest of twice the time, in which an attempt of one not seen yet fits
+//! won, nothing is asked   none: who asks one after the other is not held up
 //! ```
 //!
 //! An attempt is a read and a write; its time is measured, since it grows with the pool and with
@@ -29,13 +30,15 @@ const CROWD_MAX: u32 = 8;
 /// First and longest cap of the pause after a failure that is no rival's doing.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(400));
 
-/// Whether others write the same pool.
+/// What goes on around a write that was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Rivals {
-    /// None was seen since our last write.
-    None,
+pub(super) enum Scene {
+    /// Nobody else was seen to write since our last, and nothing is asked.
+    Quiet,
+    /// Nobody else was seen, and more is asked already.
+    Busy,
     /// The pool moved without us.
-    Some,
+    Contested,
 }
 
 /// The pauses of one writer.
@@ -69,12 +72,13 @@ impl Pace {
     }
 
     /// An attempt that lasted so long was carried out.
-    pub(super) fn won(&mut self, took: Duration, rivals: Rivals) {
+    pub(super) fn won(&mut self, took: Duration, scene: Scene) {
         self.measure(took);
-        let rest = match rivals {
-            Rivals::None => self.attempt * 2,
+        let rest = match scene {
+            Scene::Quiet => Duration::ZERO,
+            Scene::Busy => self.attempt * 2,
             // Evenly around the time for all of them, so that winners come back one by one.
-            Rivals::Some => self.attempt * self.crowd / 2 + up_to(self.attempt * self.crowd),
+            Scene::Contested => self.attempt * self.crowd / 2 + up_to(self.attempt * self.crowd),
         };
         if !std::mem::take(&mut self.has_lost) {
             self.crowd = (self.crowd / 2).max(1);
@@ -143,8 +147,8 @@ mod tests {
         move |pace| (0..times).for_each(|_| pace.lost(TOOK, Outcome::Conflict))
     }
 
-    fn win(rivals: Rivals) -> impl Fn(&mut Pace) {
-        move |pace| pace.won(TOOK, rivals)
+    fn win(scene: Scene) -> impl Fn(&mut Pace) {
+        move |pace| pace.won(TOOK, scene)
     }
 
     #[tokio::test(start_paused = true)]
@@ -153,41 +157,46 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn alone_a_writer_rests_for_two_attempts() {
-        assert_fill(pauses(&[&win(Rivals::None)]), 2 * TOOK, 2 * TOOK);
+    async fn who_seems_alone_rests_for_two_attempts_if_more_is_asked_and_else_not_at_all() {
+        assert_fill(pauses(&[&win(Scene::Busy)]), 2 * TOOK, 2 * TOOK);
+        assert_fill(
+            pauses(&[&win(Scene::Quiet)]),
+            Duration::ZERO,
+            Duration::ZERO,
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn losers_come_back_sooner_than_winners() {
         assert_fill(pauses(&[&lose(9)]), Duration::ZERO, TOOK);
-        let won = pauses(&[&lose(9), &win(Rivals::Some)]);
+        let won = pauses(&[&lose(9), &win(Scene::Contested)]);
         assert_fill(won, TOOK * CROWD_MAX / 2, TOOK * CROWD_MAX * 3 / 2);
     }
 
     #[tokio::test(start_paused = true)]
     async fn room_is_made_for_as_many_as_won_before() {
-        let won = pauses(&[&lose(1), &win(Rivals::Some)]);
+        let won = pauses(&[&lose(1), &win(Scene::Contested)]);
         assert_fill(won, TOOK, TOOK * 3);
-        let won = pauses(&[&lose(2), &win(Rivals::Some)]);
+        let won = pauses(&[&lose(2), &win(Scene::Contested)]);
         assert_fill(won, TOOK * 2, TOOK * 6);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_success_at_the_first_attempt_halves_the_crowd() {
-        let won = pauses(&[&lose(2), &win(Rivals::Some), &win(Rivals::Some)]);
+        let won = pauses(&[&lose(2), &win(Scene::Contested), &win(Scene::Contested)]);
         assert_fill(won, TOOK * 2, TOOK * 6);
-        let at_once = win(Rivals::Some);
+        let at_once = win(Scene::Contested);
         let won = pauses(&[&lose(2), &at_once, &at_once, &at_once]);
         assert_fill(won, TOOK, TOOK * 3);
     }
 
     #[tokio::test(start_paused = true)]
     async fn attempts_are_measured_within_bounds() {
-        let slow: Step<'_> = &|pace| pace.won(Duration::from_secs(9), Rivals::None);
+        let slow: Step<'_> = &|pace| pace.won(Duration::from_secs(9), Scene::Busy);
         assert_fill(pauses(&[slow]), ATTEMPT.1 * 2, ATTEMPT.1 * 2);
         let quick: Step<'_> = &|pace| {
             for _ in 0..9 {
-                pace.won(Duration::ZERO, Rivals::None);
+                pace.won(Duration::ZERO, Scene::Busy);
             }
         };
         assert_fill(pauses(&[quick]), ATTEMPT.0 * 2, ATTEMPT.0 * 2);

@@ -25,7 +25,7 @@ const ETCD_METRICS: &str = "http://127.0.0.1:2379/metrics";
 const ETCD_RECEIVED: &str = "etcd_network_client_grpc_received_bytes_total ";
 
 /// Figures of one round.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// Addresses given in a second, from the first call to the last answer.
     pub adds_per_s: f64,
@@ -69,10 +69,10 @@ pub struct Work {
     pub shape: Shape,
     /// The product's agents, all Pods bound before.
     pub ours: Figures,
-    /// The product's agents, calls as Pods are bound.
-    pub live: Figures,
-    /// The baseline's agents, all Pods bound before.
-    pub baseline: Figures,
+    /// The product's agents, calls as Pods are bound; if that was measured.
+    pub live: Option<Figures>,
+    /// The baseline's agents, all Pods bound before; if that was measured.
+    pub baseline: Option<Figures>,
 }
 
 /// Counters as they were before.
@@ -251,15 +251,17 @@ fn etcd_received(cluster: &Cluster) -> Result<u64> {
 
 impl Work {
     /// How many times the baseline's addresses a second the product's are.
-    pub fn ratio(&self) -> f64 {
-        ratio(self.ours.adds_per_s, self.baseline.adds_per_s)
+    pub fn ratio(&self) -> Option<f64> {
+        let baseline = self.baseline.as_ref()?;
+        Some(ratio(self.ours.adds_per_s, baseline.adds_per_s))
     }
 
     /// Who called the API server how often while addresses were given: ours, then the baseline.
     fn requests(&self) -> BTreeMap<&str, [u64; 2]> {
         let mut all = BTreeMap::<&str, [u64; 2]>::new();
-        for (column, figures) in [&self.ours, &self.baseline].into_iter().enumerate() {
-            for (call, count) in &figures.api_requests {
+        let columns = [Some(&self.ours), self.baseline.as_ref()];
+        for (column, figures) in columns.into_iter().enumerate() {
+            for (call, count) in figures.iter().flat_map(|it| &it.api_requests) {
                 if let Some(cell) = all.entry(call).or_default().get_mut(column) {
                     *cell = *count;
                 }
@@ -289,11 +291,15 @@ impl fmt::Display for Work {
             "dels/s"
         )?;
         let rows = [
-            ("orbweaver", &self.ours),
-            ("orbweaver, calls as Pods are bound", &self.live),
-            ("one by one", &self.baseline),
+            ("orbweaver", Some(&self.ours)),
+            ("orbweaver, calls as Pods are bound", self.live.as_ref()),
+            ("one by one", self.baseline.as_ref()),
         ];
         for (name, it) in rows {
+            let Some(it) = it else {
+                writeln!(f, "{name:34} not measured here: `make bench` does")?;
+                continue;
+            };
             writeln!(
                 f,
                 "{name:34}{:>8.1} {:>8.1} {:>8.0} {:>8.0} {:>8.0} {:>6} {:>9} {:>10.2} {:>7.1} {:>8.0} {:>7.1}",
@@ -310,15 +316,18 @@ impl fmt::Display for Work {
                 it.dels_per_s,
             )?;
         }
-        let rate = |it: &Figures| ratio(float(PODS), it.from_create_s);
-        writeln!(
-            f,
-            "{:.1} × the baseline's adds/s. From kubectl create to the last answer: {:.1} s, {:.1} \
-             adds/s, most of it the scheduler's",
-            self.ratio(),
-            self.live.from_create_s,
-            rate(&self.live)
-        )?;
+        if let Some(ratio) = self.ratio() {
+            writeln!(f, "{ratio:.1} × the baseline's adds/s")?;
+        }
+        if let Some(live) = &self.live {
+            writeln!(
+                f,
+                "From kubectl create to the last answer: {:.1} s, {:.1} adds/s, most of it the \
+                 scheduler's",
+                live.from_create_s,
+                ratio(float(PODS), live.from_create_s)
+            )?;
+        }
         write!(
             f,
             "API calls while addresses were given: orbweaver, one by one"

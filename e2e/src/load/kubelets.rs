@@ -105,6 +105,7 @@ fn until_answered(ask: Ask<'_>, socket: &Path, pod: Pod) -> Result<Served> {
     let began = Instant::now();
     let mut failures = Vec::new();
     loop {
+        ensure_going_on()?;
         match call(ask, socket, &pod) {
             Ok(addresses) => {
                 let ended = Instant::now();
@@ -122,7 +123,6 @@ fn until_answered(ask: Ask<'_>, socket: &Path, pod: Pod) -> Result<Served> {
             }
             Err(error) => failures.push(format!("{:#}", anyhow::Error::new(error))),
         }
-        ensure_going_on()?;
         thread::sleep(PAUSE);
     }
 }

@@ -22,7 +22,7 @@ use crate::progress::say;
 use crate::wait::eventually;
 
 /// How long objects may take to follow.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// When the calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,10 +226,13 @@ fn wait_for_endpoints(stage: &Stage<'_>) -> Result<()> {
     })
 }
 
-/// All objects of a kind in the namespace, in one call.
+/// All objects of a kind in the namespace, in one call; in several where the API server, which
+/// gives a call a minute, does not get to all of them.
 fn delete_all(kubectl: &Kubectl, group: &str, which: &str) -> Result<()> {
     let path = format!("{group}/namespaces/{NAMESPACE}/{which}");
-    kubectl.run(&["delete", "--raw", &path]).map(drop)
+    eventually(LIMIT, "everything is deleted", || {
+        kubectl.run(&["delete", "--raw", &path]).map(drop)
+    })
 }
 
 /// How many Pods there are, and how many of them are being deleted.

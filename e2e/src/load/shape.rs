@@ -20,7 +20,7 @@ const CIDR: &str = "10.64.0.0/20";
 /// 2,304 of them: nine times 256.
 const RANGE: &str = "10.64.1.0-10.64.9.255";
 /// How long pools may take to be there, or to be gone.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(240);
 /// The key by which an auto pool names its workload.
 const APP_NAME: &str = "ipam.spidernet.io/app-name";
 

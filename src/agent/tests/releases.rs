@@ -267,10 +267,10 @@ async fn many_releases_share_a_write() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_that_arrives_after_its_pod_is_gone_is_freed() {
-    let slow = Fault::Slow(Duration::from_secs(14));
+    let slow = Fault::Slow(Duration::from_secs(50));
     // Its sender gives up hope long before.
-    let late = std::iter::once(Fault::Late(Duration::from_secs(20)))
-        .chain(std::iter::repeat_with(|| Fault::LoseRequest).take(99));
+    let late = std::iter::once(Fault::Late(Duration::from_secs(55)))
+        .chain(std::iter::repeat_with(|| Fault::LoseRequest).take(500));
     for faults in [vec![slow], late.collect()] {
         let (world, dir) = (World::with_shop(), temp());
         world.pool("p", "172.18.41.40-172.18.41.43");
@@ -317,7 +317,7 @@ async fn what_a_new_sandbox_did_not_take_over_is_freed_while_the_pod_lives() {
     world.pool("q", "172.18.41.50-172.18.41.53");
     let uid = world.pod("a", &uses(&["p"]));
     let node = Node::start(&world, dir.path()).await;
-    world.fail_next([Fault::Slow(Duration::from_secs(14))]);
+    world.fail_next([Fault::Slow(Duration::from_secs(50))]);
     node.refusal("a", &uid).await;
     node.del("a", &uid, "s1").await;
     world.edit("pods", "shop", "a", |pod| {
