@@ -86,6 +86,10 @@ const STOP_MAX: Duration = Duration::from_secs(12);
 pub struct Settings {
     /// The node this agent serves.
     pub node: String,
+    /// The agent's own namespace: that of Multus networks that name none.
+    pub namespace: String,
+    /// The Multus network behind the first interface of Pods that name none, `namespace/name`.
+    pub cluster_network: Option<String>,
     /// Name of the agent's own Pod, which signs its Events.
     pub instance: String,
     /// Where the plugin finds the agent.

@@ -11,6 +11,7 @@ use futures::future::try_join_all;
 use ipam::addr::Family;
 use ipam::affinity::Labels;
 use ipam::annotation::{self, PoolNames, SizeRule, SubnetItem};
+use ipam::attachment::Attachment;
 use ipam::listed::{self, Entry};
 use ipam::name::{Nic, NodeName, PoolName, Version, WorkloadId};
 use ipam::pool::Owner;
@@ -372,6 +373,7 @@ pub(super) async fn facts(
         node_labels,
         namespace_labels,
         workload: asker.workload.clone(),
+        attachment: Attachment::of(&asker.nic, &wishes::networks(settings, pod)),
     }
 }
 

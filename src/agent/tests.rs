@@ -125,6 +125,8 @@ impl Node {
 fn settings(dir: &Path) -> Settings {
     Settings {
         node: "n1".to_owned(),
+        namespace: "kube-system".to_owned(),
+        cluster_network: None,
         instance: "agent-1".to_owned(),
         socket: dir.join("agent.sock"),
         ipv4: true,

@@ -4,6 +4,7 @@
 //! annotations are read by [`ipam::annotation`].
 
 use ipam::annotation::{self, AnnotationError, Get, PoolNames};
+use ipam::attachment::{self, Networks};
 use ipam::name::Nic;
 use ipam::route::Wanted;
 use k8s_openapi::api::core::v1::Pod;
@@ -54,7 +55,21 @@ pub(super) fn read(
     } else if let Some(pools) = annotation::ippool(&get)? {
         wishes.pools = Some((annotation::IPPOOL, pools));
     }
+    let asked = networks(settings, pod).more().saturating_add(1);
+    wishes.interfaces = wishes.interfaces.max(asked);
     Ok(wishes)
+}
+
+/// What is said of the Multus networks of `pod`.
+pub(super) fn networks<'p>(settings: &'p Settings, pod: &'p Pod) -> Networks<'p> {
+    let get = |key: &str| pod.annotations().get(key).map(String::as_str);
+    Networks {
+        default: get(attachment::DEFAULT_NETWORK),
+        others: get(attachment::NETWORKS),
+        cluster: settings.cluster_network.as_deref(),
+        pod_namespace: pod.metadata.namespace.as_deref().unwrap_or_default(),
+        own_namespace: &settings.namespace,
+    }
 }
 
 /// True where which pools the Pod names depends on the order of its interfaces.

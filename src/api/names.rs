@@ -69,10 +69,7 @@ pub mod annotation {
         SUBNETS,
     };
 
-    /// On a Pod: which `NetworkAttachmentDefinition` serves its first NIC.
-    pub const MULTUS_DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
-    /// On a Pod: which `NetworkAttachmentDefinition`s serve its other NICs.
-    pub const MULTUS_NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+    pub use ipam::attachment::{DEFAULT_NETWORK, NETWORKS};
 
     /// On a pool, set by the controller alone: hash of the `ips` and `excludeIPs` it admitted. An
     /// agent allocates only where it equals the hash of the spec it reads.
@@ -96,6 +93,8 @@ pub mod env {
     pub const POD_NAMESPACE: &str = "SPIDERPOOL_POD_NAMESPACE";
     /// Name of this process's Pod, by the downward API.
     pub const POD_NAME: &str = "SPIDERPOOL_POD_NAME";
+    /// The `NetworkAttachmentDefinition` behind the first NIC of Pods that name none.
+    pub const CLUSTER_NETWORK: &str = "MULTUS_CLUSTER_NETWORK";
     /// TCP port of the probes.
     pub const HEALTH_PORT: &str = "SPIDERPOOL_HEALTH_PORT";
     /// `true` if metrics are served.

@@ -22,6 +22,9 @@ pub(super) struct Arguments {
     /// Name of this node.
     #[arg(long, env = env::NODE_NAME)]
     node_name: String,
+    /// Multus network behind the first NIC of Pods that name none, namespace/name.
+    #[arg(long, env = env::CLUSTER_NETWORK)]
+    cluster_network: Option<String>,
     /// Port of the probes.
     #[arg(long, env = env::HEALTH_PORT, default_value_t = 5710)]
     health_port: u16,
@@ -36,11 +39,12 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         common,
         metrics: served,
         node_name,
+        cluster_network,
         health_port,
     } = arguments;
     let Common {
         config_path,
-        pod_namespace: _,
+        pod_namespace,
         pod_name,
     } = common;
     let config = Config::load(config_path.as_deref())?;
@@ -57,7 +61,11 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let mut registry = Registry::default();
     let metrics = agent::Metrics::register(&mut registry);
     served.serve(METRIC_PORT, registry, &mut tasks).await?;
-    let settings = settings(config, node_name, pod_name);
+    let settings = Settings {
+        namespace: pod_namespace,
+        cluster_network,
+        ..settings(config, node_name, pod_name)
+    };
     agent::run(
         settings,
         clients,
@@ -82,6 +90,8 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         default_redundant_ip_number: _,
     } = config;
     Settings {
+        namespace: String::new(),
+        cluster_network: None,
         instance: pod_name.unwrap_or_else(|| node.clone()),
         node,
         socket: ipam_unix_socket_path,

@@ -248,18 +248,15 @@ impl Index {
     ///
     /// Only true once all subnets are known.
     pub fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
-        self.asks().then(|| self.state().complaint(seen)).flatten()
+        self.state().complaint(seen, self.asks())
     }
 
     /// Every workload that must be told something.
     pub fn complaints(&self) -> Vec<(Seen, &'static str, String)> {
-        if !self.asks() {
-            return vec![];
-        }
-        let state = self.state();
+        let (state, asks) = (self.state(), self.asks());
         let told = |seen: &Seen| {
             state
-                .complaint(seen)
+                .complaint(seen, asks)
                 .map(|(reason, note)| (seen.clone(), reason, note))
         };
         state.workloads.values().filter_map(told).collect()

@@ -5,7 +5,7 @@
 //! start its watch in `controller`.
 
 use ipam::affinity::Selector;
-use ipam::annotation::{self, AnnotationError, SizeRule, SubnetItem};
+use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
 use ipam::demand::surge_of_percent;
 use ipam::name::{Uid, WorkloadId};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
@@ -250,6 +250,8 @@ pub struct Seen {
     pub controller: Option<OwnerReference>,
     /// What it asks for; `None` where it asks for nothing.
     pub wish: Option<Result<Wish, AnnotationError>>,
+    /// Why its Pods will be refused whatever they ask of subnets.
+    pub fault: Option<Fault>,
     /// How many Pods it wants.
     pub replicas: u32,
     /// How many a roll-out that runs may add.
@@ -290,19 +292,28 @@ pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
             .find(|r| r.controller == Some(true))
             .cloned(),
         wish: wish(workload, default),
+        fault: fault(workload),
         replicas: workload.replicas(),
         surge: workload.surge(),
     }
 }
 
+fn fault<W: Workload>(workload: &W) -> Option<Fault> {
+    let annotations = template_to_run(workload)?.metadata.as_ref()?;
+    let annotations = annotations.annotations.as_ref()?;
+    let get = |key: &str| annotations.get(key).map(String::as_str);
+    annotation::check_pools(&get).err()
+}
+
+/// The template of Pods that may still start, and whose network is not their node's.
+fn template_to_run<W: Workload>(workload: &W) -> Option<&PodTemplateSpec> {
+    let template = workload.template().filter(|_| !workload.has_ended())?;
+    let spec = template.spec.as_ref();
+    (spec.and_then(|spec| spec.host_network) != Some(true)).then_some(template)
+}
+
 fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, AnnotationError>> {
-    if workload.has_ended() {
-        return None;
-    }
-    let template = workload.template()?;
-    if template.spec.as_ref().and_then(|s| s.host_network) == Some(true) {
-        return None;
-    }
+    let template = template_to_run(workload)?;
     let of_template = template
         .metadata
         .as_ref()

@@ -208,6 +208,10 @@ fn claim(pod: u32) -> Ask {
             node_labels: Ok(BTreeMap::new()),
             namespace_labels: Ok(BTreeMap::new()),
             workload: workload(0),
+            attachment: ipam::attachment::Attachment::of(
+                &"eth0".into(),
+                &ipam::attachment::Networks::default(),
+            ),
         },
         uid: Uid::new(format!("new-{pod}")),
         nic: nic(),

@@ -15,6 +15,7 @@ pub use self::routes::routes;
 pub use self::subnets::{SubnetItem, subnets};
 
 use crate::addr::Family;
+use crate::listed::{self, ListError};
 use crate::name::Nic;
 
 /// Annotation: auto pools for several interfaces.
@@ -204,15 +205,48 @@ pub fn names_pools(get: Get<'_>) -> bool {
     get(IPPOOLS).or(get(IPPOOL)).is_some()
 }
 
+/// Why the annotations of a Pod to come can't be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// One can't be read.
+    #[error(transparent)]
+    Annotation(#[from] AnnotationError),
+    /// A list of pools in one can't be meant.
+    #[error("annotation '{key}': {error}")]
+    List {
+        /// Annotation key.
+        key: &'static str,
+        /// What is wrong.
+        error: ListError,
+    },
+}
+
 /// The first thing wrong with any of the annotations that Pods of a template will have.
 ///
 /// Errors: what a Pod's call will be answered with. Cost: O(length).
-pub fn check(get: Get<'_>) -> Result<(), AnnotationError> {
+pub fn check(get: Get<'_>) -> Result<(), Fault> {
     subnets(get)?;
     size_rule(get, SizeRule::Flexible(0))?;
     reclaim(get)?;
-    ippools(get)?;
-    ippool(get)?;
+    check_pools(get)
+}
+
+/// The first thing wrong with those of them that an agent alone follows: which pools, which routes.
+///
+/// Errors and cost: as [`check`].
+pub fn check_pools(get: Get<'_>) -> Result<(), Fault> {
+    let unnamed = Nic::from(DEFAULT_NIC);
+    let items = ippools(get)?;
+    let items = items.iter().flat_map(PoolItems::iter);
+    let items = items.map(|(nic, item)| (IPPOOLS, nic.unwrap_or(&unnamed), &item.pools));
+    let one = ippool(get)?;
+    let one = one.iter().map(|pools| (IPPOOL, &unnamed, pools));
+    for (key, nic, pools) in items.chain(one) {
+        for family in [Family::V4, Family::V6] {
+            listed::read(pools.of(family), family, nic)
+                .map_err(|error| Fault::List { key, error })?;
+        }
+    }
     routes(get)?;
     Ok(())
 }

@@ -12,6 +12,7 @@
 //! | [`pool`], [`subnet`] | what a pool and a subnet own, and what is free |
 //! | [`affinity`] | label selectors, and the tie between a pool and its workload |
 //! | [`annotation`] | what a user asked for on a Pod, a workload or a Namespace |
+//! | [`attachment`] | which Multus network stands behind an interface |
 //! | [`pattern`], [`listed`] | names with wildcards, and lists of them: which pools are meant |
 //! | [`demand`] | how many addresses a workload needs |
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
@@ -33,6 +34,7 @@
 pub mod addr;
 pub mod affinity;
 pub mod annotation;
+pub mod attachment;
 pub mod audit;
 pub mod census;
 pub mod demand;

@@ -40,6 +40,8 @@ pub struct Restrictions {
     pub namespace_affinity: Affinity,
     /// Pods by label, and for an auto pool the workload by the five keys.
     pub pod_affinity: Affinity,
+    /// Multus networks by name, `name` or `namespace/name`, behind the interface.
+    pub networks: Vec<String>,
 }
 
 /// For whom an auto pool was made, as its labels say.

@@ -8,6 +8,7 @@ use std::fmt;
 
 use crate::addr::Family;
 use crate::affinity::Labels;
+use crate::attachment::{Attachment, DEFAULT_NETWORK, NoNetwork};
 use crate::name::{Nic, NodeName, PodName, PoolName, WorkloadId};
 use crate::pool::{Affinity, Pool};
 
@@ -27,6 +28,8 @@ pub struct PodFacts {
     pub namespace_labels: Result<Labels, String>,
     /// The Pod's top controller, or the Pod itself.
     pub workload: WorkloadId,
+    /// The interface, and the Multus network behind it.
+    pub attachment: Attachment,
 }
 
 /// A pool as the agent found it: readable, or the reason why not.
@@ -94,6 +97,9 @@ pub enum Refusal {
     /// `podAffinity` does not match.
     #[error("unmatched Pod affinity of IPPool {0}")]
     PodAffinity(PoolName),
+    /// `multusName` lists other networks than the interface's, or the interface's can't be told.
+    #[error("{}", .0.text())]
+    Network(Box<OtherNetwork>),
     /// A selector is invalid or an object that it needs could not be read.
     #[error("{0}")]
     Raw(String),
@@ -102,6 +108,38 @@ pub enum Refusal {
         "IPPool {0} is not admitted yet: its ips or excludeIPs are new or overlap another IPPool's, see its conditions"
     )]
     NotAdmitted(PoolName),
+}
+
+/// What `multusName` of a pool asks for, and what there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherNetwork {
+    /// Name.
+    pub pool: PoolName,
+    /// What it lists.
+    pub wanted: Vec<String>,
+    /// What there is.
+    pub attachment: Attachment,
+}
+
+impl OtherNetwork {
+    fn text(&self) -> String {
+        let (pool, wanted, nic) = (&self.pool, self.wanted.join(" "), &self.attachment.nic);
+        match &self.attachment.network {
+            Ok(network) => format!(
+                "the spec.multusName [{wanted}] in the IPPool {pool} used by the Pod interface {nic} is not matched with the multusCR {network} specified by the Pod"
+            ),
+            Err(why @ NoNetwork::NoneForFirst) => format!(
+                "{why}, the IPPool {pool} specified multusName [{wanted}] unmatched: name a network by annotation '{DEFAULT_NETWORK}'"
+            ),
+            Err(
+                why @ (NoNetwork::Default { .. }
+                | NoNetwork::Others(_)
+                | NoNetwork::NotListed { .. }),
+            ) => {
+                format!("{why}; the IPPool {pool} specified multusName [{wanted}]")
+            }
+        }
+    }
 }
 
 impl Refusal {
@@ -146,6 +184,16 @@ pub fn admit(pool: &Pool, family: Family, pod: &PodFacts) -> Result<(), Refusal>
         return Err(Refusal::NamespaceAffinity(name()));
     }
     admit_pod(pool, pod)?;
+    let other =
+        !limits.networks.is_empty() && !limits.networks.iter().any(|n| pod.attachment.is(n));
+    // What was made for a workload's interface is its own, whatever stands behind it.
+    if other && pool.owner.is_none() {
+        return Err(Refusal::Network(Box::new(OtherNetwork {
+            pool: name(),
+            wanted: limits.networks.clone(),
+            attachment: pod.attachment.clone(),
+        })));
+    }
     if pool.is_admitted() {
         Ok(())
     } else {
@@ -244,7 +292,7 @@ pub fn select<'c>(
 }
 
 /// Sort key of the original: "has it" before "has not", kind by kind.
-fn specificity(pool: &Pool) -> [bool; 5] {
+fn specificity(pool: &Pool) -> [bool; 6] {
     let limits = &pool.restrictions;
     [
         limits.pod_affinity.is_none(),
@@ -252,6 +300,7 @@ fn specificity(pool: &Pool) -> [bool; 5] {
         limits.node_affinity.is_none(),
         limits.namespace_names.is_empty(),
         limits.namespace_affinity.is_none(),
+        limits.networks.is_empty(),
     ]
 }
 

@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::addr::{AddrSet, Family, parse_list};
 use crate::affinity::{Labels, Selector};
+use crate::attachment::{Attachment, Networks};
 use crate::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid, Version, WorkloadId};
 use crate::pool::{Owner, Pool, Restrictions};
 use crate::record::{Record, Records};
@@ -65,6 +66,7 @@ pub(crate) fn pod(name: &str) -> PodFacts {
         node_labels: Ok(BTreeMap::new()),
         namespace_labels: Ok(BTreeMap::new()),
         workload: workload("web"),
+        attachment: Attachment::of(&"eth0".into(), &Networks::default()),
     }
 }
 

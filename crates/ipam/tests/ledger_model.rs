@@ -137,6 +137,10 @@ fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
                 name: format!("p{pod}"),
                 uid: uid(pod),
             },
+            attachment: ipam::attachment::Attachment::of(
+                &"eth0".into(),
+                &ipam::attachment::Networks::default(),
+            ),
         },
         uid: uid(pod),
         nic: interface(nic),

@@ -309,3 +309,30 @@ async fn an_annotation_that_is_broken_later_does_not_take_an_interface_s_address
     );
     assert_eq!(node.address("x", &uid, "s2").await, first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_for_one_network_serves_the_interface_on_it_and_no_other() {
+    let (world, dir) = (World::with_shop(), temp());
+    three_pools(&world);
+    world.edit("spiderippools", "", "a", |pool| {
+        pool["spec"]["multusName"] = json!(["data"]);
+    });
+    let mut annotations = uses(&["a"]);
+    annotations["k8s.v1.cni.cncf.io/networks"] = json!("kube-system/data,other");
+    let uid = world.pod("x", &annotations);
+    let node = Node::start_with(&world, dir.path(), |s| {
+        s.cluster_network = Some("kube-system/macvlan".to_owned());
+    })
+    .await;
+    assert_eq!(
+        node.address_of("x", &uid, "net1", "s1").await,
+        "172.18.41.10/24"
+    );
+    for (nic, network) in [("eth0", "kube-system/macvlan"), ("net2", "shop/other")] {
+        let text = node.refusal_of("x", &uid, nic).await;
+        let says = format!(
+            "no IPPool available, all IPv4 IPPools [a] of {nic} filtered out: the spec.multusName [data] in the IPPool a used by the Pod interface {nic} is not matched with the multusCR {network} specified by the Pod"
+        );
+        assert!(text.ends_with(&says), "{text}");
+    }
+}

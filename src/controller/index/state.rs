@@ -24,6 +24,9 @@ use crate::api::convert::FieldError;
 use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::controller::workload::Seen;
 
+/// An annotation can't be followed.
+const INVALID_ANNOTATION: &str = "InvalidAnnotation";
+
 /// A Pod as far as sizes and addresses depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PodSeen {
@@ -258,13 +261,19 @@ impl State {
         elders
     }
 
-    /// See [`super::Index::complaint`].
-    pub(super) fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
+    /// See [`super::Index::complaint`]; `asks` is true while annotations for auto pools are heard.
+    pub(super) fn complaint(&self, seen: &Seen, asks: bool) -> Option<(&'static str, String)> {
         if is_below_another(seen) {
             return None;
         }
+        let of_subnets = asks.then(|| self.complaint_of_subnets(seen)).flatten();
+        let fault = || Some((INVALID_ANNOTATION, seen.fault.as_ref()?.to_string()));
+        of_subnets.or_else(fault)
+    }
+
+    fn complaint_of_subnets(&self, seen: &Seen) -> Option<(&'static str, String)> {
         if let Some(Err(error)) = &seen.wish {
-            return Some(("InvalidAnnotation", error.to_string()));
+            return Some((INVALID_ANNOTATION, error.to_string()));
         }
         families_of(seen).find_map(|(name, family)| {
             let Some(entry) = self.subnets.get(name.as_str()) else {

@@ -316,3 +316,30 @@ fn a_pool_knows_that_its_workload_lives_though_it_no_longer_asks() {
     index.workload(&Uid::from("d"), None);
     assert!(living(&index).is_empty());
 }
+
+#[test]
+fn an_annotation_that_agents_alone_follow_is_complained_of_whether_or_not_there_are_auto_pools() {
+    let mut broken: Deployment = read(json!({
+        "metadata": {"name": "web", "namespace": "shop", "uid": "d"},
+        "spec": {"selector": {}, "template": {
+            "metadata": {"annotations": {"ipam.spidernet.io/routes": r#"[{"dst":"10.0.0.0/8","gw":"fd00::1"}]"#}},
+            "spec": {"containers": []}}}
+    }));
+    for auto_pools in [Switch::On, Switch::Off] {
+        let index = Index::new(Features {
+            auto_pools,
+            ..features()
+        });
+        let seen = workload::seen(&broken, SizeRule::Flexible(1));
+        let (reason, note) = index.complaint(&seen).unwrap();
+        assert_eq!(reason, "InvalidAnnotation");
+        let says = "Pod annotation 'ipam.spidernet.io/routes': invalid route format";
+        assert!(note.contains(says), "{note}");
+        index.workload(&Uid::from("d"), Some(seen));
+        assert_eq!(index.complaints().len(), 1);
+    }
+    let spec = broken.spec.as_mut().unwrap().template.spec.as_mut();
+    spec.unwrap().host_network = Some(true);
+    let seen = workload::seen(&broken, SizeRule::Flexible(1));
+    assert_eq!(Index::new(features()).complaint(&seen), None);
+}

@@ -54,6 +54,11 @@ impl PoolItems {
         self.items.iter().any(|(nic, _)| nic.is_none())
     }
 
+    /// The items in order, with the interface of those that name one.
+    pub fn iter(&self) -> impl Iterator<Item = (Option<&Nic>, &PoolItem)> {
+        self.items.iter().map(|(nic, item)| (nic.as_ref(), item))
+    }
+
     /// How many interfaces are served.
     pub fn len(&self) -> usize {
         self.items.len()

@@ -1,11 +1,7 @@
 use super::*;
 use crate::name::{PoolName, SubnetName};
 
-fn with<T>(
-    key: &str,
-    value: &str,
-    parse: impl Fn(Get<'_>) -> Result<T, AnnotationError>,
-) -> Result<T, AnnotationError> {
+fn with<T, E>(key: &str, value: &str, parse: impl Fn(Get<'_>) -> Result<T, E>) -> Result<T, E> {
     let get = |k: &str| (k == key).then_some(value);
     parse(&get)
 }
@@ -251,4 +247,17 @@ fn of_a_long_value_the_beginning_is_told() {
     let error = with(ROUTES, &value, check).unwrap_err().to_string();
     assert!(error.len() < 900, "{} bytes", error.len());
     assert!(error.contains("xxx…'"), "{error}");
+}
+
+#[test]
+fn a_list_that_cannot_be_meant_names_its_annotation() {
+    for (key, value) in [
+        (IPPOOL, r#"{"ipv4":["a","a"]}"#),
+        (IPPOOL, r#"{"ipv6":["a[]"]}"#),
+        (IPPOOLS, r#"[{"ipv4":["a"]},{"ipv6":[""]}]"#),
+    ] {
+        let fault = with(key, value, check_pools).unwrap_err();
+        assert!(matches!(fault, Fault::List { .. }), "{value}: {fault}");
+        assert!(fault.to_string().contains(key), "{value}: {fault}");
+    }
 }

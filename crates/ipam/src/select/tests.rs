@@ -3,6 +3,7 @@
 use super::*;
 use crate::affinity::Selector;
 use crate::affinity::SelectorError;
+use crate::attachment::Networks;
 use crate::pool::Restrictions;
 use crate::testing::{admitted, ips, labels, of_workload, pod, pool, selector, workload};
 
@@ -243,6 +244,7 @@ fn the_rules_are_asked_in_order() {
             namespace_names: vec!["bank".to_owned()],
             namespace_affinity: None,
             pod_affinity: Some(Ok(selector(&[("app", "db")]))),
+            networks: vec!["other".to_owned()],
         },
         ..pool("a", "1-9")
     };
@@ -266,6 +268,8 @@ fn the_rules_are_asked_in_order() {
     ask(&better, Family::V4);
     better.restrictions.pod_affinity = None;
     ask(&better, Family::V4);
+    better.restrictions.networks.clear();
+    ask(&better, Family::V4);
     let heads: Vec<&str> = told
         .iter()
         .map(|t| t.split(" IPPool").next().unwrap())
@@ -279,6 +283,7 @@ fn the_rules_are_asked_in_order() {
             "unmatched Node name of",
             "unmatched Namespace name of",
             "unmatched Pod affinity of",
+            "cluster-network multus isn't set, the",
             "IPPool a is not admitted yet: its ips or excludeIPs are new or overlap another",
         ]
     );
@@ -544,4 +549,52 @@ fn pools_that_gave_nothing_are_named_in_order() {
          used out, all IP addresses used out, the record of IPPool b would pass 1000000 bytes: use \
          several IPPools]"
     );
+}
+
+/// Facts of a Pod whose first interface has this Multus network, named in its annotation.
+fn behind(network: Option<&str>) -> PodFacts {
+    let networks = Networks {
+        default: network,
+        own_namespace: "kube-system",
+        ..Networks::default()
+    };
+    PodFacts {
+        attachment: Attachment::of(&Nic::from("eth0"), &networks),
+        ..pod("web-1")
+    }
+}
+
+#[test]
+fn a_pool_for_some_networks_serves_interfaces_on_these_alone() {
+    let limits = Restrictions {
+        networks: vec!["macvlan".into(), "net/data".into()],
+        ..Restrictions::default()
+    };
+    let limited = Pool {
+        restrictions: limits,
+        ..pool("p", "1-9")
+    };
+    let verdict =
+        |network| admit(&limited, Family::V4, &behind(network)).map_err(|e| e.to_string());
+    assert_eq!(verdict(Some("macvlan")), Ok(()));
+    assert_eq!(verdict(Some("net/data")), Ok(()));
+    let other = "the spec.multusName [macvlan net/data] in the IPPool p used by the Pod interface eth0 is not matched with the multusCR net/macvlan specified by the Pod";
+    assert_eq!(verdict(Some("net/macvlan")), Err(other.to_owned()));
+    let none = "cluster-network multus isn't set, the IPPool p specified multusName [macvlan net/data] unmatched: name a network by annotation 'v1.multus-cni.io/default-network'";
+    assert_eq!(verdict(None), Err(none.to_owned()));
+    let broken = "failed to parse Annotation 'v1.multus-cni.io/default-network' value '[]', error: empty result; the IPPool p specified multusName [macvlan net/data]";
+    assert_eq!(verdict(Some("[]")), Err(broken.to_owned()));
+}
+
+#[test]
+fn networks_are_of_no_concern_to_a_pool_that_names_none_nor_to_an_auto_pool() {
+    let (plain, mut auto) = (
+        pool("p", "1"),
+        of_workload(&workload("web"), pool("a", "2")),
+    );
+    auto.restrictions.networks = vec!["other".into()];
+    for pool in [plain, auto] {
+        assert_eq!(admit(&pool, Family::V4, &behind(Some("net/x"))), Ok(()));
+        assert_eq!(admit(&pool, Family::V4, &behind(None)), Ok(()));
+    }
 }

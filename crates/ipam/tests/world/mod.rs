@@ -539,6 +539,10 @@ impl World {
             node_labels: Ok(BTreeMap::new()),
             namespace_labels: Ok(BTreeMap::new()),
             workload,
+            attachment: ipam::attachment::Attachment::of(
+                &"eth0".into(),
+                &ipam::attachment::Networks::default(),
+            ),
         };
         let claim = Claim {
             pod: facts,
