@@ -13,7 +13,7 @@ fn an_unknown_value_is_refused_at_every_level() {
         "global.unknown=1",
         "ipam.enableIpv4=true",
         "ipam.spiderSubnet.autopool.enable=true",
-        "spiderpoolAgent.prometheus.enabled=true",
+        "spiderpoolAgent.prometheus.enable=true",
         "spiderpoolController.hostNetwork=true",
         "clusterDefaultPool.ipv4Subnets=x",
         "image.registry=x",

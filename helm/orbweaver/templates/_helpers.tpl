@@ -91,6 +91,18 @@ clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.auto
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 - name: SPIDERPOOL_NODE_NAME
   valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+{{- with .role.prometheus }}
+{{- if .enabled }}
+- name: SPIDERPOOL_ENABLED_METRIC
+  value: "true"
+- name: SPIDERPOOL_METRIC_HTTP_PORT
+  value: {{ .port | int | quote }}
+{{- if .enabledDebugMetric }}
+- name: SPIDERPOOL_ENABLED_DEBUG_METRIC
+  value: "true"
+{{- end }}
+{{- end }}
+{{- end }}
 {{- with .root.Values.apiServer }}
 {{- if and .host (not .port) }}{{ fail "apiServer.host is set and apiServer.port is not: set both" }}{{ end }}
 {{- if and .port (not .host) }}{{ fail "apiServer.port is set and apiServer.host is not: set both" }}{{ end }}
@@ -113,6 +125,66 @@ clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.auto
   httpGet: {path: /v1/runtime/{{ $kind }}, port: health}
   timeoutSeconds: 5
   {{- get $.role.healthChecking (printf "%sProbe" $kind) | toYaml | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* The ports of a role's container. Give: role. */}}
+{{- define "orbweaver.ports" -}}
+- {name: health, containerPort: {{ .role.httpPort }}, protocol: TCP}
+{{- with .role.prometheus }}
+{{- if .enabled }}
+- {name: metrics, containerPort: {{ .port }}, protocol: TCP}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* How Prometheus finds a role's metrics: a Service without an address, and a ServiceMonitor.
+     Give: root, role, component, name. */}}
+{{- define "orbweaver.serviceMonitor" -}}
+{{- $prometheus := .role.prometheus -}}
+{{- if $prometheus.serviceMonitor.install -}}
+{{- if not $prometheus.enabled }}{{ fail (printf "%s: serviceMonitor.install needs prometheus.enabled" .component) }}{{ end -}}
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ .name }}-metrics
+  namespace: {{ .root.Release.Namespace }}
+  {{- include "orbweaver.metadata" . | nindent 2 }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "orbweaver.selectorLabels" . | nindent 4 }}
+  ports:
+    - {name: metrics, port: {{ $prometheus.port }}, targetPort: metrics, protocol: TCP}
+---
+apiVersion: monitoring.coreos.com/v1
+kind: ServiceMonitor
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- merge (deepCopy $prometheus.serviceMonitor.labels) (include "orbweaver.labels" . | fromYaml) | toYaml | nindent 4 }}
+spec:
+  selector:
+    matchLabels:
+      {{- include "orbweaver.selectorLabels" . | nindent 6 }}
+  endpoints:
+    - {port: metrics, interval: {{ $prometheus.serviceMonitor.interval }}}
+{{- end }}
+{{- end -}}
+
+{{/* A role's alerts. Give: root, role, component, name. */}}
+{{- define "orbweaver.prometheusRule" -}}
+{{- if .role.prometheus.prometheusRule.install -}}
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: {{ .name }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- merge (deepCopy .role.prometheus.prometheusRule.labels) (include "orbweaver.labels" . | fromYaml) | toYaml | nindent 4 }}
+spec:
+  {{- .root.Files.Get (printf "files/%s-rules.yaml" .component) | nindent 2 }}
 {{- end }}
 {{- end -}}
 
