@@ -13,6 +13,21 @@ if [ "$("$root/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $DENY" ]; 
     CARGO_TARGET_DIR="$build" cargo install --quiet --locked --force --version "$DENY" --root "$root" cargo-deny
 fi
 
+# Prometheus checks the chart's alerts and dashboard. Its Debian package would start a server, so it is only unpacked.
+if [ ! -x "$root/bin/promtool" ]; then
+    if command -v apt-get >/dev/null; then
+        echo "unpacking the Debian package prometheus"
+        packages=$(mktemp -d)
+        trap 'rm -rf "${build:-}" "$packages"' EXIT
+        [ "$(id -u)" -ne 0 ] || apt-get update -qq
+        (cd "$packages" && apt-get download -qq prometheus 2>/dev/null && dpkg -x prometheus_*.deb unpacked)
+        mkdir -p "$root/bin"
+        install "$packages"/unpacked/usr/bin/{prometheus,promtool} "$root/bin/"
+    else
+        echo "prometheus is missing and cannot be installed here: the chart's alerts will not be checked"
+    fi
+fi
+
 if ! command -v shellcheck >/dev/null; then
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         echo "installing the Debian package shellcheck"

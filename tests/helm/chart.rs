@@ -64,13 +64,18 @@ impl Chart {
 
 /// Runs `helm`; `None`, said aloud, where there is none and none is required.
 pub(super) fn helm(args: &[&str]) -> Option<Output> {
-    let program = cached_helm()
+    tool("helm", args)
+}
+
+/// Runs a tool of the cache, else of `PATH`; `None`, said aloud, where there is none and none is required.
+pub(super) fn tool(name: &str, args: &[&str]) -> Option<Output> {
+    let program = cached(name)
         .filter(|path| path.exists())
-        .unwrap_or_else(|| "helm".into());
+        .unwrap_or_else(|| name.into());
     match Command::new(&program).args(args).output() {
         Ok(output) => Some(output),
         Err(error) => {
-            let what = format!("cannot run helm ({error}); `make tools` builds it");
+            let what = format!("cannot run {name} ({error}); `make tools` gets it");
             assert!(
                 std::env::var_os("ORBWEAVER_REQUIRE_TOOLS").is_none(),
                 "{what}"
@@ -82,10 +87,10 @@ pub(super) fn helm(args: &[&str]) -> Option<Output> {
     }
 }
 
-pub(super) fn cached_helm() -> Option<PathBuf> {
+fn cached(tool: &str) -> Option<PathBuf> {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
-    Some(cache.join("orbweaver/tools/bin/helm"))
+    Some(cache.join("orbweaver/tools/bin").join(tool))
 }
 
 pub(super) fn template(values: &[&str]) -> Option<Output> {

@@ -11,6 +11,8 @@ mod chart;
 #[cfg(test)]
 mod configuration;
 #[cfg(test)]
+mod monitoring;
+#[cfg(test)]
 mod rights;
 #[cfg(test)]
 mod roles;
