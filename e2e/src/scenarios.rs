@@ -7,6 +7,7 @@ pub mod bare;
 pub mod crash;
 pub mod flags;
 pub mod golden_objects;
+pub mod metrics;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
@@ -68,6 +69,12 @@ pub const ALL: &[Scenario] = &[
         about: "the chart's flags, changed by helm upgrade while Pods run: each has its effect, no Pod loses an address",
         needs_product: true,
         run: flags::run,
+    },
+    Scenario {
+        name: "metrics",
+        about: "a real Prometheus scrapes both roles; the dashboard's queries and the alerts see what happens",
+        needs_product: true,
+        run: metrics::run,
     },
     Scenario {
         name: "uninstall",
