@@ -27,8 +27,7 @@ use tokio::time::{Instant, timeout_at};
 use super::Agent;
 use super::answer::Given;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
-use super::commit::CommitError;
-use super::error::{AddError, Failure, StandardError};
+use super::error::{AddError, CommitError, Failure, StandardError};
 use super::fixed::Inheritance;
 use super::memo::Age;
 use super::memory::Granted;
@@ -42,7 +41,7 @@ use crate::error::ErrorChain;
 /// Longest wait for an address to become free, or for a pool to be made.
 const ROOM_MAX: Duration = Duration::from_secs(10);
 /// Longest time from the call's turn to its answer; the plugin waits twice as long.
-const ADD_MAX: Duration = Duration::from_secs(45);
+pub(super) const ADD_MAX: Duration = Duration::from_secs(45);
 
 /// One ADD on its way.
 struct Call<'a> {
@@ -137,7 +136,15 @@ impl Agent {
 }
 
 impl Call<'_> {
+    /// Addresses, up to the deadline; then the reason why there were none.
     async fn allocate(&self) -> Result<Given, StandardError> {
+        let mut why = StandardError::Late(ADD_MAX);
+        let tried = timeout_at(self.deadline, self.insist(&mut why)).await;
+        tried.unwrap_or(Err(why))
+    }
+
+    /// Tries until there are addresses, or nothing to wait for; `last` is why there were none so far.
+    async fn insist(&self, last: &mut StandardError) -> Result<Given, StandardError> {
         let mut age = FIRST_AGE;
         let mut wait_until = None;
         loop {
@@ -157,10 +164,11 @@ impl Call<'_> {
                 Some(until) => until,
                 None => *wait_until.insert(self.begin_waiting(&failure).await),
             };
+            *last = failure.error;
             let _waiting = self.agent.metrics.wait();
             let moved = self.agent.waits.for_any(&failure.waits);
             if timeout_at(until, moved).await.is_err() {
-                return Err(failure.error);
+                return Err(std::mem::replace(last, StandardError::Late(ADD_MAX)));
             }
             age = Age::live();
         }
@@ -189,7 +197,8 @@ impl Call<'_> {
         }
         let wishes = wishes?;
         let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        let asked = candidates::asked(settings, reads, &self.asker, &wishes, self.args).await?;
+        let asked =
+            candidates::asked(settings, reads, &self.asker, &wishes, self.args, age).await?;
         let mut found = Vec::new();
         for asked in &asked {
             let pools = candidates::find(reads, asked, age).await?;
@@ -201,7 +210,7 @@ impl Call<'_> {
         if found.is_empty() {
             return Err(StandardError::NoRule.into());
         }
-        let claimant = self.claimant(&found).await?;
+        let claimant = self.claimant(&found, age).await?;
         let mut plans = Vec::new();
         for found in &found {
             plans.push(self.plan(found, homes.pools.get(&found.family), &claimant)?);
@@ -253,10 +262,10 @@ impl Call<'_> {
         Ok(called)
     }
 
-    async fn claimant(&self, found: &[Found]) -> Result<Claimant, Failure> {
+    async fn claimant(&self, found: &[Found], age: Age) -> Result<Claimant, Failure> {
         let (settings, reads) = (&self.agent.settings, &self.agent.reads);
         Ok(Claimant {
-            facts: candidates::facts(settings, reads, &self.asker, found).await,
+            facts: candidates::facts(settings, reads, &self.asker, found, age).await,
             inherits: Inheritance::of(settings, reads, &self.asker, found).await?,
         })
     }
@@ -297,7 +306,7 @@ impl Call<'_> {
     ///
     /// `None` where they are not to be had any more: then the call is as any other.
     async fn reuse(&self, homes: &BTreeMap<Family, PoolName>) -> Option<Vec<Granted>> {
-        let claimant = self.claimant(&[]).await.ok()?;
+        let claimant = self.claimant(&[], FIRST_AGE).await.ok()?;
         let each = homes.values().map(|pool| self.claim(pool, &claimant, None));
         match try_join_all(each).await {
             Ok(granted) => Some(granted),

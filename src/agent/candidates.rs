@@ -5,6 +5,7 @@
 //! speaks supplies both families. Never does: judge a pool; that is [`ipam::select`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use cni::IpamAddArgs;
 use futures::future::try_join_all;
@@ -27,7 +28,7 @@ use super::reads::{OBJECT_AGE, POOL_AGE, Reading, Reads, not_found};
 use super::wait::Wait;
 use super::wishes::{self, Wishes};
 use crate::api::names::label;
-use crate::api::{SpiderIPPool, convert};
+use crate::api::{SpiderIPPool, convert, time};
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -86,12 +87,14 @@ pub(super) async fn asked(
     asker: &Asker,
     wishes: &Wishes,
     args: &IpamAddArgs,
+    age: Age,
 ) -> Result<Vec<Asked>, Failure> {
+    let age = age_of_objects(&asker.pod, age);
     if args.match_master_subnet {
         return Err(StandardError::MasterSubnet.into());
     }
     if settings.subnets
-        && let Some((key, items)) = subnets(settings, reads, asker).await?
+        && let Some((key, items)) = subnets(settings, reads, asker, age).await?
     {
         return Ok(auto(settings, asker, key, &items)?);
     }
@@ -100,7 +103,7 @@ pub(super) async fn asked(
         return Ok(named(settings, &asker.nic, names, rule)?);
     }
     let namespace = asker.workload.namespace.as_str();
-    let names = namespace_pools(reads, namespace).await?;
+    let names = namespace_pools(reads, namespace, age).await?;
     if !names.is_empty() {
         let rule = format!("the default IPPools of Namespace {namespace}");
         return Ok(named(settings, &asker.nic, &names, rule)?);
@@ -130,6 +133,7 @@ async fn subnets(
     settings: &Settings,
     reads: &Reads,
     asker: &Asker,
+    age: Age,
 ) -> Result<Option<(&'static str, Vec<SubnetItem>)>, Failure> {
     let own = asker.pod.annotations();
     let get = |key: &str| own.get(key).map(String::as_str);
@@ -143,7 +147,7 @@ async fn subnets(
     if is_told || !settings.auto_pools || !has_auto_pools(&asker.workload) {
         return Ok(None);
     }
-    let workload = reads.annotations(&asker.workload).await?;
+    let workload = reads.annotations(&asker.workload, age).await?;
     Ok(read_subnets(&|key| workload.get(key).map(String::as_str))?)
 }
 
@@ -230,8 +234,8 @@ fn named(
     Ok(asked)
 }
 
-async fn namespace_pools(reads: &Reads, namespace: &str) -> Result<PoolNames, Failure> {
-    let Some(object) = reads.namespace(namespace).await? else {
+async fn namespace_pools(reads: &Reads, namespace: &str, age: Age) -> Result<PoolNames, Failure> {
+    let Some(object) = reads.namespace(namespace, age).await? else {
         return Err(StandardError::Read(not_found("Namespace", namespace)).into());
     };
     let get = |key: &str| object.annotations().get(key).map(String::as_str);
@@ -329,6 +333,22 @@ fn family_of(pool: &SpiderIPPool) -> Option<Family> {
         .or_else(|| Family::from_version(pool.spec.ip_version?))
 }
 
+/// How old labels and annotations of other objects may be: never older than the Pod, since who
+/// annotates a Namespace and then makes a Pod means that Pod too.
+fn age_of_objects(pod: &Pod, age: Age) -> Age {
+    let Age::Within(_) = age else {
+        return age;
+    };
+    let created = pod.metadata.creation_timestamp.as_ref();
+    let since = created.map_or(OBJECT_AGE, |created| {
+        let since = time::now() - time::from_wire(created);
+        since.to_std().unwrap_or_default()
+    });
+    // The timestamp is cut to whole seconds.
+    let since = since.saturating_sub(Duration::from_secs(1));
+    Age::Within(OBJECT_AGE.min(since))
+}
+
 /// The version of each pool as read: where a wait for it begins.
 pub(super) fn version(reading: &Reading) -> Version {
     Version::new(reading.object.resource_version().unwrap_or_default())
@@ -341,8 +361,10 @@ pub(super) async fn facts(
     reads: &Reads,
     asker: &Asker,
     found: &[Found],
+    age: Age,
 ) -> PodFacts {
     let pod = &asker.pod;
+    let age = age_of_objects(pod, age);
     let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone());
     let node = node.unwrap_or_else(|| settings.node.clone());
     let pools = || {
@@ -350,10 +372,7 @@ pub(super) async fn facts(
         readings.filter_map(|reading| reading.candidate.pool.as_ref().ok())
     };
     let node_labels = if pools().any(|pool| pool.restrictions.node_affinity.is_some()) {
-        let found = reads
-            .node(&node, Age::Within(OBJECT_AGE))
-            .await
-            .map_err(|e| e.said());
+        let found = reads.node(&node, age).await.map_err(|e| e.said());
         labels_of(found, || not_found("Node", &node))
     } else {
         Err(not_asked("Node", &node))
@@ -361,7 +380,7 @@ pub(super) async fn facts(
     let namespace = pod.namespace().unwrap_or_default();
     let wants = pools().any(|pool| pool.restrictions.namespace_affinity.is_some());
     let namespace_labels = if wants {
-        let found = reads.namespace(&namespace).await.map_err(|e| e.said());
+        let found = reads.namespace(&namespace, age).await.map_err(|e| e.said());
         labels_of(found, || not_found("Namespace", &namespace))
     } else {
         Err(not_asked("Namespace", &namespace))

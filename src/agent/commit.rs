@@ -20,17 +20,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipam::keep::Held;
 use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
 use ipam::name::{PoolName, Version};
 use ipam::pool::Pool;
 use ipam::release::Released;
-use ipam::select::{Exhausted, Refusal};
+use ipam::select::Refusal;
 use kube::{Client, ResourceExt};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Wakes;
+use super::error::CommitError;
 use super::memo::Age;
 use super::memory::{Granted, Memory};
 use super::metrics::Metrics;
@@ -51,44 +51,6 @@ const IDLE: Duration = Duration::from_secs(60);
 const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// Releases alone are in no hurry: they wait this long for company.
 const LINGER: Duration = Duration::from_millis(200);
-
-/// Why a pool's writer gives no address, or takes none back.
-#[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum CommitError {
-    /// The pool may not serve this Pod.
-    #[error(transparent)]
-    Refused(Refusal),
-    /// It has nothing to give; this was so at `version`.
-    #[error("{why}")]
-    Exhausted {
-        /// Why.
-        why: Exhausted,
-        /// The pool's version when it was so.
-        version: Version,
-    },
-    /// The Pod has an address there, of which its former Pod has not let go; so at `version`.
-    #[error("{held}")]
-    Held {
-        /// Which.
-        held: Box<Held>,
-        /// The pool's version when it was so.
-        version: Version,
-    },
-    /// There is no such pool any more.
-    #[error("IPPool {0} is gone")]
-    Gone(PoolName),
-    /// An earlier write may still arrive, so it can't be told what is recorded.
-    #[error("an earlier write of IPPool {0} may still arrive; asking again later")]
-    Doubt(PoolName),
-    /// It could not be stored in time, or not at all.
-    #[error("IPPool {pool} could not be written, the call may be repeated: {reason}")]
-    Write {
-        /// Name.
-        pool: PoolName,
-        /// What went wrong last.
-        reason: String,
-    },
-}
 
 /// A question to a pool's writer.
 pub(super) struct Job {

@@ -1,10 +1,11 @@
 //! `SpiderEndpoint`s: what a Pod has, for people and for programs that look there.
 //!
-//! Owns: their writing, after the reply, one at a time and not too fast. Never does: serve as the
-//! truth: an endpoint is derived from what was granted and never a reason for a failed ADD.
-//! Invariant: an endpoint is of the Pod whose uid it names; that of an earlier Pod of the same name
-//! is replaced whole, unless it is of a `StatefulSet`: that one outlives its Pods, without an owner
-//! and with a finalizer, and goes with the address.
+//! Owns: their writing, after the reply, one at a time and not too fast, as long as the Pod is here.
+//! Never does: serve as the truth: an endpoint is derived from what was granted and never a reason
+//! for a failed ADD. Invariants: an endpoint is of the Pod whose uid it names; that of an earlier
+//! Pod of the same name is replaced whole, unless it is of a `StatefulSet`: that one outlives its
+//! Pods, without an owner and with a finalizer, and goes with the address. Who asks this agent is
+//! told what is still to be written.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -18,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{DeleteParams, PostParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::Settings;
 use super::candidates::Asker;
@@ -33,12 +34,12 @@ use crate::api::{
 };
 use crate::error::ErrorChain;
 use crate::kube_io::put::{self, Part, PutError, Reply};
-use crate::kube_io::retry::{Outcome, classify};
+use crate::kube_io::retry::{Backoff, Outcome, classify};
 
 /// At most one endpoint is written in this time.
 const PACE: Duration = Duration::from_millis(20);
-/// Times an endpoint is tried; the next ADD of its Pod tries again.
-const TRIES: u32 = 5;
+/// First and longest cap of the pause after a write that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
 /// Why an endpoint was not written.
 #[derive(Debug, thiserror::Error)]
@@ -64,8 +65,17 @@ pub(super) struct Ways {
 }
 
 /// What a Pod's endpoint should say.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Wanted {
+    endpoint: Arc<Content>,
+    /// Not before this.
+    due: Instant,
+    backoff: Backoff,
+}
+
+/// What it should say; never changed, so that what was noted while it was written is seen.
+#[derive(Debug, Clone)]
+struct Content {
     uid: Uid,
     /// Uid of the Pod's object, which a static Pod's own differs from; `None` where the endpoint
     /// outlives the Pod.
@@ -74,7 +84,6 @@ struct Wanted {
     workload: WorkloadId,
     /// In the order in which they were served first.
     nics: Vec<EndpointNic>,
-    tries: u32,
 }
 
 /// The endpoints to write.
@@ -97,23 +106,50 @@ impl Endpoints {
     ) {
         let outlives = fixed::keeps(settings, &asker.workload);
         let mut all = locked(&self.wanted);
-        let uid = pods::uid(&asker.pod);
-        let fresh = || Wanted {
-            uid: uid.clone(),
-            owner: (!outlives).then(|| asker.pod.uid().unwrap_or_default()),
-            node: settings.node.clone(),
-            workload: asker.workload.clone(),
-            nics: Vec::new(),
-            tries: 0,
+        let (name, uid) = (pods::name(&asker.pod), pods::uid(&asker.pod));
+        let noted = all.get(&name).filter(|w| w.endpoint.uid == uid);
+        let mut content = match noted {
+            Some(wanted) => Content::clone(&wanted.endpoint),
+            None => Content {
+                uid,
+                owner: (!outlives).then(|| asker.pod.uid().unwrap_or_default()),
+                node: settings.node.clone(),
+                workload: asker.workload.clone(),
+                nics: Vec::new(),
+            },
         };
-        let wanted = all.entry(pods::name(&asker.pod)).or_insert_with(fresh);
-        if wanted.uid != uid {
-            *wanted = fresh();
-        }
-        let nic = endpoint_nic(&asker.nic, granted, ways);
-        enter(&mut wanted.nics, &nic);
-        wanted.tries = 0;
+        enter(&mut content.nics, &endpoint_nic(&asker.nic, granted, ways));
+        let wanted = Wanted {
+            endpoint: Arc::new(content),
+            due: Instant::now(),
+            backoff: Backoff::new(BACKOFF.0, BACKOFF.1),
+        };
+        all.insert(name, wanted);
         self.more.notify_one();
+    }
+
+    /// What there will be: an endpoint as read, with what is still to be written.
+    pub(super) fn overlay(
+        &self,
+        name: &PodName,
+        there: Option<SpiderEndpoint>,
+    ) -> Option<SpiderEndpoint> {
+        let wanted = locked(&self.wanted)
+            .get(name)
+            .map(|w| Arc::clone(&w.endpoint));
+        let Some(wanted) = wanted else {
+            return there;
+        };
+        match there {
+            Some(mut there) if uid_of(&there) == Some(wanted.uid.as_str()) => {
+                merge(&mut there, &wanted);
+                Some(there)
+            }
+            Some(_) | None => {
+                let (namespace, short) = name.parts();
+                Some(new(namespace, short, &wanted))
+            }
+        }
     }
 
     /// Writes for ever; drop the future to stop.
@@ -122,21 +158,42 @@ impl Endpoints {
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             pace.tick().await;
-            let next = locked(&self.wanted).pop_first();
-            let Some((name, wanted)) = next else {
+            let Some((name, due, endpoint)) = self.next() else {
                 self.more.notified().await;
                 continue;
             };
-            if let Err(error) = write(&reads, &writes, &pods, &name, &wanted).await {
-                let tries = wanted.tries + 1;
-                if tries < TRIES {
-                    // What was noted meanwhile is newer.
-                    let again = Wanted { tries, ..wanted };
-                    locked(&self.wanted).entry(name).or_insert(again);
-                    tokio::time::sleep(PACE * 2_u32.pow(tries)).await;
-                } else {
-                    tracing::warn!(pod = %name, error = %ErrorChain(&error), "SpiderEndpoint not written");
-                }
+            if due > Instant::now() {
+                // Something may be noted meanwhile that is due at once.
+                let _ = timeout_at(due, self.more.notified()).await;
+                continue;
+            }
+            let written = write(&reads, &writes, &pods, &name, &endpoint).await;
+            self.settle(&name, &endpoint, written);
+        }
+    }
+
+    /// What is due first.
+    fn next(&self) -> Option<(PodName, Instant, Arc<Content>)> {
+        let all = locked(&self.wanted);
+        let (name, wanted) = all.iter().min_by_key(|(_, wanted)| wanted.due)?;
+        Some((name.clone(), wanted.due, Arc::clone(&wanted.endpoint)))
+    }
+
+    /// Drops what is written, unless more was noted meanwhile; puts off what is not.
+    fn settle(&self, name: &PodName, tried: &Arc<Content>, written: Result<(), EndpointError>) {
+        let mut all = locked(&self.wanted);
+        let Some(wanted) = all.get_mut(name) else {
+            return;
+        };
+        match written {
+            Ok(()) if Arc::ptr_eq(&wanted.endpoint, tried) => {
+                all.remove(name);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                let pause = wanted.backoff.next_delay();
+                wanted.due = Instant::now() + pause;
+                tracing::warn!(pod = %name, error = %ErrorChain(&error), "SpiderEndpoint not written; trying again");
             }
         }
     }
@@ -147,7 +204,7 @@ async fn write(
     writes: &Client,
     pods: &NodePods,
     name: &PodName,
-    wanted: &Wanted,
+    wanted: &Content,
 ) -> Result<(), EndpointError> {
     let is_here = match pods.get(name) {
         Some(pod) => pods::uid(&pod) == wanted.uid && pods::is_alive(&pod),
@@ -185,7 +242,7 @@ async fn write(
 }
 
 /// True for the endpoint of the former Pod of the same name and `StatefulSet`.
-fn is_inherited(there: &SpiderEndpoint, wanted: &Wanted) -> bool {
+fn is_inherited(there: &SpiderEndpoint, wanted: &Content) -> bool {
     let of_set = there.status.as_ref().is_some_and(|status| {
         status.owner_controller_type == wanted.workload.kind
             && status.owner_controller_name == wanted.workload.name
@@ -234,7 +291,7 @@ async fn remove(
     }
 }
 
-fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
+fn new(namespace: &str, name: &str, wanted: &Content) -> SpiderEndpoint {
     let status = SpiderEndpointStatus {
         current: EndpointCurrent {
             uid: wanted.uid.as_str().to_owned(),
@@ -252,7 +309,7 @@ fn new(namespace: &str, name: &str, wanted: &Wanted) -> SpiderEndpoint {
 }
 
 /// To its Pod, or to the finalizer that has it outlive the Pod.
-fn tie(endpoint: &mut SpiderEndpoint, wanted: &Wanted) {
+fn tie(endpoint: &mut SpiderEndpoint, wanted: &Content) {
     let Some(uid) = &wanted.owner else {
         endpoint.metadata.owner_references = None;
         if !endpoint.finalizers().iter().any(|f| f == names::FINALIZER) {
@@ -275,7 +332,7 @@ fn tie(endpoint: &mut SpiderEndpoint, wanted: &Wanted) {
 }
 
 /// Enters the interfaces; true if that changed anything. Interfaces of others stay.
-fn merge(endpoint: &mut SpiderEndpoint, wanted: &Wanted) -> bool {
+fn merge(endpoint: &mut SpiderEndpoint, wanted: &Content) -> bool {
     let before = endpoint.clone();
     tie(endpoint, wanted);
     let status = endpoint.status.get_or_insert_default();

@@ -5,17 +5,55 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use ipam::addr::Family;
 use ipam::annotation::{self, AnnotationError};
 use ipam::keep::Held;
 use ipam::listed::ListError;
-use ipam::name::{Nic, PodName, PoolName, Uid};
-use ipam::select::{NoAddress, NoPool, aggregate};
+use ipam::name::{Nic, PodName, PoolName, Uid, Version};
+use ipam::select::{Exhausted, NoAddress, NoPool, Refusal, aggregate};
 
-use super::commit::CommitError;
 use super::reads::ReadError;
 use super::wait::Wait;
+
+/// Why a pool's writer gives no address, or takes none back.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum CommitError {
+    /// The pool may not serve this Pod.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// It has nothing to give; this was so at `version`.
+    #[error("{why}")]
+    Exhausted {
+        /// Why.
+        why: Exhausted,
+        /// The pool's version when it was so.
+        version: Version,
+    },
+    /// The Pod has an address there, of which its former Pod has not let go; so at `version`.
+    #[error("{held}")]
+    Held {
+        /// Which.
+        held: Box<Held>,
+        /// The pool's version when it was so.
+        version: Version,
+    },
+    /// There is no such pool any more.
+    #[error("IPPool {0} is gone")]
+    Gone(PoolName),
+    /// An earlier write may still arrive, so it can't be told what is recorded.
+    #[error("an earlier write of IPPool {0} may still arrive; asking again later")]
+    Doubt(PoolName),
+    /// It could not be stored in time, or not at all.
+    #[error("IPPool {pool} could not be written, the call may be repeated: {reason}")]
+    Write {
+        /// Name.
+        pool: PoolName,
+        /// What went wrong last.
+        reason: String,
+    },
+}
 
 /// Why an ADD fails.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +145,7 @@ impl StandardError {
             | Self::MasterSubnet
             | Self::Annotation(_)
             | Self::List(_) => Reason::WrongInput,
-            Self::Pool { .. } | Self::Read(_) => Reason::Internal,
+            Self::Pool { .. } | Self::Read(_) | Self::Late(_) => Reason::Internal,
             Self::NoAddress(_) | Self::Held(_) => Reason::UsedOut,
             Self::Commit(_) => Reason::RetriesExhausted,
             Self::Both(errors) => errors.first().map_or(Reason::Internal, Self::class),
@@ -186,6 +224,9 @@ pub(super) enum StandardError {
     /// A pool could not be written.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Nothing came of it in time.
+    #[error("the API server did not answer within {} s, the call may be repeated", .0.as_secs())]
+    Late(Duration),
     /// Both families failed.
     #[error("{}", aggregate(.0))]
     Both(Vec<StandardError>),

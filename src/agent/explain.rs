@@ -123,7 +123,8 @@ impl Explainer {
         let (settings, reads) = (&self.settings, &self.reads);
         let mut found = vec![];
         let wishes = self.wishes(&asker).await?;
-        for asked in candidates::asked(settings, reads, &asker, &wishes, &args).await? {
+        let age = FIRST_AGE;
+        for asked in candidates::asked(settings, reads, &asker, &wishes, &args, age).await? {
             let pools = candidates::find(reads, &asked, FIRST_AGE).await?;
             // As in an ADD: a family without a default pool is not served.
             if !pools.readings.is_empty() {
@@ -134,7 +135,7 @@ impl Explainer {
             return Err(Failure::from(StandardError::NoRule).into());
         }
         let (rules, found): (Vec<String>, Vec<Found>) = found.into_iter().unzip();
-        let facts = candidates::facts(settings, reads, &asker, &found).await;
+        let facts = candidates::facts(settings, reads, &asker, &found, FIRST_AGE).await;
         let ranked = rules.into_iter().zip(&found).map(|(rule, found)| Ranking {
             family: found.family,
             rule,

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::time::{Instant, sleep};
 
 use super::Agent;
-use super::commit::CommitError;
+use super::error::CommitError;
 use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;

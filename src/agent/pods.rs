@@ -103,11 +103,20 @@ impl NodePods {
 /// On the API server's copy of a static Pod: the uid by which its node, and so the runtime, knows it.
 const MIRROR: &str = "kubernetes.io/config.mirror";
 
+/// The node's uid of a static Pod, if this is the copy of one. A Pod that merely has the annotation
+/// is not: its controller would be the Node.
+fn static_uid(pod: &Pod) -> Option<&str> {
+    let owner = controller(pod)?;
+    let is_node = (owner.api_version.as_str(), owner.kind.as_str()) == ("v1", "Node");
+    let uid = pod.annotations().get(MIRROR)?;
+    is_node.then_some(uid)
+}
+
 /// The Pod's uid, as its sandbox carries it. That of a static Pod is its node's, not its copy's:
 /// the copy may be deleted and made again while the Pod runs.
 pub(super) fn uid(pod: &Pod) -> Uid {
-    let of_node = pod.annotations().get(MIRROR).cloned();
-    Uid::new(of_node.or(pod.uid()).unwrap_or_default())
+    let own = || pod.metadata.uid.as_deref().unwrap_or_default();
+    Uid::from(static_uid(pod).unwrap_or_else(own))
 }
 
 /// `namespace/name`.
@@ -123,8 +132,7 @@ pub(super) fn name(pod: &Pod) -> PodName {
 pub(super) fn life(pod: &Pod) -> Life {
     let status = pod.status.as_ref();
     let phase = status.and_then(|status| status.phase.as_deref());
-    let is_copy = pod.annotations().contains_key(MIRROR);
-    if matches!(phase, Some("Succeeded" | "Failed")) && !is_copy {
+    if matches!(phase, Some("Succeeded" | "Failed")) && static_uid(pod).is_none() {
         Life::Gone
     } else if pod.metadata.deletion_timestamp.is_some() {
         Life::Ending
@@ -239,7 +247,14 @@ mod tests {
         let mut pod = pod(&json!({"containers": []}), &json!({"phase": "Failed"}));
         pod.annotations_mut()
             .insert(MIRROR.to_owned(), "0a".to_owned());
+        assert_eq!(life(&pod), Life::Gone, "it is not of a node");
+        pod.owner_references_mut().push(of_node());
         assert_eq!(life(&pod), Life::Alive);
+    }
+
+    fn of_node() -> OwnerReference {
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true});
+        serde_json::from_value(owner).unwrap()
     }
 
     fn a_moment() -> Time {
@@ -252,6 +267,8 @@ mod tests {
         assert_eq!(uid(&pod), Uid::from("u"));
         let hash = "0a1b2c3d".to_owned();
         pod.annotations_mut().insert(MIRROR.to_owned(), hash);
+        assert_eq!(uid(&pod), Uid::from("u"), "anyone may write an annotation");
+        pod.owner_references_mut().push(of_node());
         assert_eq!(uid(&pod), Uid::from("0a1b2c3d"));
     }
 }

@@ -189,15 +189,17 @@ impl Reads {
     /// All reserved addresses, of both families.
     pub(super) async fn reserved(&self, age: Age) -> Result<Arc<AddrSet>, ReadError> {
         let read = async {
-            let reservations: Api<SpiderReservedIP> = Api::all(self.client.clone());
+            let reservations: Api<DeserializeGuard<SpiderReservedIP>> =
+                Api::all(self.client.clone());
             let list = answered(reservations.list(&ListParams::default())).await?;
             let mut all = AddrSet::new();
-            for reservation in list.items {
-                let (addresses, errors) = convert::reserved(&reservation);
-                all = all.union(&addresses);
-                for error in errors {
-                    let name = reservation.name_any();
-                    tracing::warn!(reserved = name, %error, "range of a SpiderReservedIP left out");
+            for guard in list.items {
+                let (name, addresses) = reserved_by(guard);
+                match addresses {
+                    Ok(addresses) => all = all.union(&addresses),
+                    Err(error) => {
+                        tracing::warn!(reserved = name, error, "SpiderReservedIP left out");
+                    }
                 }
             }
             Ok(Arc::new(all))
@@ -206,12 +208,15 @@ impl Reads {
     }
 
     /// A Namespace.
-    pub(super) async fn namespace(&self, name: &str) -> Result<Option<Arc<Namespace>>, ReadError> {
+    pub(super) async fn namespace(
+        &self,
+        name: &str,
+        age: Age,
+    ) -> Result<Option<Arc<Namespace>>, ReadError> {
         let read = async {
             let namespaces: Api<Namespace> = Api::all(self.client.clone());
             Ok(answered(namespaces.get_opt(name)).await?.map(Arc::new))
         };
-        let age = Age::Within(OBJECT_AGE);
         self.kept.namespaces.get(&name.to_owned(), age, read).await
     }
 
@@ -266,7 +271,7 @@ impl Reads {
                 .map_err(|e| e.said())?
                 .filter(|meta| meta.uid.as_deref() == Some(of.uid.as_str()))
                 .map(Arc::new)
-                .ok_or_else(|| not_found(&of.kind, &of.name))
+                .ok_or_else(|| not_found(&of.group_kind(), &of.name))
         };
         let always = Age::Within(Duration::MAX);
         self.kept.owners.get(&of.uid, always, read).await
@@ -276,6 +281,7 @@ impl Reads {
     pub(super) async fn annotations(
         &self,
         workload: &WorkloadId,
+        age: Age,
     ) -> Result<Arc<BTreeMap<String, String>>, ReadError> {
         let read = async {
             let meta = self
@@ -286,7 +292,6 @@ impl Reads {
                 same.and_then(|meta| meta.annotations).unwrap_or_default(),
             ))
         };
-        let age = Age::Within(OBJECT_AGE);
         self.kept.annotations.get(&workload.uid, age, read).await
     }
 
@@ -330,6 +335,25 @@ impl Reads {
         self.kept.stateful_sets.prune(recent);
         self.kept.annotations.prune(recent);
         self.kept.owners.retain(is_owner);
+    }
+}
+
+/// The name of a reservation and what it reserves: what can be read of its ranges. An object that
+/// can't be read at all must not stop every Pod from starting.
+fn reserved_by(guard: DeserializeGuard<SpiderReservedIP>) -> (String, Result<AddrSet, String>) {
+    match guard.0 {
+        Ok(reservation) => {
+            let name = reservation.name_any();
+            let (addresses, errors) = convert::reserved(&reservation);
+            for error in errors {
+                tracing::warn!(reserved = name, %error, "range of a SpiderReservedIP left out");
+            }
+            (name, Ok(addresses))
+        }
+        Err(invalid) => (
+            invalid.metadata.name.unwrap_or_default(),
+            Err(invalid.error),
+        ),
     }
 }
 

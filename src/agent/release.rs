@@ -27,8 +27,8 @@ use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::commit::CommitError;
 use super::endpoint::{self, EndpointError};
+use super::error::CommitError;
 use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
 use super::locked;

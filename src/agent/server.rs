@@ -258,7 +258,8 @@ fn owner(agent: &Agent, pod: &PodName, uid: &Uid) -> Option<Uid> {
 
 async fn workload_endpoint(agent: &Agent, query: &EndpointQuery) -> Response {
     let pod = PodName::new(&query.pod_namespace, &query.pod_name);
-    match agent.reads.endpoint(&pod).await {
+    let found = agent.reads.endpoint(&pod).await;
+    match found.map(|found| agent.endpoints.overlay(&pod, found)) {
         Ok(Some(found)) => json(StatusCode::OK, &endpoint::told(&pod, &found)),
         Ok(None) => {
             let text = format!("SpiderEndpoint not found for pod {pod}");

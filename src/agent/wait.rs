@@ -1,12 +1,15 @@
 //! Waiting for a pool: until it changes, or a moment where nothing can be watched.
 //!
-//! Owns: the watches that are open while a Pod waits, and the Events that tell the Pod. Never does:
-//! decide whether waiting helps. A wake-up says only "look again".
+//! Owns: the watches that are open while Pods wait, one for all who wait for the same, and the
+//! Events that tell the Pod. Never does: decide whether waiting helps. A wake-up says only "look
+//! again".
 
+use std::collections::BTreeMap;
 use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::select_all;
+use futures::future::{BoxFuture, Shared, WeakShared, select_all};
 use futures::{FutureExt, StreamExt};
 use ipam::addr::AddrSet;
 use ipam::keep::Held;
@@ -19,6 +22,7 @@ use kube::{Api, Client, Resource};
 use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::sync::Semaphore;
 
+use super::locked;
 use super::memo::Age;
 use super::reads::{POOL_AGE, Reads};
 use crate::api::conditions::ConditionStatus;
@@ -57,11 +61,16 @@ pub(super) enum Wait {
     Moment,
 }
 
+/// A watch that several may wait for; it is open while one of them does.
+type Watch = Shared<BoxFuture<'static, ()>>;
+
 /// Waits for pools.
 pub(super) struct Waits {
     client: Client,
     recorder: Recorder,
-    free: Semaphore,
+    free: Arc<Semaphore>,
+    /// By what is watched: a field or a label selector.
+    open: Mutex<BTreeMap<String, WeakShared<BoxFuture<'static, ()>>>>,
 }
 
 impl Waits {
@@ -69,7 +78,8 @@ impl Waits {
         Self {
             client,
             recorder,
-            free: Semaphore::new(WATCHES),
+            free: Arc::new(Semaphore::new(WATCHES)),
+            open: Mutex::default(),
         }
     }
 
@@ -83,45 +93,45 @@ impl Waits {
 
     async fn one(&self, wait: &Wait) {
         let by_name = |name| WatchParams::default().fields(&format!("metadata.name={name}"));
-        let (params, version) = match wait {
-            Wait::Pool { name, version } => (by_name(name), version),
-            Wait::LetGo { held, version } => (by_name(&held.pool), version),
-            Wait::Pools { selector, version } => (WatchParams::default().labels(selector), version),
+        let (key, params, version) = match wait {
+            Wait::Pool { name, version } => (name.to_string(), by_name(name), version),
+            Wait::LetGo { held, version } => {
+                let key = format!("{} {} {}", held.pool, held.address, held.uid);
+                (key, by_name(&held.pool), version)
+            }
+            Wait::Pools { selector, version } => {
+                let params = WatchParams::default().labels(selector);
+                (selector.clone(), params, version)
+            }
             Wait::Moment => return tokio::time::sleep(MOMENT).await,
         };
-        let Ok(_permit) = self.free.try_acquire() else {
-            return tokio::time::sleep(MOMENT).await;
-        };
-        if let Err(error) = self.watch(wait, &params, version).await {
-            tracing::debug!(error = %ErrorChain(&error), "watch of an awaited IPPool ended");
-            tokio::time::sleep(MOMENT).await;
-        }
+        self.shared(key, wait, params, version).await;
     }
 
-    /// Returns at the first event that may help. An error too says that one should look again:
-    /// the version may be too old to go on from.
-    async fn watch(
-        &self,
-        wait: &Wait,
-        params: &WatchParams,
-        version: &Version,
-    ) -> kube::Result<()> {
-        let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(self.client.clone());
-        let mut events = pin!(pools.watch(params, version.as_str()).await?);
-        while let Some(event) = events.next().await {
-            match event? {
-                WatchEvent::Added(pool) | WatchEvent::Modified(pool) => {
-                    if may_help(wait, &pool) {
-                        return Ok(());
-                    }
-                }
-                WatchEvent::Deleted(_) => return Ok(()),
-                WatchEvent::Bookmark(_) => {}
-                WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
-            }
+    /// The watch that is open for the same `key`, else a new one from `version` on. One that began
+    /// at an earlier version ends at an earlier event too: that costs a look.
+    fn shared(&self, key: String, wait: &Wait, params: WatchParams, version: &Version) -> Watch {
+        let mut open = locked(&self.open);
+        open.retain(|_, watch| watch.upgrade().is_some_and(|watch| watch.peek().is_none()));
+        if let Some(watch) = open.get(&key).and_then(WeakShared::upgrade) {
+            return watch;
         }
-        tokio::time::sleep(MOMENT).await;
-        Ok(())
+        let (client, free) = (self.client.clone(), Arc::clone(&self.free));
+        let (wait, version) = (wait.clone(), version.clone());
+        let until = async move {
+            let Ok(_permit) = free.try_acquire() else {
+                return tokio::time::sleep(MOMENT).await;
+            };
+            if let Err(error) = watch(client, &wait, &params, &version).await {
+                tracing::debug!(error = %ErrorChain(&error), "watch of an awaited IPPool ended");
+                tokio::time::sleep(MOMENT).await;
+            }
+        };
+        let watch = until.boxed().shared();
+        if let Some(weak) = watch.downgrade() {
+            open.insert(key, weak);
+        }
+        watch
     }
 
     /// Tells the Pod that it waits and for what; whether it could be told does not matter.
@@ -149,6 +159,32 @@ impl Waits {
             }
         });
     }
+}
+
+/// Returns at the first event that may help. An error too says that one should look again: the
+/// version may be too old to go on from.
+async fn watch(
+    client: Client,
+    wait: &Wait,
+    params: &WatchParams,
+    version: &Version,
+) -> kube::Result<()> {
+    let pools: Api<DeserializeGuard<SpiderIPPool>> = Api::all(client);
+    let mut events = pin!(pools.watch(params, version.as_str()).await?);
+    while let Some(event) = events.next().await {
+        match event? {
+            WatchEvent::Added(pool) | WatchEvent::Modified(pool) => {
+                if may_help(wait, &pool) {
+                    return Ok(());
+                }
+            }
+            WatchEvent::Deleted(_) => return Ok(()),
+            WatchEvent::Bookmark(_) => {}
+            WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+        }
+    }
+    tokio::time::sleep(MOMENT).await;
+    Ok(())
 }
 
 /// What the controller says of awaited pools that its subnet cannot fill: how many addresses are

@@ -12,7 +12,8 @@ use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::commit::{CommitError, Done, Job, QUEUE, Writer};
+use super::commit::{Done, Job, QUEUE, Writer};
+use super::error::CommitError;
 use super::memory::{Granted, Memory};
 use super::metrics::Metrics;
 use super::reads::{Reading, Reads};

@@ -20,11 +20,9 @@ fn no_right_is_a_wildcard() {
 fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
     let Some(chart) = render(&[]) else { return };
     let expected = [
-        "create events",
         "create events.events.k8s.io",
         "create spiderendpoints.spiderpool.spidernet.io",
         "delete spiderendpoints.spiderpool.spidernet.io",
-        "patch events",
         "patch events.events.k8s.io",
         "update spiderendpoints.spiderpool.spidernet.io",
         "update spiderippools.spiderpool.spidernet.io/status",

@@ -45,11 +45,12 @@ pub struct Holding {
     pub sandbox: Option<Sandbox>,
 }
 
-/// The records of `pool` that name `node`. Cost: O(n).
+/// The records of `pool` that name `node`, but for addresses that wait for the next Pod of their
+/// identity ([`crate::keep`]). Cost: O(n).
 pub fn holdings(pool: &Pool, node: &NodeName) -> Vec<Holding> {
     let of_node = pool.records.iter();
     of_node
-        .filter(|(_, record)| record.node.as_ref() == Some(node))
+        .filter(|(_, record)| record.node.as_ref() == Some(node) && !record.kept)
         .map(|(address, record)| Holding {
             pool: pool.name.clone(),
             address,
@@ -234,16 +235,14 @@ mod tests {
 
     #[test]
     fn only_the_node_s_own_records_are_looked_at() {
-        let mut pool = in_use("1-3", pool("a", "1-9"));
-        for (n, node) in [(1, "n1"), (2, "n2")] {
-            let node = Some(NodeName::from(node));
-            pool.records.insert(
-                ip(n),
-                Record {
-                    node,
-                    ..record("x-1")
-                },
-            );
+        let mut pool = in_use("1-4", pool("a", "1-9"));
+        for (n, node, kept) in [(1, "n1", false), (2, "n2", false), (3, "n1", true)] {
+            let of_node = Record {
+                node: Some(NodeName::from(node)),
+                kept,
+                ..record("x-1")
+            };
+            pool.records.insert(ip(n), of_node);
         }
         let found = holdings(&pool, &NodeName::from("n1"));
         assert_eq!(found.iter().map(|h| h.address).collect::<Vec<_>>(), [ip(1)]);

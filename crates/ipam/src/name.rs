@@ -116,6 +116,15 @@ impl WorkloadId {
         }
     }
 
+    /// `Kind.group`, or `Kind` for the core group, as Kubernetes names kinds in its errors.
+    pub fn group_kind(&self) -> String {
+        if self.group.is_empty() {
+            self.kind.clone()
+        } else {
+            format!("{}.{}", self.kind, self.group)
+        }
+    }
+
     /// `group_version_Kind_namespace_name`: `application` in a subnet's ledger.
     pub fn application(&self) -> String {
         format!(

@@ -66,6 +66,9 @@ pub enum Refusal {
     /// It is being deleted.
     #[error("terminating IPPool {0}")]
     Terminating(PoolName),
+    /// It is being deleted, and its workload is given another in its place.
+    #[error("terminating IPPool {0}")]
+    Remade(PoolName),
     /// A person disabled it.
     #[error("disabled IPPool {0}")]
     Disabled(PoolName),
@@ -145,7 +148,7 @@ impl OtherNetwork {
 impl Refusal {
     /// True where the controller will lift the refusal by itself in a moment.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NotAdmitted(_))
+        matches!(self, Self::NotAdmitted(_) | Self::Remade(_))
     }
 }
 
@@ -155,7 +158,11 @@ impl Refusal {
 pub fn admit(pool: &Pool, family: Family, pod: &PodFacts) -> Result<(), Refusal> {
     let name = || pool.name.clone();
     if pool.terminating {
-        return Err(Refusal::Terminating(name()));
+        return Err(if pool.owner.is_some() {
+            Refusal::Remade(name())
+        } else {
+            Refusal::Terminating(name())
+        });
     }
     if pool.disabled {
         return Err(Refusal::Disabled(name()));

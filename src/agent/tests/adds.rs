@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::agent::add::ADD_MAX;
 
 #[tokio::test(start_paused = true)]
 async fn a_repeated_add_gets_the_same_address_and_the_new_sandbox_is_recorded() {
@@ -502,6 +503,113 @@ async fn an_auto_pool_serves_its_workload_also_if_made_and_grown_while_the_pod_w
             "Deployment"
         );
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_being_made_anew_is_waited_for() {
+    let (world, dir) = (World::with_shop(), temp());
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let owner = web(&world, &json!({}));
+    let uid = world.pod_of("web-1-x", &subnet, &owner);
+    make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+    world.edit("spiderippools", "", "auto4-web-eth0-1", |pool| {
+        pool["metadata"]["deletionTimestamp"] = json!("2026-11-22T17:41:24Z");
+    });
+    let node = Node::start(&world, dir.path()).await;
+    let make = async {
+        pass(2).await;
+        world.delete("spiderippools", "", "auto4-web-eth0-1");
+        pass(2).await;
+        make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+    };
+    let (given, ()) = tokio::join!(node.address("web-1-x", &uid, "s1"), make);
+    assert_eq!(given, "172.18.41.60/24");
+    // A person's pool does not come back.
+    world.pool("p", "172.18.41.40");
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["metadata"]["deletionTimestamp"] = json!("2026-11-22T17:41:24Z");
+    });
+    let uid = world.pod("a", &uses(&["p"]));
+    let before = Instant::now();
+    assert!(
+        node.refusal("a", &uid)
+            .await
+            .contains("terminating IPPool p")
+    );
+    assert!(before.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_add_ends_in_time_however_slow_the_api_server_is() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    world.edit("spiderippools", "", "p", |pool| {
+        pool["spec"]["default"] = json!(true);
+    });
+    let uid = world.pod("a", &json!({}));
+    let node = Node::start(&world, dir.path()).await;
+    world.lose("spiderreservedips");
+    world.slow_down(Duration::from_millis(4_900));
+    let before = Instant::now();
+    let text = node.refusal("a", &uid).await;
+    let limit = ADD_MAX + Duration::from_millis(100);
+    assert!(before.elapsed() <= limit, "{:?} {text}", before.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_for_one_pool_share_a_watch() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.41");
+    let pods: Vec<(String, String)> = (0..20)
+        .map(|i| format!("a{i}"))
+        .map(|name| (name.clone(), world.pod(&name, &uses(&["p"]))))
+        .collect();
+    let node = Node::start(&world, dir.path()).await;
+    let before = world.calls("WATCH").len();
+    let calls = join_all(pods.iter().map(|(name, uid)| node.add(name, uid, "s"))).await;
+    let served = calls.iter().filter(|(status, _)| *status == StatusCode::OK);
+    assert_eq!(served.count(), 2);
+    let watches = world.calls("WATCH").len() - before;
+    assert!((1..=3).contains(&watches), "{watches} watches");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reservation_that_cannot_be_read_stops_nobody() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.42");
+    for (name, ips) in [("bad", json!(7)), ("good", json!(["172.18.41.40"]))] {
+        let spec = json!({"ipVersion": 4, "ips": ips});
+        world.put(
+            "spiderreservedips",
+            json!({"metadata": {"name": name}, "spec": spec}),
+        );
+    }
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.41/24");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_annotated_just_before_its_pod_is_made_is_obeyed() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("any", "172.18.41.30-172.18.41.39");
+    world.pool("own", "172.18.41.40-172.18.41.49");
+    world.edit("spiderippools", "", "any", |pool| {
+        pool["spec"]["default"] = json!(true);
+    });
+    let node = Node::start(&world, dir.path()).await;
+    let uid = world.pod("a", &json!({}));
+    assert_eq!(node.address("a", &uid, "s").await, "172.18.41.30/24");
+    world.edit("namespaces", "", "shop", |ns| {
+        ns["metadata"]["annotations"] =
+            json!({"ipam.spidernet.io/default-ipv4-ippool": "[\"own\"]"});
+    });
+    let uid = world.pod("b", &json!({}));
+    world.edit("pods", "shop", "b", |pod| {
+        let now = crate::api::time::to_wire(crate::api::time::now());
+        pod["metadata"]["creationTimestamp"] = json!(now);
+    });
+    assert_eq!(node.address("b", &uid, "s").await, "172.18.41.40/24");
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 //! uids are compared, `/status` changes the status and nothing else, a list and a watch honour
 //! their selectors. `crates/kubesim` is to take its place.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -52,6 +52,10 @@ struct State {
     faults: VecDeque<Fault>,
     calls: Vec<String>,
     uids: u64,
+    /// Kinds of which no call is answered.
+    away: BTreeSet<String>,
+    /// What every answer takes in addition.
+    latency: Duration,
 }
 
 /// The cluster.
@@ -79,7 +83,8 @@ impl World {
                     return Err(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
                 }
                 // An answer takes a moment, in which other requests come.
-                tokio::time::sleep(Duration::from_millis(2)).await;
+                let latency = Duration::from_millis(2) + locked(&world.state).latency;
+                tokio::time::sleep(latency).await;
                 let (head, body) = request.into_parts();
                 if let Some(delay) = world.slowness(&head) {
                     tokio::time::sleep(delay).await;
@@ -141,9 +146,22 @@ impl World {
         locked(&self.state).faults.extend(faults);
     }
 
+    /// Calls about objects of this kind fail until [`Self::heal`].
+    pub(super) fn lose(&self, plural: &str) {
+        locked(&self.state).away.insert(plural.to_owned());
+    }
+
+    /// Every answer takes so much longer until [`Self::heal`].
+    pub(super) fn slow_down(&self, latency: Duration) {
+        locked(&self.state).latency = latency;
+    }
+
     /// What was to go wrong no longer does.
     pub(super) fn heal(&self) {
-        locked(&self.state).faults.clear();
+        let mut state = locked(&self.state);
+        state.faults.clear();
+        state.away.clear();
+        state.latency = Duration::ZERO;
     }
 
     fn slowness(&self, head: &http::request::Parts) -> Option<Duration> {
@@ -222,6 +240,9 @@ impl World {
             head.method.as_str()
         };
         state.calls.push(format!("{verb} {uri}"));
+        if state.away.contains(&call.key.0) {
+            return Err(std::io::ErrorKind::ConnectionReset.into());
+        }
         if watching {
             drop(state);
             return Ok(self.watch(&call.key.0, query));

@@ -130,7 +130,7 @@ async fn the_probes_of_the_contract_are_not_implemented_on_the_socket() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_is_told_by_query_or_body_once_it_is_written() {
+async fn an_endpoint_is_told_by_query_or_body_as_soon_as_addresses_are_given() {
     let (node, _dir) = node().await;
     let query = "/v1/workloadendpoint?podNamespace=shop&podName=a";
     let ask = || node.send(request("GET", query, "application/json", ""));
@@ -143,9 +143,20 @@ async fn an_endpoint_is_told_by_query_or_body_once_it_is_written() {
     );
     node.world.pool("p", "172.18.41.40-172.18.41.43");
     let uid = node.world.pod("a", &uses(&["p"]));
+    node.world.lose("spiderendpoints");
     node.add("a", &uid, "s1").await;
-    pass(1).await;
+    pass(60).await;
+    node.world.heal();
+    let before = ask().await;
+    assert_eq!(node.world.all("spiderendpoints"), Vec::<Value>::new());
+    pass(31).await;
+    assert_eq!(
+        node.world.all("spiderendpoints").len(),
+        1,
+        "it is tried for as long as needed"
+    );
     let (status, told) = ask().await;
+    assert_eq!(before, (status, told.clone()));
     assert_eq!(status, StatusCode::OK);
     assert_eq!(told["podUID"], json!(uid));
     let interfaces = json!([{"interface": "eth0", "ipv4": "172.18.41.40/24", "ipv4Pool": "p"}]);

@@ -227,13 +227,14 @@ impl Call<'_> {
         healthy.map_err(|source| PluginError::Unavailable { source })
     }
 
-    /// The runtime says which attachments it still knows. Nothing is released
-    /// for it: one runtime's list is no proof that a Pod is gone, and the
-    /// agent, which watches the node's Pods, releases by proof.
+    /// The runtime says which attachments of one network it still knows.
+    /// Nothing is released for it: a record does not name its network, so what
+    /// is missing in the list may be another's. The agent finds leaked records
+    /// of its node by itself: by the end of their Pods, in two looks.
     fn gc(&self) {
         let known = self.config.valid_attachments.unwrap_or_default();
         self.log().debug(format_args!(
-            "{known} valid attachments; the agent collects by itself"
+            "{known} valid attachments; the agent looks for leaked addresses by itself"
         ));
     }
 
