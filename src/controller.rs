@@ -28,18 +28,18 @@ use ipnet::IpNet;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
-use kube::{Resource, ResourceExt};
 use kube_runtime::watcher;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::error::ErrorChain;
-use crate::kube_io::cache::{Cache, Change};
+use crate::kube_io::cache::{Cache, Change, Held};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
@@ -57,6 +57,8 @@ use workload::{Seen, Workload};
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
 /// Most passes that run at once.
 const PASSES_AT_ONCE: usize = 16;
+/// How long passes may take to end when the process stops.
+const STOP_WITHIN: Duration = Duration::from_secs(5);
 /// Every CIDR is looked at this often even if nothing seems to have happened.
 const RESYNC: Duration = Duration::from_secs(300);
 
@@ -80,18 +82,23 @@ struct Context {
     backoffs: Mutex<BTreeMap<IpNet, Backoff>>,
     default_rule: SizeRule,
     metrics: Metrics,
+    /// Some object may have become one that no pass looks at.
+    strays: Notify,
 }
 
-/// Runs for ever. `ready` turns true when every cache is complete.
+/// Runs until `stop` turns true; then the passes under way end first, for [`STOP_WITHIN`] at most.
+/// `ready` turns true when every cache is complete.
 ///
-/// Returns only if a part of it ended that never should, which the caller must not survive: the
-/// Lease would be held by a process that does nothing. Calls that fail are logged and tried again.
+/// Otherwise it returns only if a part of it ended that never should, which the caller must not
+/// survive: the Lease would be held by a process that does nothing. Calls that fail are logged and
+/// tried again.
 pub async fn run(
     options: Options,
     clients: Clients,
     metrics: Metrics,
     leadership: watch::Receiver<Leadership>,
     ready: watch::Sender<bool>,
+    stop: watch::Receiver<bool>,
 ) {
     let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
     let writer = Writer {
@@ -108,6 +115,7 @@ pub async fn run(
         backoffs: Mutex::default(),
         default_rule: options.default_rule,
         metrics,
+        strays: Notify::new(),
     });
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
@@ -115,15 +123,19 @@ pub async fn run(
     let synced = watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
     let work = async {
-        for cache in synced {
-            cache.await;
+        let mut stopped = stop.clone();
+        tokio::select! {
+            biased;
+            () = told(&mut stopped) => return,
+            _ = futures::future::join_all(synced) => {}
         }
         ready.send_replace(true);
         tracing::info!("all caches are complete");
-        tokio::join!(
-            resync(ctx.clone(), leadership.clone()),
-            passes(ctx.clone(), leadership)
-        );
+        tokio::select! {
+            () = resync(ctx.clone(), leadership.clone()) => {}
+            () = strays(ctx.clone(), leadership.clone()) => {}
+            () = passes(ctx.clone(), leadership, stop) => {}
+        }
     };
     tokio::select! {
         biased;
@@ -141,19 +153,30 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
     let subnets = {
         let ctx = ctx.clone();
         move |change: &Change<SpiderSubnet>| {
-            ctx.wake(ctx.index.subnet(&change.key.name, change.new.as_ref()));
+            ctx.wake(ctx.index.subnet(&change.key.name, change.new.object()));
+            ctx.strays.notify_one();
         }
     };
     let pools = {
         let ctx = ctx.clone();
         move |change: &Change<SpiderIPPool>| {
-            ctx.wake(ctx.index.pool(&change.key.name, change.new.as_ref()));
+            ctx.wake(match &change.new {
+                Held::Unreadable(pool) => ctx.index.unreadable_pool(pool),
+                Held::Object(_) | Held::Nothing => {
+                    ctx.index.pool(&change.key.name, change.new.object())
+                }
+            });
+            ctx.strays.notify_one();
         }
     };
     let reserved = {
         let ctx = ctx.clone();
         move |change: &Change<SpiderReservedIP>| {
-            let (dirty, errors) = ctx.index.reserved(&change.key.name, change.new.as_ref());
+            // One that can't be read reserves what it did: nobody asked for less.
+            if let Held::Unreadable(_) = change.new {
+                return;
+            }
+            let (dirty, errors) = ctx.index.reserved(&change.key.name, change.new.object());
             for error in errors {
                 tracing::error!(name = %change.key, error = %error, "reservation can't be read");
             }
@@ -163,16 +186,13 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
     let pods = {
         let ctx = ctx.clone();
         move |change: &Change<Pod>| {
-            let pods = [(&change.old, None), (&change.new, change.new.as_ref())];
-            for (object, new) in pods
-                .into_iter()
-                .filter_map(|(o, n)| o.as_ref().map(|o| (o, n)))
-            {
-                let uid = Uid::new(object.uid().unwrap_or_default());
-                let same = change.new.as_ref().is_some_and(|n| n.uid() == object.uid());
-                if new.is_some() || !same {
-                    ctx.wake(ctx.index.pod(&uid, new));
-                }
+            let (old, new) = (change.old.uid(), change.new.uid());
+            // The name has another Pod now, or none: one that can't be read is there as it was.
+            if let Some(gone) = old.filter(|_| old != new) {
+                ctx.wake(ctx.index.pod(&Uid::from(gone), None));
+            }
+            if let (Some(uid), Some(pod)) = (new, change.new.object()) {
+                ctx.wake(ctx.index.pod(&Uid::from(uid), Some(pod)));
             }
         }
     };
@@ -216,26 +236,26 @@ where
     let on_change = {
         let ctx = ctx.clone();
         move |change: &Change<W>| {
-            let old = change.old.as_deref().map(|w| uid_of(w));
-            let new = change
-                .new
-                .as_deref()
-                .map(|w| workload::seen(w, ctx.default_rule));
-            if let Some(gone) = old.filter(|uid| new.as_ref().is_none_or(|n| n.id.uid != *uid)) {
-                ctx.wake(ctx.index.workload(&gone, None));
+            let (old, new) = (change.old.uid(), change.new.uid());
+            if let Some(gone) = old.filter(|_| old != new) {
+                ctx.wake(ctx.index.workload(&Uid::from(gone), None));
             }
-            if let Some(seen) = new {
-                let uid = seen.id.uid.clone();
-                ctx.complain(&seen);
-                ctx.wake(ctx.index.workload(&uid, Some(seen)));
+            match &change.new {
+                Held::Nothing => {}
+                Held::Unreadable(_) => {
+                    let uid = Uid::from(new.unwrap_or_default());
+                    ctx.wake(ctx.index.unreadable_workload(&uid));
+                }
+                Held::Object(workload) => {
+                    let seen = workload::seen(&**workload, ctx.default_rule);
+                    let uid = seen.id.uid.clone();
+                    ctx.complain(&seen);
+                    ctx.wake(ctx.index.workload(&uid, Some(seen)));
+                }
             }
         }
     };
     watch_kind(ctx, tasks, Cache::new(), on_change, workload::trim)
-}
-
-fn uid_of<W: Resource>(object: &W) -> Uid {
-    Uid::new(object.meta().uid.clone().unwrap_or_default())
 }
 
 impl Context {
@@ -273,6 +293,20 @@ async fn resync(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
     }
 }
 
+/// Says of pools and subnets that no pass looks at, since nobody knows their CIDR, what is wrong
+/// with them. Ends if the election does.
+async fn strays(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
+    loop {
+        if !leads(&mut leadership).await {
+            return;
+        }
+        for stray in ctx.index.strays() {
+            ctx.reports.stray(&ctx.writer, &stray).await;
+        }
+        ctx.strays.notified().await;
+    }
+}
+
 impl queue::Key for IpNet {
     /// CIDRs that share an address: a pass sees what the other one carved.
     fn excludes(&self, other: &Self) -> bool {
@@ -280,20 +314,24 @@ impl queue::Key for IpNet {
     }
 }
 
-/// Hands keys to passes for as long as this replica leads. Ends if the election does.
-async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) {
+/// Hands keys to passes for as long as this replica leads. Ends if the election does, or when told
+/// to stop.
+async fn passes(
+    ctx: Arc<Context>,
+    mut leadership: watch::Receiver<Leadership>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut running = JoinSet::new();
     loop {
-        if leadership
-            .wait_for(|l| *l == Leadership::Leader)
-            .await
-            .is_err()
-        {
-            return;
+        tokio::select! {
+            biased;
+            () = told(&mut stop) => return finish(running).await,
+            leads = leads(&mut leadership) => if !leads { return },
         }
         ctx.metrics.leads(true);
         tokio::select! {
             biased;
+            () = told(&mut stop) => return finish(running).await,
             changed = leadership.changed() => {
                 ctx.metrics.leads(false);
                 if changed.is_err() {
@@ -307,6 +345,30 @@ async fn passes(ctx: Arc<Context>, mut leadership: watch::Receiver<Leadership>) 
                 running.spawn(guarded_pass(ctx.clone(), key));
             }
         }
+    }
+}
+
+/// Waits to be told to stop; nobody left to tell is told, too.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Waits until this replica leads; false if it never will.
+async fn leads(leadership: &mut watch::Receiver<Leadership>) -> bool {
+    let leads = leadership.wait_for(|l| *l == Leadership::Leader).await;
+    leads.is_ok()
+}
+
+/// Lets passes end, so that no write is on its way when the Lease is given back: the next leader's
+/// first pass then meets no conflict. One that hangs is broken off, and fences make that safe.
+async fn finish(mut running: JoinSet<()>) {
+    let all = async { while running.join_next().await.is_some() {} };
+    if tokio::time::timeout(STOP_WITHIN, all).await.is_err() {
+        tracing::warn!(
+            passes = running.len(),
+            "passes broken off: they took too long to end"
+        );
+        running.shutdown().await;
     }
 }
 
@@ -397,13 +459,16 @@ async fn observe(
     if !plan.needs_live {
         return Ok((seen, plan));
     }
-    let api: Api<SpiderIPPool> = Api::all(ctx.clients.read.clone());
+    let api: Api<DeserializeGuard<SpiderIPPool>> = Api::all(ctx.clients.read.clone());
     let pools = api.list(&ListParams::default()).await?;
     if seen.subnet.is_none() {
         // Read after the pools: a pool is not admitted beside a ledger that was just begun.
-        let api: Api<SpiderSubnet> = Api::all(ctx.clients.read.clone());
+        let api: Api<DeserializeGuard<SpiderSubnet>> = Api::all(ctx.clients.read.clone());
         for subnet in api.list(&ListParams::default()).await? {
-            ctx.writer.subnets.apply_written(subnet);
+            // One that can't be read is the cache's to tell of.
+            if let Ok(subnet) = subnet.0 {
+                ctx.writer.subnets.apply_written(subnet);
+            }
         }
     }
     let seen = ctx.index.observe_live(cidr, pools.items);
@@ -448,5 +513,34 @@ impl Context {
             .entry(*cidr)
             .or_insert_with(|| Backoff::new(PASS_BACKOFF.0, PASS_BACKOFF.1))
             .next_delay_for(outcome)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn passes_end_before_the_controller_does_but_one_that_hangs_is_broken_off() {
+        let (ended, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let mut running = JoinSet::new();
+        let told = ended.clone();
+        running.spawn(async move {
+            tokio::time::sleep(STOP_WITHIN / 2).await;
+            told.send("written").unwrap();
+        });
+        let start = Instant::now();
+        finish(running).await;
+        assert_eq!(heard.try_recv(), Ok("written"));
+        assert_eq!(start.elapsed(), STOP_WITHIN / 2);
+
+        let mut running = JoinSet::new();
+        running.spawn(async move {
+            let _held = ended;
+            std::future::pending::<()>().await;
+        });
+        finish(running).await;
+        assert_eq!(heard.recv().await, None, "broken off and dropped");
+        assert_eq!(start.elapsed(), STOP_WITHIN / 2 + STOP_WITHIN);
     }
 }

@@ -38,16 +38,16 @@ impl NodePods {
         let cache = Cache::new();
         let gone = Arc::clone(&elders);
         cache.on_change(move |change| {
-            let before = change.old.as_deref().map(uid);
-            let now = change.new.as_deref();
-            if let Some(before) = before
-                && now.is_none_or(|pod| uid(pod) != before)
+            // A Pod that can't be read any more is still there.
+            if let Some(before) = change.old.uid()
+                && change.new.uid() != Some(before)
             {
+                let before = Uid::from(before);
                 locked(&gone).remove(&before);
                 // Nobody listens any more only while the agent stops.
                 let _ = ended.send(before);
             }
-            if let Some(pod) = now
+            if let Some(pod) = change.new.object()
                 && !is_alive(pod)
             {
                 let _ = ended.send(uid(pod));

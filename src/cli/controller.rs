@@ -93,6 +93,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         durations,
     );
     let (stop, stopped) = watch::channel(false);
+    let (stop_work, work_stopped) = watch::channel(false);
     let leadership = elector.leadership();
     let mut election = tokio::spawn(elector.run(stopped));
     tasks.spawn(controller::run(
@@ -101,11 +102,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         metrics,
         leadership,
         ready,
+        work_stopped,
     ));
     let ended = tokio::select! {
         biased;
         () = shutdown => {
-            tracing::info!("stopping: the lease is given back");
+            tracing::info!("stopping: passes end, then the lease is given back");
+            stop_work.send_replace(true);
+            // The probes never end: the controller does, and bounds it itself.
+            tasks.join_next().await;
             Ok(())
         }
         _ = tasks.join_next() => Err(anyhow!("a part of the controller ended")),

@@ -18,12 +18,14 @@ use ipam::select::PoolFault;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
+use kube::core::DeserializeGuard;
 
 use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
-pub use state::trim_pod;
-use state::{PodSeen, PoolEntry, State, SubnetEntry, overlap, pod_seen};
+use crate::kube_io::cache::Unreadable;
+use state::{PodSeen, PoolEntry, State, SubnetEntry, UnreadPool, overlap, pod_seen};
+pub use state::{Stray, trim_pod};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,8 @@ impl Index {
     pub fn pool(&self, name: &str, new: Option<&Arc<SpiderIPPool>>) -> Dirty {
         let mut state = self.state();
         let name = PoolName::from(name);
+        let unread = state.unread.remove(&name);
+        let unread = unread.map(|entry| state.cidrs_of_unread(&entry));
         let old = match new {
             None => {
                 state.surplus.remove(&name);
@@ -161,8 +165,41 @@ impl Index {
                 state.pools_of.entry(cidr).or_default().insert(name);
             }
         }
-        let touched: Vec<IpNet> = [was, now].into_iter().flatten().collect();
+        let mut touched: Vec<IpNet> = [was, now].into_iter().flatten().collect();
+        touched.extend(unread.into_iter().flatten());
         state.with_overlapping(&touched)
+    }
+
+    /// A pool is there that not even its kind's schema can read. It keeps what the ledger gives it
+    /// in the CIDR that it was last known in, or that its label names.
+    pub fn unreadable_pool(&self, unreadable: &Arc<Unreadable>) -> Dirty {
+        let mut state = self.state();
+        let name = PoolName::new(unreadable.meta.name.clone().unwrap_or_default());
+        let was = state.pools.remove(&name).and_then(|entry| entry.cidr);
+        if let Some(pools) = was.and_then(|cidr| state.pools_of.get_mut(&cidr)) {
+            pools.remove(&name);
+        }
+        let was = was.or_else(|| state.unread.get(&name).and_then(|entry| entry.was));
+        let entry = UnreadPool {
+            object: unreadable.clone(),
+            was,
+        };
+        let dirty = state.cidrs_of_unread(&entry);
+        state.unread.insert(name, entry);
+        dirty
+    }
+
+    /// A workload is there that can't be read: its pools stay as they are.
+    pub fn unreadable_workload(&self, uid: &Uid) -> Dirty {
+        let mut state = self.state();
+        state.frozen.insert(uid.clone());
+        let known = state.workloads.get(uid);
+        known.map(|seen| state.asked(seen)).unwrap_or_default()
+    }
+
+    /// Pools and subnets that no pass looks at.
+    pub fn strays(&self) -> Vec<Stray> {
+        self.state().strays()
     }
 
     /// A reservation appeared, changed or went. Returns what can't be read of it, too.
@@ -181,14 +218,19 @@ impl Index {
     /// A workload appeared, changed or went.
     pub fn workload(&self, uid: &Uid, new: Option<Seen>) -> Dirty {
         let mut state = self.state();
+        let frozen = state.frozen.remove(uid);
         let old = state.workloads.get(uid).cloned();
-        if old == new {
+        if old == new && !frozen {
             return Dirty::new();
         }
         if let Some(seen) = &old {
             state.unlink(uid, seen);
         }
         let mut dirty = Dirty::new();
+        if frozen {
+            // What it asked for, if it was ever known, nobody can say.
+            dirty.extend(state.cidrs());
+        }
         for seen in [&old, &new].into_iter().flatten() {
             dirty.extend(state.asked(seen));
         }
@@ -318,18 +360,36 @@ impl Index {
                 self.add_pool(&state, &mut seen, name, &entry.raw, &entry.parsed);
             }
         }
+        for (name, entry) in state.unread_in(cidr) {
+            let reason = entry.object.reason.clone();
+            seen.snapshot.unreadable.insert(name.clone(), reason);
+        }
         seen.elders = state.surroundings(cidr, &mut seen.snapshot);
         seen
     }
 
     /// The same with pools just read from the API server in place of those known.
-    pub fn observe_live(&self, cidr: &IpNet, pools: Vec<SpiderIPPool>) -> Observed {
+    pub fn observe_live(
+        &self,
+        cidr: &IpNet,
+        pools: Vec<DeserializeGuard<SpiderIPPool>>,
+    ) -> Observed {
         let mut seen = self.observe(cidr);
         seen.pools.clear();
         seen.snapshot.pools.clear();
         seen.snapshot.unreadable.clear();
         let state = self.state();
-        for raw in pools {
+        for guard in pools {
+            let raw = match guard.0 {
+                Ok(raw) => raw,
+                Err(invalid) => {
+                    let name = PoolName::new(invalid.metadata.name.clone().unwrap_or_default());
+                    if state.is_of(&invalid.metadata, state.last_cidr(&name), cidr) {
+                        seen.snapshot.unreadable.insert(name, invalid.error);
+                    }
+                    continue;
+                }
+            };
             let Ok(other) = convert::cidr(&raw.spec.subnet, raw.spec.ip_version) else {
                 continue;
             };

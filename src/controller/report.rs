@@ -14,11 +14,11 @@ mod notices;
 use ipam::addr::AddrCount;
 use ipam::name::PoolName;
 use ipam::plan::{Condition, Plan, SubnetSeen};
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource, ResourceExt};
 
 use super::apply::{self, Done, Writer};
 use super::edit;
-use super::index::Observed;
+use super::index::{Observed, Stray};
 use super::workload::Seen;
 use crate::api::{SpiderIPPool, SpiderSubnet, convert};
 use crate::error::ErrorChain;
@@ -67,6 +67,25 @@ impl Reports {
     pub fn complain(&self, seen: &Seen, reason: &'static str, note: String) {
         let notice = notices::complaint(&seen.id, reason, note);
         self.teller.tell(vec![notice], 1);
+    }
+
+    /// A pool or subnet that nobody can place, and what is wrong with it.
+    pub async fn stray(&self, writer: &Writer, stray: &Stray) {
+        let (about, fault) = match stray {
+            Stray::Pool(pool, fault) => (pool.object_ref(&()), fault),
+            Stray::Subnet(subnet, fault) => (subnet.object_ref(&()), fault),
+            Stray::Unreadable(pool) => (notices::pool_reference(&pool.meta), &pool.reason),
+        };
+        self.teller.tell(vec![notices::unreadable(about, fault)], 1);
+        let said = conditions::unreadable(fault);
+        match stray {
+            Stray::Pool(pool, _) => {
+                pool_status(writer, &PoolName::new(pool.name_any()), pool, &said).await;
+            }
+            Stray::Subnet(subnet, _) => put_subnet_status(writer, subnet, None, &said).await,
+            // Its status can't be written without losing what can't be read.
+            Stray::Unreadable(_) => {}
+        }
     }
 
     /// A workload of which there is nothing to complain any more.

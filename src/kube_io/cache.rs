@@ -9,8 +9,8 @@
 //! write, and its map has no order, which a deterministic simulation needs.
 //!
 //! **An object that is not here is not proven gone.** One that can't be read (stored under another
-//! schema) is kept out and named by [`Cache::unreadable`]; whoever frees what an object holds must
-//! ask there first.
+//! schema) is kept out and named by [`Cache::unreadable`], and a [`Change`] to it says so: whoever
+//! frees what an object holds must tell the two apart.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -28,7 +28,7 @@ use tokio::sync::watch;
 mod store;
 
 use self::store::Store;
-pub use self::store::{Change, Key};
+pub use self::store::{Change, Held, Key, Unreadable};
 use super::retry::Backoff;
 use crate::error::ErrorChain;
 
@@ -100,8 +100,8 @@ where
         look(self.read().store.objects())
     }
 
-    /// Objects that exist but can't be read, with the reason. They are in no other answer.
-    pub fn unreadable(&self) -> BTreeMap<Key, String> {
+    /// Objects that exist but can't be read. They are in no other answer but in [`Change`].
+    pub fn unreadable(&self) -> BTreeMap<Key, Arc<Unreadable>> {
         self.read().store.unreadable().clone()
     }
 

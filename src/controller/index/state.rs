@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use ipam::addr::{AddrSet, Family, Range};
+use ipam::addr::{AddrSet, Family, Range, cidr_label};
 use ipam::demand::PodCount;
 use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Snapshot};
@@ -17,12 +17,15 @@ use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::Dirty;
-use crate::api::convert::FieldError;
+use crate::api::convert::{self, FieldError};
+use crate::api::names::label;
 use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::controller::workload::Seen;
+use crate::kube_io::cache::Unreadable;
 
 /// An annotation can't be followed.
 const INVALID_ANNOTATION: &str = "InvalidAnnotation";
@@ -47,13 +50,34 @@ pub(super) struct PoolEntry {
     pub(super) cidr: Option<IpNet>,
 }
 
+/// A pool that not even its kind's schema can read.
+pub(super) struct UnreadPool {
+    pub(super) object: Arc<Unreadable>,
+    /// The CIDR that it was last known in.
+    pub(super) was: Option<IpNet>,
+}
+
+/// An object that no pass looks at, since nobody knows its CIDR, and what is wrong with it.
+#[derive(Debug, Clone)]
+pub enum Stray {
+    /// A pool.
+    Pool(Arc<SpiderIPPool>, String),
+    /// A subnet.
+    Subnet(Arc<SpiderSubnet>, String),
+    /// A pool of which only the metadata can be read.
+    Unreadable(Arc<Unreadable>),
+}
+
 #[derive(Default)]
 pub(super) struct State {
     pub(super) subnets: BTreeMap<String, SubnetEntry>,
     pub(super) pools: BTreeMap<PoolName, PoolEntry>,
     pub(super) pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
+    pub(super) unread: BTreeMap<PoolName, UnreadPool>,
     pub(super) reserved: BTreeMap<String, AddrSet>,
     pub(super) workloads: BTreeMap<Uid, Seen>,
+    /// Workloads that are there and can't be read.
+    pub(super) frozen: BTreeSet<Uid>,
     pub(super) asking: BTreeMap<String, BTreeSet<Uid>>,
     pub(super) children: BTreeMap<Uid, BTreeSet<Uid>>,
     pub(super) pods: BTreeMap<Uid, PodSeen>,
@@ -71,6 +95,49 @@ impl State {
                 .filter(|(_, p)| !p.is_empty())
                 .map(|(c, _)| *c),
         )
+    }
+
+    /// True where an unreadable pool with this metadata, last known in `was`, counts for `cidr`.
+    pub(super) fn is_of(&self, meta: &ObjectMeta, was: Option<IpNet>, cidr: &IpNet) -> bool {
+        let label = meta.labels.as_ref().and_then(|l| l.get(label::POOL_CIDR));
+        was == Some(*cidr) || label.is_some_and(|label| *label == cidr_label(cidr))
+    }
+
+    /// The CIDR that a pool, readable or not, was last known in.
+    pub(super) fn last_cidr(&self, name: &PoolName) -> Option<IpNet> {
+        let readable = self.pools.get(name).and_then(|entry| entry.cidr);
+        readable.or_else(|| self.unread.get(name)?.was)
+    }
+
+    /// The unreadable pools that count for `cidr`.
+    pub(super) fn unread_in(&self, cidr: &IpNet) -> impl Iterator<Item = (&PoolName, &UnreadPool)> {
+        let all = self.unread.iter();
+        all.filter(|(_, entry)| self.is_of(&entry.object.meta, entry.was, cidr))
+    }
+
+    /// The CIDRs known that an unreadable pool counts for.
+    pub(super) fn cidrs_of_unread(&self, entry: &UnreadPool) -> Dirty {
+        self.cidrs()
+            .filter(|cidr| self.is_of(&entry.object.meta, entry.was, cidr))
+            .collect()
+    }
+
+    /// See [`super::Index::strays`].
+    pub(super) fn strays(&self) -> Vec<Stray> {
+        let pools = self.pools.values().filter(|entry| entry.cidr.is_none());
+        let pools = pools.filter_map(|entry| {
+            let spec = &entry.raw.spec;
+            let fault = convert::cidr(&spec.subnet, spec.ip_version).err()?;
+            Some(Stray::Pool(entry.raw.clone(), fault.to_string()))
+        });
+        let subnets = self.subnets.values().filter(|entry| entry.cidr.is_none());
+        let subnets = subnets.filter_map(|entry| {
+            let fault = entry.parsed.as_ref().err()?;
+            Some(Stray::Subnet(entry.raw.clone(), fault.to_string()))
+        });
+        let unread = self.unread.values();
+        let unread = unread.map(|entry| Stray::Unreadable(entry.object.clone()));
+        pools.chain(subnets).chain(unread).collect()
     }
 
     /// The CIDRs known that contain one of `addresses`. Cost: O(CIDRs), nothing without addresses.
@@ -282,6 +349,10 @@ impl State {
                 );
                 return Some(("SubnetNotFound", note));
             };
+            if let (None, Err(fault)) = (entry.cidr, &entry.parsed) {
+                let note = format!("SpiderSubnet {name} serves nobody until it is mended: {fault}");
+                return Some(("SubnetNotReady", note));
+            }
             let of = entry.cidr.map(|cidr| Family::of(cidr.addr()));
             if let Some(of) = of.filter(|of| *of != family) {
                 let note = format!(
@@ -302,12 +373,11 @@ impl State {
         })
     }
 
-    /// True for a workload that lives and whose annotations can't be read: nobody knows what it
+    /// True for a workload that lives and can't be read, or whose annotations can't: nobody knows what it
     /// wants, so its pool stays as it is.
     pub(super) fn is_undecided(&self, uid: &Uid) -> bool {
-        self.workloads
-            .get(uid)
-            .is_some_and(|seen| matches!(seen.wish, Some(Err(_))))
+        let known = self.workloads.get(uid);
+        self.frozen.contains(uid) || known.is_some_and(|s| matches!(s.wish, Some(Err(_))))
     }
 }
 

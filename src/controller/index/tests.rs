@@ -297,9 +297,19 @@ fn a_subnet_of_the_other_family_is_complained_of() {
 #[test]
 fn a_pool_knows_that_its_workload_lives_though_it_no_longer_asks() {
     let index = with_web();
-    let pool: SpiderIPPool = read(json!({
+    let pool: SpiderIPPool = read(pool_of_web(&json!({"subnet": "10.6.0.0/24"})));
+    index.pool("auto4-web", Some(&Arc::new(pool)));
+    let living = |index: &Index| index.observe(&cidr()).snapshot.living;
+    assert_eq!(living(&index), [Uid::from("d")].into());
+    index.workload(&Uid::from("d"), None);
+    assert!(living(&index).is_empty());
+}
+
+fn pool_of_web(spec: &serde_json::Value) -> serde_json::Value {
+    json!({
         "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
         "metadata": {"name": "auto4-web", "uid": "p", "resourceVersion": "1", "labels": {
+            "ipam.spidernet.io/ippool-cidr": "10-6-0-0-24",
             "ipam.spidernet.io/owner-application-gv": "apps_v1",
             "ipam.spidernet.io/owner-application-kind": "Deployment",
             "ipam.spidernet.io/owner-application-namespace": "shop",
@@ -308,13 +318,81 @@ fn a_pool_knows_that_its_workload_lives_though_it_no_longer_asks() {
             "ipam.spidernet.io/owner-spider-subnet": "net4",
             "ipam.spidernet.io/interface": "eth0",
             "ipam.spidernet.io/ippool-reclaim": "true"}},
-        "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10"]}
-    }));
+        "spec": spec
+    })
+}
+
+#[test]
+fn a_pool_of_an_unreadable_workload_is_kept() {
+    let index = Index::new(features());
+    index.subnet("net4", Some(&net4()));
+    let pool: SpiderIPPool = read(pool_of_web(&json!({"subnet": "10.6.0.0/24"})));
     index.pool("auto4-web", Some(&Arc::new(pool)));
-    let living = |index: &Index| index.observe(&cidr()).snapshot.living;
-    assert_eq!(living(&index), [Uid::from("d")].into());
-    index.workload(&Uid::from("d"), None);
-    assert!(living(&index).is_empty());
+    let reclaims = |index: &Index| {
+        let pools = index.observe(&cidr()).snapshot.pools;
+        pools.values().all(|p| p.owner.as_ref().unwrap().reclaim)
+    };
+    assert!(reclaims(&index), "a workload that is gone");
+    // Known from the first list on only as something that can't be read.
+    index.unreadable_workload(&Uid::from("d"));
+    assert!(!reclaims(&index));
+    assert_eq!(index.workload(&Uid::from("d"), None), [cidr()].into());
+    assert!(reclaims(&index), "gone now");
+}
+
+#[test]
+fn an_unreadable_workload_asks_for_what_it_asked_for_before() {
+    let index = with_web();
+    assert_eq!(index.unreadable_workload(&Uid::from("d")), [cidr()].into());
+    assert_eq!(index.observe(&cidr()).snapshot.demands.len(), 1);
+    // Readable again as it was: what was kept for it is looked at.
+    assert!(!index.workload(&Uid::from("d"), Some(web(2))).is_empty());
+}
+
+#[test]
+fn a_pool_that_cannot_be_read_counts_for_the_cidr_it_was_in_or_is_labelled_with() {
+    let object: SpiderIPPool = read(pool_of_web(&json!({"subnet": "10.6.0.0/24"})));
+    let unreadable = Arc::new(Unreadable {
+        meta: object.metadata.clone(),
+        reason: "missing field spec".to_owned(),
+    });
+    let known = |index: &Index| {
+        let seen = index.observe(&cidr()).snapshot;
+        (seen.pools.len(), seen.unreadable.len())
+    };
+    let index = with_web();
+    assert_eq!(index.unreadable_pool(&unreadable), [cidr()].into());
+    assert_eq!(known(&index), (0, 1), "by its label");
+    index.pool("auto4-web", Some(&Arc::new(object)));
+    assert_eq!(known(&index), (1, 0), "mended");
+    let unlabelled = Arc::new(Unreadable {
+        meta: read(json!({"name": "auto4-web", "uid": "p"})),
+        reason: String::new(),
+    });
+    assert_eq!(index.unreadable_pool(&unlabelled), [cidr()].into());
+    assert_eq!(known(&index), (0, 1), "by what it was");
+    assert_eq!(index.pool("auto4-web", None), [cidr()].into());
+    assert_eq!(known(&index), (0, 0), "gone");
+}
+
+#[test]
+fn a_pool_or_subnet_without_a_cidr_is_a_stray() {
+    let index = with_web();
+    assert!(index.strays().is_empty());
+    let pool: SpiderIPPool = read(pool_of_web(&json!({"subnet": "10.6.0.300/24"})));
+    index.pool("auto4-web", Some(&Arc::new(pool)));
+    let mut subnet = (*net4()).clone();
+    subnet.spec.subnet = "10.6.0.0/64".to_owned();
+    index.subnet("net4", Some(&Arc::new(subnet)));
+    let strays = index.strays();
+    let [Stray::Pool(_, pool), Stray::Subnet(_, subnet)] = &strays[..] else {
+        panic!("{strays:?}");
+    };
+    assert!(pool.contains("10.6.0.300/24"), "{pool}");
+    assert!(subnet.contains("10.6.0.0/64"), "{subnet}");
+    let (reason, note) = index.complaint(&web(2)).unwrap();
+    assert_eq!(reason, "SubnetNotReady");
+    assert!(note.contains("10.6.0.0/64"), "{note}");
 }
 
 #[test]

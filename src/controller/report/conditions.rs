@@ -16,6 +16,8 @@ use kube::ResourceExt;
 use crate::controller::apply::{Done, Unwritten};
 use crate::controller::index::Observed;
 
+/// The reason of an object that can't be read, in its condition and its Event.
+pub(super) const UNREADABLE: &str = "Unreadable";
 /// Most objects that a text names; the others are counted.
 const NAMED_MAX: usize = 3;
 
@@ -29,8 +31,7 @@ pub(super) fn of_pools(
     for name in done.pools.keys() {
         let planned = plan.pools.get(name).cloned();
         let said = if let Some(fault) = snapshot.unreadable.get(name) {
-            let message = format!("left alone until it is mended: {fault}");
-            filled(vec![not_ready("Unreadable", message)])
+            unreadable(fault)
         } else if let Some(pool) = snapshot.pools.get(name).filter(|pool| pool.terminating) {
             filled(vec![not_ready("Terminating", holders(pool))])
         } else {
@@ -111,6 +112,12 @@ pub(super) fn of_twin(seen: &Observed) -> Vec<Condition> {
         message: message.clone(),
     };
     filled(vec![not_ready("SameCidr", message), conflicting])
+}
+
+/// What is said of an object that can't be read.
+pub(super) fn unreadable(fault: &str) -> Vec<Condition> {
+    let message = format!("left alone until it is mended: {fault}");
+    filled(vec![not_ready(UNREADABLE, message)])
 }
 
 fn not_ready(reason: &'static str, message: String) -> Condition {

@@ -9,8 +9,10 @@ use ipam::addr::AddrCount;
 use ipam::name::{PoolName, Uid, WorkloadId};
 use ipam::plan::{Condition, ConditionKind, Plan, Reason, Step, SubnetSeen};
 use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
+use super::conditions::UNREADABLE;
 use super::events::{Notice, Said, Severity, Telling};
 use crate::api::{SpiderIPPool, names};
 use crate::controller::apply::Done;
@@ -42,6 +44,7 @@ pub(super) fn notices(
         note: short.message.clone(),
     }));
     all.extend(refusals(seen, plan, done));
+    all.extend(unreadable_pools(seen));
     all.extend(overlaps(done, said));
     all.extend(idle_subnet(seen, plan));
     all
@@ -74,6 +77,9 @@ pub(super) fn heal(said: &mut Said, seen: &Observed, plan: &Plan, done: &Done) {
             .pools
             .get(name)
             .is_some_and(|all| all.iter().any(|c| c.reason == OVERLAP));
+        if !seen.snapshot.unreadable.contains_key(name) {
+            said.heal(&uid_of(pool), UNREADABLE, |_| false);
+        }
         if !conflicts {
             said.heal(&uid_of(pool), OVERLAP, |_| false);
         }
@@ -136,6 +142,38 @@ fn refusals(seen: &Observed, plan: &Plan, done: &Done) -> Vec<Notice> {
         })
     });
     told.collect()
+}
+
+/// A pool or subnet that can't be read.
+pub(super) fn unreadable(about: ObjectReference, fault: &str) -> Notice {
+    Notice {
+        about,
+        severity: Severity::Warning,
+        telling: Telling::Once,
+        reason: UNREADABLE,
+        subject: String::new(),
+        note: format!("left alone until it is mended: {fault}"),
+    }
+}
+
+/// The pool with this metadata.
+pub(super) fn pool_reference(meta: &ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(names::API_VERSION.to_owned()),
+        kind: Some(SpiderIPPool::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// Pools of the CIDR that can't be read; one that is readable again is told of anew.
+fn unreadable_pools(seen: &Observed) -> impl Iterator<Item = Notice> {
+    let all = seen.snapshot.unreadable.iter();
+    all.filter_map(|(name, fault)| {
+        let pool = seen.pools.get(name)?;
+        Some(unreadable(pool.object_ref(&()), fault))
+    })
 }
 
 fn overlaps(done: &Done, said: &BTreeMap<PoolName, Vec<Condition>>) -> Vec<Notice> {

@@ -77,23 +77,62 @@ impl fmt::Display for Key {
     }
 }
 
+/// An object that is there and can't be read.
+#[derive(Debug)]
+pub struct Unreadable {
+    /// Its metadata, which every object has.
+    pub meta: ObjectMeta,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What is under a key.
+#[derive(Debug)]
+pub enum Held<K> {
+    /// Nothing.
+    Nothing,
+    /// An object.
+    Object(Arc<K>),
+    /// An object that can't be read: nobody may take it for one that is gone.
+    Unreadable(Arc<Unreadable>),
+}
+
+impl<K: Resource> Held<K> {
+    /// The object, if it is there and can be read.
+    pub fn object(&self) -> Option<&Arc<K>> {
+        match self {
+            Self::Object(object) => Some(object),
+            Self::Nothing | Self::Unreadable(_) => None,
+        }
+    }
+
+    /// The uid of what is there, readable or not.
+    pub fn uid(&self) -> Option<&str> {
+        match self {
+            Self::Nothing => None,
+            Self::Object(object) => object.meta().uid.as_deref(),
+            Self::Unreadable(unreadable) => unreadable.meta.uid.as_deref(),
+        }
+    }
+}
+
 /// An object came, changed or went.
 #[derive(Debug)]
 pub struct Change<K> {
     /// Which.
     pub key: Key,
     /// What was there.
-    pub old: Option<Arc<K>>,
+    pub old: Held<K>,
     /// What is there now.
-    pub new: Option<Arc<K>>,
+    pub new: Held<K>,
 }
 
 /// The content of a cache.
 #[derive(Debug)]
 pub(super) struct Store<K> {
     objects: BTreeMap<Key, Arc<K>>,
-    /// Objects that are there and can't be read, with the reason; disjoint from `objects`.
-    unreadable: BTreeMap<Key, String>,
+    /// Objects that are there and can't be read; disjoint from `objects`.
+    unreadable: BTreeMap<Key, Arc<Unreadable>>,
     /// Versions of `objects` that only the answer to a write has told us, since the last list
     /// began.
     unconfirmed: BTreeMap<Key, u64>,
@@ -106,7 +145,7 @@ pub(super) struct Store<K> {
 #[derive(Debug)]
 struct Listing<K> {
     objects: BTreeMap<Key, Arc<K>>,
-    unreadable: BTreeMap<Key, String>,
+    unreadable: BTreeMap<Key, Arc<Unreadable>>,
     newest: u64,
 }
 
@@ -137,7 +176,7 @@ impl<K: Resource> Store<K> {
         &self.objects
     }
 
-    pub(super) fn unreadable(&self) -> &BTreeMap<Key, String> {
+    pub(super) fn unreadable(&self) -> &BTreeMap<Key, Arc<Unreadable>> {
         &self.unreadable
     }
 
@@ -183,8 +222,7 @@ impl<K: Resource> Store<K> {
             return None;
         }
         self.unconfirmed.insert(key.clone(), version);
-        self.unreadable.remove(&key);
-        Some(self.set(key, Some(Arc::new(object))))
+        Some(self.set(key, Held::Object(Arc::new(object))))
     }
 
     /// Takes in that a live read, or a write, found no object of this uid.
@@ -194,7 +232,7 @@ impl<K: Resource> Store<K> {
             return None;
         }
         self.unconfirmed.remove(key);
-        Some(self.set(key.clone(), None))
+        Some(self.set(key.clone(), Held::Nothing))
     }
 
     fn applied(&mut self, guard: DeserializeGuard<K>, version: Option<u64>) -> Option<Change<K>> {
@@ -204,16 +242,7 @@ impl<K: Resource> Store<K> {
         {
             return None;
         }
-        match guard.0 {
-            Ok(object) => {
-                self.unreadable.remove(&key);
-                Some(self.set(key, Some(Arc::new(object))))
-            }
-            Err(invalid) => {
-                self.unreadable.insert(key.clone(), invalid.error);
-                self.objects.contains_key(&key).then(|| self.set(key, None))
-            }
-        }
+        Some(self.set(key, held(guard)))
     }
 
     /// A deletion older than what is here is about an earlier object of this name.
@@ -224,8 +253,8 @@ impl<K: Resource> Store<K> {
         {
             return None;
         }
-        self.unreadable.remove(&key);
-        self.objects.contains_key(&key).then(|| self.set(key, None))
+        let here = self.objects.contains_key(&key) || self.unreadable.contains_key(&key);
+        here.then(|| self.set(key, Held::Nothing))
     }
 
     /// Notes that the watch has come to `version`, at the object of `guard`. Writes of ours that it
@@ -246,7 +275,7 @@ impl<K: Resource> Store<K> {
         for key in passed {
             self.unconfirmed.remove(&key);
             if key != here {
-                changes.push(self.set(key, None));
+                changes.push(self.set(key, Held::Nothing));
             }
         }
         changes
@@ -275,37 +304,61 @@ impl<K: Resource> Store<K> {
             newer
         });
         let old = std::mem::replace(&mut self.objects, listed);
-        self.unreadable = unreadable;
-        self.differences(old)
+        let unread = std::mem::replace(&mut self.unreadable, unreadable);
+        self.differences(old, unread)
     }
 
-    fn differences(&mut self, mut old: BTreeMap<Key, Arc<K>>) -> Vec<Change<K>> {
+    fn differences(
+        &mut self,
+        mut old: BTreeMap<Key, Arc<K>>,
+        mut unread: BTreeMap<Key, Arc<Unreadable>>,
+    ) -> Vec<Change<K>> {
         let mut changes = Vec::new();
+        for (key, new) in &mut self.unreadable {
+            match unread.remove(key) {
+                Some(same) if same.meta.resource_version == new.meta.resource_version => {
+                    *new = same
+                }
+                before => changes.push(Change {
+                    key: key.clone(),
+                    old: former(old.remove(key), before),
+                    new: Held::Unreadable(Arc::clone(new)),
+                }),
+            }
+        }
         for (key, new) in &mut self.objects {
             match old.remove(key) {
                 // The same version: keep the one that others hold already.
                 Some(same) if same_version(&same, new) => *new = same,
                 before => changes.push(Change {
                     key: key.clone(),
-                    old: before,
-                    new: Some(Arc::clone(new)),
+                    old: former(before, unread.remove(key)),
+                    new: Held::Object(Arc::clone(new)),
                 }),
             }
         }
-        changes.extend(old.into_iter().map(|(key, gone)| Change {
+        let old = old.into_iter().map(|(key, gone)| (key, Held::Object(gone)));
+        let unread = unread
+            .into_iter()
+            .map(|(key, gone)| (key, Held::Unreadable(gone)));
+        changes.extend(old.chain(unread).map(|(key, old)| Change {
             key,
-            old: Some(gone),
-            new: None,
+            old,
+            new: Held::Nothing,
         }));
         changes.sort_by(|a, b| a.key.cmp(&b.key));
         changes
     }
 
-    fn set(&mut self, key: Key, new: Option<Arc<K>>) -> Change<K> {
-        let old = match &new {
-            Some(object) => self.objects.insert(key.clone(), Arc::clone(object)),
-            None => self.objects.remove(&key),
-        };
+    fn set(&mut self, key: Key, new: Held<K>) -> Change<K> {
+        let old = former(self.objects.remove(&key), self.unreadable.remove(&key));
+        match &new {
+            Held::Nothing => {}
+            Held::Object(object) => drop(self.objects.insert(key.clone(), Arc::clone(object))),
+            Held::Unreadable(object) => {
+                drop(self.unreadable.insert(key.clone(), Arc::clone(object)));
+            }
+        }
         Change { key, old, new }
     }
 
@@ -318,14 +371,30 @@ impl<K: Resource> Listing<K> {
     fn add(&mut self, guard: DeserializeGuard<K>) {
         self.newest = self.newest.max(version_of(guard.meta()).unwrap_or(0));
         let key = Key::of(&guard);
-        match guard.0 {
-            Ok(object) => {
-                self.objects.insert(key, Arc::new(object));
-            }
-            Err(invalid) => {
-                self.unreadable.insert(key, invalid.error);
-            }
+        match held(guard) {
+            Held::Nothing => {}
+            Held::Object(object) => drop(self.objects.insert(key, object)),
+            Held::Unreadable(object) => drop(self.unreadable.insert(key, object)),
         }
+    }
+}
+
+fn held<K>(guard: DeserializeGuard<K>) -> Held<K> {
+    match guard.0 {
+        Ok(object) => Held::Object(Arc::new(object)),
+        Err(invalid) => Held::Unreadable(Arc::new(Unreadable {
+            meta: invalid.metadata,
+            reason: invalid.error,
+        })),
+    }
+}
+
+/// What was under a key of two disjoint maps.
+fn former<K>(object: Option<Arc<K>>, unreadable: Option<Arc<Unreadable>>) -> Held<K> {
+    match (object, unreadable) {
+        (Some(object), _) => Held::Object(object),
+        (None, Some(unreadable)) => Held::Unreadable(unreadable),
+        (None, None) => Held::Nothing,
     }
 }
 

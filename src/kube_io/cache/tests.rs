@@ -61,8 +61,8 @@ async fn a_cache_lists_watches_and_tells() {
         let version = |o: &Arc<SpiderIPPool>| o.metadata.resource_version.clone().unwrap();
         told.send((
             change.key.to_string(),
-            change.old.as_ref().map(version),
-            change.new.as_ref().map(version),
+            change.old.object().map(version),
+            change.new.object().map(version),
         ))
         .unwrap();
     });
@@ -78,6 +78,9 @@ async fn a_cache_lists_watches_and_tells() {
         heard.recv().await.unwrap(),
         ("a".to_owned(), None, Some("1".to_owned()))
     );
+    // It is there, and can't be read.
+    let (key, _, new) = heard.recv().await.unwrap();
+    assert_eq!((key.as_str(), new), ("broken", None));
     assert_eq!(
         heard.recv().await.unwrap(),
         ("a".to_owned(), Some("1".to_owned()), Some("5".to_owned()))
@@ -86,7 +89,7 @@ async fn a_cache_lists_watches_and_tells() {
     assert!(cache.list()[0].metadata.managed_fields.is_none());
     let unreadable = cache.unreadable();
     assert!(
-        unreadable[&Key::cluster("broken")].contains("spec"),
+        unreadable[&Key::cluster("broken")].reason.contains("spec"),
         "{unreadable:?}"
     );
     fed.abort();

@@ -55,7 +55,7 @@ fn a_list_shows_only_when_it_is_complete() {
     assert_eq!(content(&store), is(&[("b", 5)]));
     let keys: Vec<_> = changes.iter().map(|c| c.key.to_string()).collect();
     assert_eq!(keys, ["a", "b"]);
-    assert!(changes[0].new.is_none() && changes[1].old.is_some());
+    assert!(changes[0].new.object().is_none() && changes[1].old.object().is_some());
 }
 
 #[test]
@@ -133,15 +133,40 @@ fn an_object_that_cannot_be_read_is_named_and_the_rest_goes_on() {
     let mut store = Store::default();
     list(&mut store, vec![good("a", 1), bad("b", 2)]);
     assert_eq!(content(&store), is(&[("a", 1)]));
-    assert_eq!(store.unreadable()[&Key::cluster("b")], "missing field spec");
+    assert_eq!(
+        store.unreadable()[&Key::cluster("b")].reason,
+        "missing field spec"
+    );
 
-    assert_eq!(store.watched(Event::Apply(bad("a", 3))).len(), 1);
+    let changes = store.watched(Event::Apply(bad("a", 3)));
+    assert!(matches!(
+        &changes[..],
+        [Change {
+            old: Held::Object(_),
+            new: Held::Unreadable(_),
+            ..
+        }]
+    ));
     assert_eq!(store.watched(Event::Apply(good("b", 4))).len(), 1);
     assert_eq!(content(&store), is(&[("b", 4)]));
     let unreadable: Vec<_> = store.unreadable().keys().map(Key::to_string).collect();
     assert_eq!(unreadable, ["a"]);
 
-    store.watched(Event::Delete(bad("a", 5)));
+    // A list that shows it as it was has no news; one without it tells that it is gone.
+    assert!(list(&mut store, vec![bad("a", 3), good("b", 4)]).is_empty());
+    let changes = list(&mut store, vec![good("b", 4)]);
+    assert!(matches!(
+        &changes[..],
+        [Change {
+            old: Held::Unreadable(_),
+            new: Held::Nothing,
+            ..
+        }]
+    ));
+
+    store.watched(Event::Apply(bad("a", 6)));
+    let changes = store.watched(Event::Delete(bad("a", 7)));
+    assert_eq!(changes[0].old.uid(), Some("1"));
     assert!(store.unreadable().is_empty());
 }
 
@@ -350,11 +375,11 @@ impl World {
     fn check(&mut self, changes: Vec<Change<Object>>) {
         for Change { key, old, new } in changes {
             let version = |o: &Arc<Object>| version_of(&o.metadata).unwrap();
-            assert_eq!(self.mirror.remove(&key), old.as_ref().map(version));
-            if let Some(new) = new {
-                let before = old.as_ref().map_or(0, version);
-                assert!(version(&new) > before, "{key} went back");
-                self.mirror.insert(key, version(&new));
+            assert_eq!(self.mirror.remove(&key), old.object().map(version));
+            if let Some(new) = new.object() {
+                let before = old.object().map_or(0, version);
+                assert!(version(new) > before, "{key} went back");
+                self.mirror.insert(key, version(new));
             }
         }
         let held = content(&self.store).into_iter();
