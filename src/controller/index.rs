@@ -24,7 +24,7 @@ use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::kube_io::cache::Unreadable;
-use state::{PodSeen, PoolEntry, State, SubnetEntry, UnreadPool, overlap, pod_seen};
+use state::{PodSeen, PoolEntry, State, SubnetEntry, UnreadPool, is_unread_of, overlap, pod_seen};
 pub use state::{Stray, trim_pod};
 
 /// Which features act.
@@ -384,7 +384,7 @@ impl Index {
                 Ok(raw) => raw,
                 Err(invalid) => {
                     let name = PoolName::new(invalid.metadata.name.clone().unwrap_or_default());
-                    if state.is_of(&invalid.metadata, state.last_cidr(&name), cidr) {
+                    if is_unread_of(&invalid.metadata, state.last_cidr(&name), cidr) {
                         seen.snapshot.unreadable.insert(name, invalid.error);
                     }
                     continue;

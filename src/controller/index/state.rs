@@ -97,12 +97,6 @@ impl State {
         )
     }
 
-    /// True where an unreadable pool with this metadata, last known in `was`, counts for `cidr`.
-    pub(super) fn is_of(&self, meta: &ObjectMeta, was: Option<IpNet>, cidr: &IpNet) -> bool {
-        let label = meta.labels.as_ref().and_then(|l| l.get(label::POOL_CIDR));
-        was == Some(*cidr) || label.is_some_and(|label| *label == cidr_label(cidr))
-    }
-
     /// The CIDR that a pool, readable or not, was last known in.
     pub(super) fn last_cidr(&self, name: &PoolName) -> Option<IpNet> {
         let readable = self.pools.get(name).and_then(|entry| entry.cidr);
@@ -112,13 +106,13 @@ impl State {
     /// The unreadable pools that count for `cidr`.
     pub(super) fn unread_in(&self, cidr: &IpNet) -> impl Iterator<Item = (&PoolName, &UnreadPool)> {
         let all = self.unread.iter();
-        all.filter(|(_, entry)| self.is_of(&entry.object.meta, entry.was, cidr))
+        all.filter(|(_, entry)| is_unread_of(&entry.object.meta, entry.was, cidr))
     }
 
     /// The CIDRs known that an unreadable pool counts for.
     pub(super) fn cidrs_of_unread(&self, entry: &UnreadPool) -> Dirty {
         self.cidrs()
-            .filter(|cidr| self.is_of(&entry.object.meta, entry.was, cidr))
+            .filter(|cidr| is_unread_of(&entry.object.meta, entry.was, cidr))
             .collect()
     }
 
@@ -379,6 +373,12 @@ impl State {
         let known = self.workloads.get(uid);
         self.frozen.contains(uid) || known.is_some_and(|s| matches!(s.wish, Some(Err(_))))
     }
+}
+
+/// True where an unreadable pool with this metadata, last known in `was`, counts for `cidr`.
+pub(super) fn is_unread_of(meta: &ObjectMeta, was: Option<IpNet>, cidr: &IpNet) -> bool {
+    let label = meta.labels.as_ref().and_then(|l| l.get(label::POOL_CIDR));
+    was == Some(*cidr) || label.is_some_and(|label| *label == cidr_label(cidr))
 }
 
 /// Elder first; among subnets of one second, by name.

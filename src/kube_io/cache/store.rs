@@ -317,7 +317,7 @@ impl<K: Resource> Store<K> {
         for (key, new) in &mut self.unreadable {
             match unread.remove(key) {
                 Some(same) if same.meta.resource_version == new.meta.resource_version => {
-                    *new = same
+                    *new = same;
                 }
                 before => changes.push(Change {
                     key: key.clone(),
