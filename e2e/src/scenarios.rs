@@ -1,5 +1,6 @@
-//! The scenarios, a file each.
+//! The scenarios, a file each; the largest, `load`, is a module of its own beside this one.
 
+use crate::load;
 use crate::scenario::Scenario;
 
 pub mod auto_pool;
@@ -63,6 +64,12 @@ pub const ALL: &[Scenario] = &[
         about: "controller or agent killed at ten points of a scale-up: all run, no address twice, the books agree",
         needs_product: true,
         run: crash::run,
+    },
+    Scenario {
+        name: "load",
+        about: "1,000 Pods through ten agents: each call succeeds at its first try, no address twice; figures beside a simple agent's",
+        needs_product: true,
+        run: load::run,
     },
     Scenario {
         name: "flags",
