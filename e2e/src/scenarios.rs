@@ -3,12 +3,14 @@
 use crate::load;
 use crate::scenario::Scenario;
 
+pub mod annotations;
 pub mod auto_pool;
 pub mod bare;
 pub mod crash;
 pub mod flags;
 pub mod golden_objects;
 pub mod metrics;
+pub mod multi_nic;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
@@ -52,6 +54,18 @@ pub const ALL: &[Scenario] = &[
         about: "a rolling update with no address to spare ends, and the pool is as before",
         needs_product: true,
         run: rolling_update::run,
+    },
+    Scenario {
+        name: "multi-nic",
+        about: "two interfaces a Pod: a pool and routes for each, by name and in their order, an address each of one pool",
+        needs_product: true,
+        run: multi_nic::run,
+    },
+    Scenario {
+        name: "annotations",
+        about: "an annotation that cannot be followed: workload and Pod are told what, and how to write it",
+        needs_product: true,
+        run: annotations::run,
     },
     Scenario {
         name: "no-room",
