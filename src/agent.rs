@@ -37,6 +37,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 mod add;
 mod answer;
+mod batch;
 mod candidates;
 mod commit;
 mod endpoint;

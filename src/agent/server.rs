@@ -28,6 +28,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Agent;
+use super::batch::BatchError;
 use super::endpoint;
 use super::pods;
 use super::release::TornDown;
@@ -35,6 +36,10 @@ use super::turn::Attachment;
 
 /// Longest body that is read.
 const BODY_MAX: usize = 64 * 1024;
+/// The contract's code for a refused release of a Pod without a fixed address.
+const FORBIDDEN_STATELESS: u16 = 521;
+/// The same of a Pod with one.
+const FORBIDDEN_STATEFUL: u16 = 522;
 /// ADDs that are worked on at once; more wait for their turn.
 const ADDS: usize = 256;
 /// Every other call that is worked on at once: DELs must not wait behind waiting ADDs.
@@ -167,10 +172,9 @@ async fn operate(
             Ok(del(agent, &args).instrument(span).await)
         }
         Operation::DeleteIpamIps => {
-            let _: IpamBatchDelArgs = parse_body(body)?;
-            Ok(failure(
-                "releasing addresses in conflict comes with the detection of conflicts, which this agent does not have yet",
-            ))
+            let args: IpamBatchDelArgs = parse_body(body)?;
+            let span = call_span("del-all", &args.pod_namespace, &args.pod_name);
+            Ok(del_all(agent, &args).instrument(span).await)
         }
         Operation::GetWorkloadendpoint => {
             let query = endpoint_query(uri, body)?;
@@ -247,6 +251,19 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
                 "the release of {pod} could not be kept on disk, the call may be repeated: {error}"
             ))
         }
+    }
+}
+
+async fn del_all(agent: &Agent, args: &IpamBatchDelArgs) -> Response {
+    let Err(error) = agent.del_all(args).await else {
+        return empty(StatusCode::OK);
+    };
+    let text = error.to_string();
+    tracing::warn!(because = text, "addresses not released");
+    match error {
+        BatchError::Stateless => forbidden(FORBIDDEN_STATELESS, &text),
+        BatchError::Stateful => forbidden(FORBIDDEN_STATEFUL, &text),
+        BatchError::Lives(_) | BatchError::Read { .. } | BatchError::Kept { .. } => failure(&text),
     }
 }
 
@@ -354,6 +371,14 @@ fn between(text: &str, open: char, close: char) -> Option<&str> {
 /// The failure of an operation: its text as a bare JSON string.
 fn failure(text: &str) -> Response {
     string(StatusCode::INTERNAL_SERVER_ERROR, text)
+}
+
+/// A refusal with a code of the contract's own.
+fn forbidden(code: u16, text: &str) -> Response {
+    string(
+        StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        text,
+    )
 }
 
 fn string(code: StatusCode, text: &str) -> Response {

@@ -336,3 +336,51 @@ async fn a_pool_for_one_network_serves_the_interface_on_it_and_no_other() {
         assert!(text.ends_with(&says), "{text}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_interfaces_of_a_sandbox_are_released_in_one_call_once_the_pod_is_gone() {
+    let (world, dir) = (World::with_shop(), temp());
+    three_pools(&world);
+    let uid = world.pod("x", &uses(&["a"]));
+    let node = Node::start(&world, dir.path()).await;
+    for nic in ["eth0", "net1"] {
+        node.address_of("x", &uid, nic, "s1").await;
+    }
+    pass(1).await;
+    let mut all =
+        json!({"containerID": "s1", "podNamespace": "shop", "podName": "x", "podUID": uid});
+    let (status, text) = node.call(Operation::DeleteIpamIps, &all).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(
+        text.as_str()
+            .unwrap()
+            .starts_with("Pod shop/x has not ended"),
+        "{text}"
+    );
+    all["isReleaseConflictIPs"] = json!(true);
+    let answer = node.call(Operation::DeleteIpamIps, &all).await;
+    let forbidden = json!("forbid releasing IPs for stateless workload");
+    assert_eq!((answer.0.as_u16(), answer.1), (521, forbidden));
+    pass(5).await;
+    assert_eq!(world.records("a").as_object().unwrap().len(), 2, "it lives");
+    world.delete("pods", "shop", "x");
+    let answer = node.call(Operation::DeleteIpamIps, &all).await;
+    assert_eq!(answer, (StatusCode::OK, Value::Null));
+    pass(5).await;
+    assert_eq!(world.records("a"), json!({}));
+    let answer = node.call(Operation::DeleteIpamIps, &all).await;
+    assert_eq!(answer, (StatusCode::OK, Value::Null), "again is no error");
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_of_a_living_statefulset_s_pod_are_refused_with_the_contract_s_code() {
+    let (world, dir) = (World::with_shop(), temp());
+    let owner = json!({"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "d", "controller": true});
+    let uid = world.pod_of("db-0", &json!({}), &owner);
+    let node = Node::start(&world, dir.path()).await;
+    let all = json!({"containerID": "s1", "podNamespace": "shop", "podName": "db-0", "podUID": uid,
+        "isReleaseConflictIPs": true});
+    let answer = node.call(Operation::DeleteIpamIps, &all).await;
+    let forbidden = json!("forbid releasing IPs for stateful workload ");
+    assert_eq!((answer.0.as_u16(), answer.1), (522, forbidden));
+}
