@@ -20,7 +20,7 @@ use futures::future::{join_all, try_join_all};
 use ipam::addr::Family;
 use ipam::ledger::Claim;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
-use ipam::select::{self, NoAddress, NoPool, PodFacts, Refusal};
+use ipam::select::{self, Denied, Miss, NoPool, PodFacts};
 use k8s_openapi::api::core::v1::Pod;
 use tokio::time::{Instant, timeout_at};
 
@@ -332,16 +332,9 @@ impl Call<'_> {
                     .is_some_and(|i| i.is_of(reading, &self.asker))
         });
         let home = home.or(recorded.map(|reading| &reading.candidate.name));
-        let mut pools: Vec<PoolName> = home.cloned().into_iter().collect();
         let (candidates, family) = (found.candidates(), found.family);
-        match select::select(&candidates, &self.of.nic, family, facts, found.order) {
-            Ok(selected) => {
-                let others = selected.into_iter().map(|pool| pool.name.clone());
-                pools.extend(others.filter(|pool| Some(pool) != home));
-            }
-            Err(refused) if home.is_none() => return Err(no_pool(refused, found)),
-            Err(_) => {} // what the interface holds, it keeps
-        }
+        let selected = select::select(&candidates, &self.of.nic, family, facts, found.order);
+        let pools = select::with_home(home, selected).map_err(|refused| no_pool(refused, found))?;
         let pools = pools
             .into_iter()
             .map(|pool| (pool.clone(), found.reading(&pool).cloned()));
@@ -353,9 +346,9 @@ impl Call<'_> {
 
     /// An address of the first pool that gives one.
     async fn take_one(&self, plan: &Plan, claimant: &Claimant) -> Result<Granted, Failure> {
-        let (mut empty, mut refused, mut waits) = (vec![], vec![], vec![]);
+        let (mut tried, mut waits) = (vec![], vec![]);
         for (pool, reading) in &plan.pools {
-            match self.claim(pool, claimant, reading.clone()).await {
+            let (miss, wait) = match self.claim(pool, claimant, reading.clone()).await {
                 Ok(granted) => return Ok(granted),
                 // It has an address here, so it gets no other.
                 Err(CommitError::Held { held, version }) => {
@@ -368,39 +361,21 @@ impl Call<'_> {
                 }
                 Err(CommitError::Exhausted { why, version }) => {
                     let name = pool.clone();
-                    waits.push(Wait::Pool { name, version });
-                    empty.push((pool.clone(), why));
+                    (Miss::Exhausted(why), Wait::Pool { name, version })
                 }
                 // It was selected a moment ago, so it has just changed.
-                Err(CommitError::Refused(why)) => {
-                    waits.push(Wait::Moment);
-                    refused.push(why);
-                }
-                Err(error @ CommitError::Gone(_)) => {
-                    waits.push(Wait::Moment);
-                    refused.push(Refusal::Raw(error.to_string()));
-                }
+                Err(CommitError::Refused(why)) => (Miss::Refused(why), Wait::Moment),
+                Err(CommitError::Gone(pool)) => (Miss::Gone(pool), Wait::Moment),
                 Err(error @ (CommitError::Write { .. } | CommitError::Doubt(_))) => {
                     return Err(error.into());
                 }
-            }
+            };
+            tried.push((pool.clone(), miss));
+            waits.push(wait);
         }
-        let (family, nic) = (plan.family, self.of.nic.clone());
-        let error = if empty.is_empty() {
-            StandardError::NoPool(NoPool {
-                family,
-                nic,
-                pools: plan.pools.iter().map(|(name, _)| name.clone()).collect(),
-                refusals: refused,
-            })
-        } else {
-            let (pools, refusals) = empty.into_iter().unzip();
-            StandardError::NoAddress(NoAddress {
-                family,
-                nic,
-                pools,
-                refusals,
-            })
+        let error = match select::deny(plan.family, &self.of.nic, tried) {
+            Denied::NoPool(error) => error.into(),
+            Denied::NoAddress(error) => error.into(),
         };
         Err(Failure { error, waits })
     }

@@ -356,7 +356,7 @@ pub struct NoAddress {
     /// The pools that were tried, in order.
     pub pools: Vec<PoolName>,
     /// What each said.
-    pub refusals: Vec<Exhausted>,
+    pub refusals: Vec<Miss>,
 }
 
 impl fmt::Display for NoAddress {
@@ -390,6 +390,76 @@ pub enum Exhausted {
         /// The guard.
         limit: usize,
     },
+}
+
+/// Why a pool that was tried gave no address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Miss {
+    /// It has none.
+    #[error(transparent)]
+    Exhausted(#[from] Exhausted),
+    /// It may no longer serve the Pod.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// It was deleted.
+    #[error("IPPool {0} is gone")]
+    Gone(PoolName),
+}
+
+/// Every pool that was tried gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Denied {
+    /// None may serve any more.
+    #[error(transparent)]
+    NoPool(#[from] NoPool),
+    /// Some may, and have no address.
+    #[error(transparent)]
+    NoAddress(#[from] NoAddress),
+}
+
+/// What the Pod is told when each pool in turn gave nothing; every one has its say.
+pub fn deny(family: Family, nic: &Nic, tried: Vec<(PoolName, Miss)>) -> Denied {
+    let nic = nic.clone();
+    let is_any_empty = tried
+        .iter()
+        .any(|(_, miss)| matches!(miss, Miss::Exhausted(_)));
+    let (pools, misses): (Vec<PoolName>, Vec<Miss>) = tried.into_iter().unzip();
+    if is_any_empty {
+        return Denied::NoAddress(NoAddress {
+            family,
+            nic,
+            pools,
+            refusals: misses,
+        });
+    }
+    let refusals = misses.into_iter().map(|miss| match miss {
+        Miss::Refused(refusal) => refusal,
+        Miss::Exhausted(_) | Miss::Gone(_) => Refusal::Raw(miss.to_string()),
+    });
+    Denied::NoPool(NoPool {
+        family,
+        nic,
+        pools,
+        refusals: refusals.collect(),
+    })
+}
+
+/// The pools to try, in order: one that holds an address for the interface already, whatever
+/// became of it, then those that may serve.
+///
+/// Errors: none may serve, and none holds anything.
+pub fn with_home(
+    home: Option<&PoolName>,
+    selected: Result<Vec<&Pool>, NoPool>,
+) -> Result<Vec<PoolName>, NoPool> {
+    let serving = match (selected, home) {
+        (Ok(serving), _) => serving,
+        (Err(refused), None) => return Err(refused),
+        (Err(_), Some(_)) => vec![],
+    };
+    let others = serving.into_iter().map(|pool| &pool.name);
+    let others = others.filter(|pool| Some(*pool) != home);
+    Ok(home.into_iter().chain(others).cloned().collect())
 }
 
 /// Several reasons as one text: itself where all are equal, else `[a, b]` in order of appearance.

@@ -515,7 +515,7 @@ fn two_families_that_find_nothing_are_told_together() {
         family,
         nic: Nic::from("eth0"),
         pools: vec![pool.into()],
-        refusals: vec![Exhausted::UsedOut],
+        refusals: vec![Exhausted::UsedOut.into()],
     };
     let both = [none(Family::V4, "a"), none(Family::V6, "b")];
     assert_eq!(
@@ -536,11 +536,11 @@ fn pools_that_gave_nothing_are_named_in_order() {
         nic: Nic::from("net1"),
         pools: vec!["a".into(), "b".into()],
         refusals: vec![
-            Exhausted::UsedOut,
-            Exhausted::TooLarge {
+            Exhausted::UsedOut.into(),
+            Miss::Exhausted(Exhausted::TooLarge {
                 pool: "b".into(),
                 limit: 1_000_000,
-            },
+            }),
         ],
     };
     assert_eq!(
@@ -597,4 +597,52 @@ fn networks_are_of_no_concern_to_a_pool_that_names_none_nor_to_an_auto_pool() {
         assert_eq!(admit(&pool, Family::V4, &behind(Some("net/x"))), Ok(()));
         assert_eq!(admit(&pool, Family::V4, &behind(None)), Ok(()));
     }
+}
+
+#[test]
+fn every_pool_that_was_tried_has_its_say() {
+    let nic = Nic::from("eth0");
+    let (full, gone) = (Miss::from(Exhausted::UsedOut), Miss::Gone("c".into()));
+    let off = Miss::from(Refusal::Disabled("b".into()));
+    let said = |tried: &[(&str, &Miss)]| {
+        let tried = tried.iter();
+        let tried = tried.map(|(pool, miss)| (PoolName::from(*pool), Miss::clone(miss)));
+        deny(Family::V4, &nic, tried.collect()).to_string()
+    };
+    assert_eq!(
+        said(&[("a", &full), ("b", &off), ("c", &gone)]),
+        "failed to allocate any IPv4 IP address to NIC eth0 from IPPools [a b c]: [all IP \
+         addresses used out, disabled IPPool b, IPPool c is gone]"
+    );
+    assert_eq!(
+        said(&[("b", &off), ("c", &gone)]),
+        "no IPPool available, all IPv4 IPPools [b c] of eth0 filtered out: [disabled IPPool b, \
+         IPPool c is gone]"
+    );
+}
+
+#[test]
+fn the_pool_that_holds_an_address_comes_first_whatever_became_of_it() {
+    let (a, b) = (pool("a", "1-2"), pool("b", "3-4"));
+    let refused = || NoPool {
+        family: Family::V4,
+        nic: Nic::from("eth0"),
+        pools: vec![],
+        refusals: vec![],
+    };
+    let names = |home: Option<&str>, selected| {
+        let order = with_home(home.map(PoolName::from).as_ref(), selected)?;
+        Ok::<_, NoPool>(
+            order
+                .iter()
+                .map(PoolName::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
+    };
+    assert_eq!(names(None, Ok(vec![&a, &b])), Ok("a b".to_owned()));
+    assert_eq!(names(Some("b"), Ok(vec![&a, &b])), Ok("b a".to_owned()));
+    assert_eq!(names(Some("off"), Ok(vec![&a])), Ok("off a".to_owned()));
+    assert_eq!(names(Some("off"), Err(refused())), Ok("off".to_owned()));
+    assert_eq!(names(None, Err(refused())), Err(refused()));
 }
