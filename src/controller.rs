@@ -10,6 +10,7 @@
 pub mod apply;
 pub mod edit;
 pub mod index;
+mod kept;
 mod metrics;
 pub mod queue;
 pub mod report;
@@ -47,6 +48,7 @@ use crate::kube_io::time;
 
 use apply::{Done, Writer};
 use index::{Dirty, Features, Index, Observed};
+use kept::Kept;
 pub use metrics::Metrics;
 use metrics::PassOutcome;
 use queue::Queue;
@@ -69,6 +71,8 @@ pub struct Options {
     pub features: Features,
     /// Size rule of workloads without an annotation for it.
     pub default_rule: SizeRule,
+    /// Pods of a `StatefulSet` keep their addresses.
+    pub stateful_sets: bool,
     /// Name of this replica's Pod, for Events.
     pub pod_name: Option<String>,
 }
@@ -84,6 +88,7 @@ struct Context {
     metrics: Metrics,
     /// Some object may have become one that no pass looks at.
     strays: Notify,
+    kept: Kept,
 }
 
 /// Runs until `stop` turns true; then the passes under way end first, for [`STOP_WITHIN`] at most.
@@ -116,6 +121,7 @@ pub async fn run(
         default_rule: options.default_rule,
         metrics,
         strays: Notify::new(),
+        kept: Kept::new(options.stateful_sets),
     });
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
@@ -134,6 +140,7 @@ pub async fn run(
         tokio::select! {
             () = resync(ctx.clone(), leadership.clone()) => {}
             () = strays(ctx.clone(), leadership.clone()) => {}
+            () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
             () = passes(ctx.clone(), leadership, stop) => {}
         }
     };
@@ -160,6 +167,7 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
     let pools = {
         let ctx = ctx.clone();
         move |change: &Change<SpiderIPPool>| {
+            ctx.kept.pool(change);
             ctx.wake(match &change.new {
                 Held::Unreadable(pool) => ctx.index.unreadable_pool(pool),
                 Held::Object(_) | Held::Nothing => {
@@ -196,17 +204,22 @@ fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
             }
         }
     };
+    let sets = {
+        let ctx = ctx.clone();
+        move |change: &Change<StatefulSet>| ctx.kept.set(change)
+    };
+    ctx.kept.sets.on_change(sets);
     vec![
         watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets, whole),
         watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools, whole),
         watch_kind(ctx, tasks, Cache::new(), reserved, whole),
         watch_kind(ctx, tasks, Cache::new(), pods, index::trim_pod),
-        watch_workloads::<Deployment>(ctx, tasks),
-        watch_workloads::<ReplicaSet>(ctx, tasks),
-        watch_workloads::<StatefulSet>(ctx, tasks),
-        watch_workloads::<DaemonSet>(ctx, tasks),
-        watch_workloads::<Job>(ctx, tasks),
-        watch_workloads::<CronJob>(ctx, tasks),
+        watch_workloads::<Deployment>(ctx, tasks, Cache::new()),
+        watch_workloads::<ReplicaSet>(ctx, tasks, Cache::new()),
+        watch_workloads(ctx, tasks, ctx.kept.sets.clone()),
+        watch_workloads::<DaemonSet>(ctx, tasks, Cache::new()),
+        watch_workloads::<Job>(ctx, tasks, Cache::new()),
+        watch_workloads::<CronJob>(ctx, tasks, Cache::new()),
     ]
 }
 
@@ -229,7 +242,7 @@ where
     Box::pin(async move { cache.synced().await })
 }
 
-fn watch_workloads<W>(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Synced
+fn watch_workloads<W>(ctx: &Arc<Context>, tasks: &mut JoinSet<()>, cache: Cache<W>) -> Synced
 where
     W: Workload + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
@@ -255,7 +268,7 @@ where
             }
         }
     };
-    watch_kind(ctx, tasks, Cache::new(), on_change, workload::trim)
+    watch_kind(ctx, tasks, cache, on_change, workload::trim)
 }
 
 impl Context {

@@ -14,6 +14,7 @@ pub mod multi_nic;
 pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
+pub mod stateful;
 pub mod uninstall;
 pub mod walkthrough;
 
@@ -84,6 +85,12 @@ pub const ALL: &[Scenario] = &[
         about: "1,000 Pods through ten agents: each call succeeds at its first try, no address twice; figures beside a simple agent's",
         needs_product: true,
         run: load::run,
+    },
+    Scenario {
+        name: "stateful",
+        about: "a StatefulSet's Pods keep their addresses over deletion, moves and kills; scaled, made anew, moved to another subnet",
+        needs_product: true,
+        run: stateful::run,
     },
     Scenario {
         name: "flags",

@@ -16,7 +16,7 @@ use ipam::name::{Nic, PodName, PoolName, Uid, WorkloadId};
 use ipam::pool::Route;
 use ipam::release::Life;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, PostParams, Preconditions};
+use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
@@ -33,6 +33,7 @@ use crate::api::{
     EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus, convert, names,
 };
 use crate::error::ErrorChain;
+use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::put::{self, Part, PutError, Reply};
 use crate::kube_io::retry::{Backoff, Outcome, classify};
 
@@ -43,13 +44,16 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::fro
 
 /// Why an endpoint was not written.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum EndpointError {
+enum EndpointError {
     /// It could not be read.
     #[error("could not read it")]
     Read(#[from] ReadError),
-    /// The API server did not create or delete it.
-    #[error("could not create or delete it")]
+    /// The API server did not create it.
+    #[error("could not create it")]
     Call(#[from] kube::Error),
+    /// That of an earlier Pod could not be removed.
+    #[error(transparent)]
+    Remove(#[from] RemoveError),
     /// It could not be written.
     #[error("could not replace it")]
     Put(#[from] PutError),
@@ -141,7 +145,10 @@ impl Endpoints {
             return there;
         };
         match there {
-            Some(mut there) if uid_of(&there) == Some(wanted.uid.as_str()) => {
+            Some(mut there)
+                if endpoint::pod_uid(&there) == Some(wanted.uid.as_str())
+                    || is_inherited(&there, &wanted) =>
+            {
                 merge(&mut there, &wanted);
                 Some(there)
             }
@@ -229,13 +236,13 @@ async fn write(
             .await
             .map(drop)?);
     };
-    if uid_of(&there) == Some(wanted.uid.as_str()) || is_inherited(&there, wanted) {
+    if endpoint::pod_uid(&there) == Some(wanted.uid.as_str()) || is_inherited(&there, wanted) {
         if merge(&mut there, wanted) {
             put::replace(writes, Part::Main, &mut there, Reply::MetadataOnly).await?;
         }
         return Ok(());
     }
-    remove(&api, writes, there).await?;
+    endpoint::remove(writes, there).await?;
     let replaced = new(namespace, short, wanted);
     api.create(&PostParams::default(), &replaced).await?;
     Ok(())
@@ -248,47 +255,6 @@ fn is_inherited(there: &SpiderEndpoint, wanted: &Content) -> bool {
             && status.owner_controller_name == wanted.workload.name
     });
     wanted.owner.is_none() && there.owner_references().is_empty() && of_set
-}
-
-/// Removes the endpoint of Pod `of` if a finalizer of ours would keep it there.
-///
-/// Errors: it may still be there.
-pub(super) async fn remove_kept(
-    reads: &Reads,
-    writes: &Client,
-    name: &PodName,
-    of: &Uid,
-) -> Result<(), EndpointError> {
-    let Some(there) = reads.endpoint(name).await? else {
-        return Ok(());
-    };
-    let is_ours = there.finalizers().iter().any(|f| f == names::FINALIZER);
-    if uid_of(&there) != Some(of.as_str()) || !is_ours {
-        return Ok(());
-    }
-    let (namespace, _) = name.parts();
-    let api: Api<SpiderEndpoint> = Api::namespaced(writes.clone(), namespace);
-    remove(&api, writes, there).await
-}
-
-/// Deletes the endpoint of an earlier Pod of this name, and the finalizer that would keep it.
-async fn remove(
-    api: &Api<SpiderEndpoint>,
-    writes: &Client,
-    mut old: SpiderEndpoint,
-) -> Result<(), EndpointError> {
-    if old.finalizers().iter().any(|f| f == names::FINALIZER) {
-        old.finalizers_mut().retain(|f| f != names::FINALIZER);
-        put::replace(writes, Part::Main, &mut old, Reply::MetadataOnly).await?;
-    }
-    let params = DeleteParams::default().preconditions(Preconditions {
-        uid: old.uid(),
-        ..Preconditions::default()
-    });
-    match api.delete(&old.name_any(), &params).await {
-        Err(error) if classify(&error) != Outcome::Gone => Err(error.into()),
-        Ok(_) | Err(_) => Ok(()),
-    }
 }
 
 fn new(namespace: &str, name: &str, wanted: &Content) -> SpiderEndpoint {
@@ -391,10 +357,6 @@ fn endpoint_nic(nic: &Nic, granted: &[Granted], ways: &Ways) -> EndpointNic {
     }
     element.routes = convert::wire_routes(&ways.routes);
     element
-}
-
-fn uid_of(endpoint: &SpiderEndpoint) -> Option<&str> {
-    Some(endpoint.status.as_ref()?.current.uid.as_str())
 }
 
 /// The interfaces that an endpoint tells of, in their order, if it is the Pod's.

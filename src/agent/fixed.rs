@@ -20,12 +20,12 @@ use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{Asker, Found};
-use super::endpoint::{self, EndpointError};
 use super::memo::Age;
 use super::memory::Trace;
 use super::pods;
 use super::reads::{POOL_AGE, ReadError, Reading, Reads};
 use crate::api::{SpiderEndpoint, convert, time};
+use crate::kube_io::endpoint::{self, RemoveError};
 
 /// By which a person says that a node is down and none of its Pods runs any more.
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
@@ -260,12 +260,13 @@ impl Keepers {
         pod: &PodName,
         release: &Release,
         trace: &Trace,
-    ) -> Result<(), EndpointError> {
+    ) -> Result<(), RemoveError> {
         let may_outlive = keep::ordinal(pod).is_some() || !trace.whole;
         if release.keep_for.is_some() || release.owner == Owner::Served || !may_outlive {
             return Ok(());
         }
-        endpoint::remove_kept(&self.reads, &self.writes, pod, &release.uid).await
+        let (namespace, name) = pod.parts();
+        endpoint::remove_of(&self.writes, namespace, name, release.uid.as_str()).await
     }
 
     /// The owner that a record of the Pod names.

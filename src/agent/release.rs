@@ -27,7 +27,7 @@ use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::endpoint::{self, EndpointError};
+use super::endpoint;
 use super::error::CommitError;
 use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
@@ -39,6 +39,7 @@ use super::reads::{ReadError, Reads};
 use super::turn::{Attachment, Turns};
 use super::writers::Writers;
 use crate::error::ErrorChain;
+use crate::kube_io::endpoint::RemoveError;
 use crate::kube_io::retry::Backoff;
 
 /// From the DEL to the write that frees the address.
@@ -68,8 +69,8 @@ enum ReleaseError {
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The endpoint could not be removed.
-    #[error("could not remove the Pod's SpiderEndpoint")]
-    Endpoint(#[from] EndpointError),
+    #[error(transparent)]
+    Endpoint(#[from] RemoveError),
     /// The journal could not be changed.
     #[error("could not change the journal")]
     Journal(#[from] io::Error),

@@ -130,7 +130,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_ipv6,
         enable_spider_subnet,
         enable_auto_pool_for_application,
-        enable_stateful_set: _,
+        enable_stateful_set,
         default_redundant_ip_number,
     } = config;
     Options {
@@ -140,6 +140,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
             subnets: (*enable_spider_subnet).into(),
             auto_pools: (*enable_auto_pool_for_application).into(),
         },
+        stateful_sets: *enable_stateful_set,
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
         pod_name,
     }

@@ -7,6 +7,7 @@
 use ipam::affinity::Selector;
 use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
 use ipam::demand::surge_of_percent;
+use ipam::keep::Ordinals;
 use ipam::name::{Uid, WorkloadId};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
@@ -34,6 +35,11 @@ pub trait Workload: Resource<DynamicType = ()> {
     /// It will never start a Pod again, so it wants no address, whatever its annotations say.
     fn has_ended(&self) -> bool {
         false
+    }
+
+    /// Which Pods a kind wants whose Pods keep their names and addresses.
+    fn ordinals(&self) -> Option<Ordinals> {
+        None
     }
 
     /// How many Pods a roll-out that runs now may start beyond that; 0 where none runs.
@@ -109,6 +115,10 @@ impl Workload for StatefulSet {
 
     fn replicas(&self) -> u32 {
         count(self.spec.as_ref().map(|s| s.replicas.unwrap_or(1)))
+    }
+
+    fn ordinals(&self) -> Option<Ordinals> {
+        Some(convert::keeper(self).ordinals)
     }
 }
 
@@ -256,6 +266,8 @@ pub struct Seen {
     pub replicas: u32,
     /// How many a roll-out that runs may add.
     pub surge: u32,
+    /// For a `StatefulSet`: which Pods it wants.
+    pub ordinals: Option<Ordinals>,
 }
 
 /// What the annotations of a workload ask for.
@@ -295,6 +307,7 @@ pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
         fault: fault(workload),
         replicas: workload.replicas(),
         surge: workload.surge(),
+        ordinals: workload.ordinals(),
     }
 }
 

@@ -34,15 +34,18 @@ fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
 }
 
 #[test]
-fn the_controller_writes_pools_subnets_events_and_its_lease_and_nothing_else() {
+fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away_and_nothing_else()
+{
     let Some(chart) = render(&[]) else { return };
     let expected = [
         "create events",
         "create events.events.k8s.io",
         "create spiderippools.spiderpool.spidernet.io",
+        "delete spiderendpoints.spiderpool.spidernet.io",
         "delete spiderippools.spiderpool.spidernet.io",
         "patch events",
         "patch events.events.k8s.io",
+        "update spiderendpoints.spiderpool.spidernet.io",
         "update spiderippools.spiderpool.spidernet.io",
         "update spiderippools.spiderpool.spidernet.io/status",
         "update spidersubnets.spiderpool.spidernet.io",

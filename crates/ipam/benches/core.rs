@@ -82,6 +82,7 @@ fn demand(number: u32, replicas: u32) -> Demand {
             replicas,
             surge: 0,
             living: (0..replicas).map(|pod| pod_uid(number, pod)).collect(),
+            ordinals: None,
         },
         reclaim: true,
     }

@@ -6,7 +6,8 @@
 //! fixed N:      N
 //! ```
 //!
-//! The middle term lets a Pod start while its predecessor is still stopping; the last one is the
+//! A StatefulSet's Pods take their former ones' addresses over, so those of wanted ordinals are in
+//! `replicas` and not counted again ([`holders`]). The middle term lets a Pod start while its predecessor is still stopping; the last one is the
 //! headroom without which a rolling update with `maxSurge` on an exactly sized pool never ends.
 //! Both fall back by themselves once the Pods are gone.
 
@@ -14,7 +15,9 @@ use std::collections::BTreeSet;
 
 use crate::addr::AddrCount;
 use crate::annotation::SizeRule;
+use crate::keep::{self, Ordinals};
 use crate::name::Uid;
+use crate::record::{Record, Records};
 
 /// What is known of a workload's Pods.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -25,6 +28,23 @@ pub struct PodCount {
     pub surge: u32,
     /// Uids of Pods that want an address: neither finished nor being deleted.
     pub living: BTreeSet<Uid>,
+    /// For a StatefulSet: the Pods it wants.
+    pub ordinals: Option<Ordinals>,
+}
+
+/// Whose addresses `records` hold beside those that `replicas` counts already: an address that a
+/// StatefulSet's Pod of a wanted ordinal has, or had, serves the next Pod of that ordinal and
+/// nobody else. Cost: O(records).
+pub fn holders(records: &Records, workload: &Uid, pods: &PodCount) -> BTreeSet<Uid> {
+    let is_counted = |record: &Record| {
+        let ordinal = keep::ordinal(&record.pod).map(|(_, ordinal)| ordinal);
+        let wanted = pods.ordinals.zip(ordinal);
+        record.owner.as_ref() == Some(workload)
+            && wanted.is_some_and(|(ordinals, ordinal)| ordinals.contains(ordinal))
+    };
+    let records = records.iter().map(|(_, record)| record);
+    let others = records.filter(|record| !is_counted(record));
+    others.map(|record| record.uid.clone()).collect()
 }
 
 /// How many addresses the pool of such a workload should have, given who holds one now.
@@ -75,6 +95,7 @@ pub fn surge_of_percent(replicas: u32, percent: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{ip, record};
 
     fn uids(names: &[&str]) -> BTreeSet<Uid> {
         names.iter().map(|n| Uid::from(*n)).collect()
@@ -85,6 +106,7 @@ mod tests {
             replicas,
             surge,
             living: uids(living),
+            ordinals: None,
         };
         wanted(rule, &pods, &uids(holders)).get()
     }
@@ -140,6 +162,35 @@ mod tests {
     #[test]
     fn a_pod_that_waits_behind_one_that_stops_is_counted() {
         assert_eq!(size(SizeRule::Flexible(0), 1, 0, &["new"], &["old"]), 2);
+    }
+
+    #[test]
+    fn what_a_wanted_ordinal_has_or_had_needs_no_address_beside_it() {
+        let of = |pod: &str, owner: Option<&str>, kept: bool| Record {
+            owner: owner.map(Uid::from),
+            kept,
+            ..record(pod)
+        };
+        let mut records = Records::default();
+        for (n, pod, owner, kept) in [
+            (1, "web-0", Some("set"), true),
+            (2, "web-1", Some("set"), false),
+            (3, "web-2", Some("set"), false),
+            (4, "web-0", Some("former"), true),
+            (5, "web-1", None, false),
+        ] {
+            records.insert(ip(n), of(pod, owner, kept));
+        }
+        let mut pods = PodCount {
+            replicas: 2,
+            ordinals: Some(Ordinals { start: 0, count: 2 }),
+            ..PodCount::default()
+        };
+        // A third Pod that still stops, one of a former set, one that no record ties to the set.
+        let beside = ["web-2", "web-0", "web-1"].map(Uid::from).into();
+        assert_eq!(holders(&records, &Uid::from("set"), &pods), beside);
+        pods.ordinals = None;
+        assert_eq!(holders(&records, &Uid::from("set"), &pods).len(), 3);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::addr::Family;
 use crate::name::{Nic, NodeName, PodName, PoolName, Uid};
 use crate::record::Record;
 
@@ -113,11 +114,13 @@ pub fn unwanted(pod: &PodName, owner: &Uid, set: Option<&Keeper>) -> Option<Unwa
     (!wanted).then_some(Unwanted::OrdinalBeyond(set.ordinals))
 }
 
-/// True where `other` shows that the identity of `kept` has moved on: a Pod of it holds `other`.
+/// True where `other` shows that the identity of `kept` has moved on: a Pod of it holds an address
+/// of the same family there.
 ///
 /// A record that names no interface may be of any, so nothing supersedes it.
-pub fn is_superseded(kept: &Record, other: &Record) -> bool {
-    kept.kept
+pub fn is_superseded((at, kept): (IpAddr, &Record), (other_at, other): (IpAddr, &Record)) -> bool {
+    Family::of(at) == Family::of(other_at)
+        && kept.kept
         && !other.kept
         && kept.owner.is_some()
         && kept.owner == other.owner
@@ -355,11 +358,16 @@ mod tests {
     fn only_a_record_in_use_of_the_same_identity_supersedes_a_kept_one() {
         let kept = of_set(Some("set"), true);
         let held = of_set(Some("set"), false);
-        assert!(is_superseded(&kept, &held));
-        assert!(!is_superseded(&kept, &kept));
-        assert!(!is_superseded(&held, &held));
-        assert!(!is_superseded(&kept, &of_set(Some("other"), false)));
+        let superseded =
+            |kept: &Record, other: &Record| is_superseded((ip(1), kept), (ip(2), other));
+        assert!(superseded(&kept, &held));
+        assert!(!superseded(&kept, &kept));
+        assert!(!superseded(&held, &held));
+        assert!(!superseded(&kept, &of_set(Some("other"), false)));
+        // The other half of a Pod with both families.
+        let six: IpAddr = "fd00::1".parse().unwrap();
+        assert!(!is_superseded((ip(1), &kept), (six, &held)));
         let unnamed = Record { nic: None, ..kept };
-        assert!(!is_superseded(&unnamed, &held));
+        assert!(!superseded(&unnamed, &held));
     }
 }

@@ -278,6 +278,7 @@ impl State {
                         replicas: seen.replicas,
                         surge: seen.surge,
                         living: self.living(uid),
+                        ordinals: seen.ordinals,
                     },
                     reclaim: wish.reclaim,
                 });

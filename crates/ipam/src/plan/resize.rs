@@ -167,7 +167,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, deman
     }
     let usable = pool.usable(&pass.snapshot.reserved);
     let capacity = usable.union(&recorded).count();
-    let holders: BTreeSet<Uid> = pool.records.iter().map(|(_, r)| r.uid.clone()).collect();
+    let holders = demand::holders(&pool.records, &demand.workload.uid, &demand.pods);
     let wanted = demand::wanted(demand.rule, &demand.pods, &holders);
     if capacity < wanted {
         grow(pass, pool, standing, demand, (capacity, wanted), edit);

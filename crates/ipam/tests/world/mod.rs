@@ -222,6 +222,7 @@ impl World {
                         replicas: w.replicas,
                         surge: w.surge,
                         living: living.map(|pod| pod.uid.clone()).collect(),
+                        ordinals: None,
                     },
                     reclaim: w.reclaim,
                 }

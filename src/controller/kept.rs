@@ -1,0 +1,308 @@
+//! Addresses that are kept for Pods of a `StatefulSet`, and that nobody wants any more.
+//!
+//! Owns: finding them in the caches, the live look that confirms it, and the write that frees them.
+//! Never does: decide ([`ipam::keep`] does), or touch an address that a Pod may have: a kept one's
+//! sandbox is gone. An agent frees at a DEL what is not wanted then; what is not wanted later, has
+//! no DEL. Without a controller such addresses stay kept, and nothing else happens.
+//!
+//! A look is at one pool. It comes when the pool changes, a `StatefulSet` of its records, or
+//! another pool that has records of that set; and at each change of the leader.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use ipam::keep::{self, Keeper, Unwanted};
+use ipam::name::{PodName, PoolName, Uid};
+use ipam::record::{Record, Records};
+use k8s_openapi::api::apps::v1::StatefulSet;
+use kube::ResourceExt;
+use kube::api::Api;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::apply::Writer;
+use super::queue::{self, Queue};
+use crate::api::{SpiderIPPool, convert};
+use crate::error::ErrorChain;
+use crate::kube_io::cache::{Cache, Change, Key};
+use crate::kube_io::clients::Clients;
+use crate::kube_io::endpoint::{self, RemoveError};
+use crate::kube_io::lease::Leadership;
+use crate::kube_io::put::{self, Part, PutError, Reply};
+
+/// Pause after a look that failed.
+const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// What a record of a fixed address has in its text, and no other.
+const OWNER: &str = "\"owner\":";
+
+/// Why a look has to be repeated.
+#[derive(Debug, thiserror::Error)]
+enum KeptError {
+    #[error("could not find out what is wanted")]
+    Read(#[from] kube::Error),
+    #[error(transparent)]
+    Endpoint(#[from] RemoveError),
+    #[error("IPPool was not written")]
+    Put(#[from] PutError),
+}
+
+/// The pools to look at.
+pub(super) struct Kept {
+    /// Whether anything is kept at all.
+    on: bool,
+    pub(super) sets: Cache<StatefulSet>,
+    queue: Queue<PoolName>,
+    /// Where each `StatefulSet` has records.
+    pools: Mutex<BTreeMap<Uid, BTreeSet<PoolName>>>,
+}
+
+impl queue::Key for PoolName {
+    fn excludes(&self, other: &Self) -> bool {
+        self == other
+    }
+}
+
+impl Kept {
+    pub(super) fn new(on: bool) -> Self {
+        Self {
+            on,
+            sets: Cache::new(),
+            queue: Queue::default(),
+            pools: Mutex::default(),
+        }
+    }
+
+    /// A pool appeared, changed or went.
+    pub(super) fn pool(&self, change: &Change<SpiderIPPool>) {
+        let name = PoolName::from(change.key.name.as_str());
+        let of = |pool: Option<&Arc<SpiderIPPool>>| pool.map(|pool| owners(pool));
+        let old = of(change.old.object()).unwrap_or_default();
+        let new = of(change.new.object()).unwrap_or_default();
+        if old.is_empty() && new.is_empty() {
+            return;
+        }
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for gone in old.difference(&new) {
+            if let Some(of_set) = pools.get_mut(gone) {
+                of_set.remove(&name);
+                if of_set.is_empty() {
+                    pools.remove(gone);
+                }
+            }
+        }
+        for owner in &new {
+            let of_set = pools.entry(owner.clone()).or_default();
+            of_set.insert(name.clone());
+            for pool in of_set.iter() {
+                self.queue.add(pool.clone());
+            }
+        }
+    }
+
+    /// A `StatefulSet` changed or went.
+    pub(super) fn set(&self, change: &Change<StatefulSet>) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let sets = [change.old.object(), change.new.object()];
+        for set in sets.into_iter().flatten() {
+            let uid = Uid::new(set.uid().unwrap_or_default());
+            for pool in pools.get(&uid).into_iter().flatten() {
+                self.queue.add(pool.clone());
+            }
+        }
+    }
+
+    fn all(&self) {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        for pool in pools.values().flatten() {
+            self.queue.add(pool.clone());
+        }
+    }
+
+    /// The pools that have records of `owner`.
+    fn pools_of(&self, owner: &Uid) -> BTreeSet<PoolName> {
+        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        pools.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// Looks for ever while this replica leads; ends if the election does. All caches are complete.
+    pub(super) async fn run(
+        &self,
+        clients: &Clients,
+        writer: &Writer,
+        mut leadership: watch::Receiver<Leadership>,
+    ) {
+        loop {
+            if leadership
+                .wait_for(|l| *l == Leadership::Leader)
+                .await
+                .is_err()
+            {
+                return;
+            }
+            self.all();
+            loop {
+                let pool = tokio::select! {
+                    biased;
+                    changed = leadership.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    pool = self.queue.next() => pool,
+                };
+                let look = Look {
+                    kept: self,
+                    clients,
+                    writer,
+                    pool: &pool,
+                };
+                if let Err(error) = look.free_unwanted().await {
+                    tracing::warn!(%pool, error = %ErrorChain(&error), "kept addresses not freed; trying again");
+                    self.queue.rest(pool.clone(), Instant::now() + AGAIN_AFTER);
+                }
+                self.queue.done(&pool);
+            }
+        }
+    }
+}
+
+/// The `StatefulSet`s that a pool has records of.
+fn owners(pool: &SpiderIPPool) -> BTreeSet<Uid> {
+    records(pool)
+        .iter()
+        .filter_map(|(_, record)| record.owner.clone())
+        .collect()
+}
+
+/// The records of a pool that has fixed addresses; none of any other, which is not parsed for it.
+fn records(pool: &SpiderIPPool) -> Records {
+    let text = pool
+        .status
+        .as_ref()
+        .and_then(|s| s.allocated_ips.as_deref());
+    let text = text.filter(|text| text.contains(OWNER));
+    // What can't be read is left alone; the pass over the pool's CIDR says why.
+    Records::parse(text).unwrap_or_default()
+}
+
+fn set_name(pod: &PodName) -> Option<Key> {
+    let (namespace, _) = pod.parts();
+    keep::ordinal(pod).map(|(set, _)| Key::namespaced(namespace, set))
+}
+
+/// A look at one pool.
+struct Look<'a> {
+    kept: &'a Kept,
+    clients: &'a Clients,
+    writer: &'a Writer,
+    pool: &'a PoolName,
+}
+
+impl Look<'_> {
+    /// Frees what is kept in the pool and wanted by nobody.
+    async fn free_unwanted(&self) -> Result<(), KeptError> {
+        let Some(object) = self.writer.pools.get(&Key::cluster(self.pool.as_str())) else {
+            return Ok(());
+        };
+        let mut records = records(&object);
+        let suspects: Vec<(IpAddr, Record)> = records
+            .iter()
+            .filter(|kept| kept.1.kept && self.suspicion(*kept).is_some())
+            .map(|(address, record)| (address, record.clone()))
+            .collect();
+        let mut freed = Vec::new();
+        for (address, record) in suspects {
+            if let Some(why) = self.unwanted_live((address, &record)).await? {
+                // Before the record: the endpoint is derived from it, and nobody looks for it after.
+                self.remove_endpoint(&record).await?;
+                records.remove(address);
+                freed.push((address, record, why));
+            }
+        }
+        if freed.is_empty() {
+            return Ok(());
+        }
+        let mut object = (*object).clone();
+        let status = object.status.get_or_insert_default();
+        status.allocated_ips = records.to_text();
+        status.allocated_ip_count = Some(records.count().to_wire());
+        put::replace(&self.writer.client, Part::Status, &mut object, Reply::Full).await?;
+        self.writer.pools.apply_written(object);
+        for (address, record, why) in freed {
+            tracing::info!(pool = %self.pool, %address, pod = %record.pod, because = %why, "kept address freed");
+        }
+        Ok(())
+    }
+
+    /// Why a kept record seems to be wanted no more, by the caches.
+    fn suspicion(&self, kept: (IpAddr, &Record)) -> Option<Unwanted> {
+        let (_, record) = kept;
+        let owner = record.owner.as_ref()?;
+        if !self.kept.on {
+            return Some(Unwanted::SwitchedOff);
+        }
+        let set = set_name(&record.pod).and_then(|key| self.kept.sets.get(&key));
+        let set = set.map(|set| convert::keeper(&set));
+        let moved = || {
+            let successor = self.successor(owner, kept);
+            successor.map(Unwanted::Moved)
+        };
+        keep::unwanted(&record.pod, owner, set.as_ref()).or_else(moved)
+    }
+
+    /// The pool where a Pod of the record's identity has an address now.
+    fn successor(&self, owner: &Uid, kept: (IpAddr, &Record)) -> Option<PoolName> {
+        let pools = self.kept.pools_of(owner).into_iter();
+        let mut others = pools.filter(|pool| {
+            let object = self.writer.pools.get(&Key::cluster(pool.as_str()));
+            object.is_some_and(|object| supersedes(&object, kept))
+        });
+        others.next()
+    }
+
+    /// Why it is wanted no more, by live reads; `None` if it is, after all.
+    async fn unwanted_live(&self, kept: (IpAddr, &Record)) -> Result<Option<Unwanted>, KeptError> {
+        let (_, record) = kept;
+        let Some(owner) = &record.owner else {
+            return Ok(None);
+        };
+        if !self.kept.on {
+            return Ok(Some(Unwanted::SwitchedOff));
+        }
+        let set = match set_name(&record.pod) {
+            Some(name) => self.set_now(&name).await?,
+            None => None,
+        };
+        if let Some(why) = keep::unwanted(&record.pod, owner, set.as_ref()) {
+            return Ok(Some(why));
+        }
+        let Some(pool) = self.successor(owner, kept) else {
+            return Ok(None);
+        };
+        let api: Api<SpiderIPPool> = Api::all(self.clients.read.clone());
+        let now = api.get_opt(pool.as_str()).await?;
+        let moved = now.is_some_and(|now| supersedes(&now, kept));
+        Ok(moved.then_some(Unwanted::Moved(pool)))
+    }
+
+    async fn set_now(&self, name: &Key) -> Result<Option<Keeper>, kube::Error> {
+        let api: Api<StatefulSet> = Api::namespaced(self.clients.read.clone(), &name.namespace);
+        let found = api.get_opt(&name.name).await?;
+        Ok(found.map(|set| convert::keeper(&set)))
+    }
+
+    async fn remove_endpoint(&self, record: &Record) -> Result<(), RemoveError> {
+        let (namespace, name) = record.pod.parts();
+        endpoint::remove_of(&self.writer.client, namespace, name, record.uid.as_str()).await
+    }
+}
+
+/// True where `pool` has the address that the identity of `kept` has now.
+fn supersedes(pool: &SpiderIPPool, kept: (IpAddr, &Record)) -> bool {
+    let records = records(pool);
+    let mut others = records.iter();
+    others.any(|other| keep::is_superseded(kept, other))
+}
