@@ -3,7 +3,9 @@
 //! Owns: every GET and LIST of the agent but those of its writers. Never does: watch (the node's
 //! Pods are [`super::pods`]', a pool that is waited for is [`super::wait`]'s), or decide. What is
 //! read here serves to choose; what is given out is settled by the fenced write in
-//! [`super::commit`], so an old answer costs a second look and nothing else.
+//! [`super::commit`], so an old answer costs a second look and nothing else. Default pools have no
+//! label to select by: who names no pool costs a list of all, with their records, at most once in
+//! [`POOL_AGE`] a node.
 
 use std::collections::BTreeMap;
 use std::future::Future;

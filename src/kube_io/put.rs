@@ -26,7 +26,7 @@ use super::retry::{self, Outcome};
 pub enum Part {
     /// Metadata and spec; the whole object for kinds without a status subresource.
     Main,
-    /// The status, by the subresource; annotations and labels go along.
+    /// The status, by the subresource; the API server leaves all else of a custom resource as it is.
     Status,
 }
 

@@ -14,7 +14,9 @@
 //! Pod's interface has at most one address of a pool, so a repeated claim gets the same one.
 //!
 //! Choice of address: addresses that this ledger has not seen in use, lowest first, so that a fresh
-//! pool is used in order; after them the ones released longest ago.
+//! pool is used in order; after them the ones released longest ago. What this ledger has not seen
+//! released, such as an address that another host freed before this ledger was made, is as new to it:
+//! only the hold-off before the release holds for every host.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
