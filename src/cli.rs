@@ -10,6 +10,7 @@ mod crds;
 mod install_cni;
 mod look;
 mod named;
+mod plan;
 mod render;
 
 use std::io::Write as _;
@@ -40,6 +41,8 @@ enum Role {
     Agent(agent::Arguments),
     /// Write the custom resource definitions.
     Crds(crds::Arguments),
+    /// What Orbweaver would do, on manifests or a cluster, and what if; changes nothing.
+    Plan(plan::Arguments),
     /// Look at a cluster's subnets, pools and addresses; changes nothing.
     Ipam(look::Arguments),
     /// Put a file (the CNI plugin, a network configuration) on the host by an atomic rename.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Role::Agent(arguments) => served(agent::run, arguments),
         Role::InstallCni(arguments) => served(|a| install_cni::run(&a), arguments),
         Role::Crds(arguments) => told(crds::run(&arguments).map(done)),
+        Role::Plan(arguments) => told(plan::run(arguments)),
         Role::Ipam(arguments) => told(look::run(arguments)),
     }
 }

@@ -13,6 +13,7 @@ pub mod index;
 mod kept;
 mod metrics;
 pub mod queue;
+pub mod rehearsal;
 pub mod report;
 pub mod workload;
 

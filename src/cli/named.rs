@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ipam::name::label_value;
+use ipam::name::{WorkloadId, label_value};
 use ipam::pool::Owner;
 
 /// Kinds that have Pods, and the words for each that `kubectl` knows, the kind's own lowered first.
@@ -64,6 +64,16 @@ impl Named {
     pub(super) fn within(mut self, namespace: &str) -> Self {
         self.namespace.get_or_insert_with(|| namespace.to_owned());
         self
+    }
+
+    /// True for the workload meant.
+    pub(super) fn is(&self, workload: &WorkloadId) -> bool {
+        self.kind == workload.kind
+            && self.name == workload.name
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|n| *n == workload.namespace)
     }
 
     /// True for the owner, as a pool's labels have it, of a pool of the workload meant.

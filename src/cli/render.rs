@@ -16,7 +16,7 @@ const WIDTH: usize = 100;
 /// Blanks between two columns of a table.
 const GAP: usize = 3;
 /// A last column narrower than this is not wrapped: it would be a word a line.
-const WRAP_MIN: usize = 24;
+const WRAP_MIN: usize = 12;
 
 /// What an answer is printed as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -211,7 +211,11 @@ web             3      one two three four five six
 a-longer-name   -      -
 ";
         assert_eq!(table().text(Some(50)), narrow);
-        assert_eq!(table().text(Some(30)), plain, "too narrow to wrap");
+        assert_eq!(
+            table().text(Some(30)),
+            plain,
+            "too narrow to wrap: 7 columns are left"
+        );
     }
 
     #[test]

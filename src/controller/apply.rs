@@ -539,7 +539,7 @@ impl Pass<'_> {
 }
 
 /// True for what the API server returns of an object that its last finalizer has left.
-fn is_gone(object: &impl ResourceExt) -> bool {
+pub(super) fn is_gone(object: &impl ResourceExt) -> bool {
     object.meta().deletion_timestamp.is_some() && object.finalizers().is_empty()
 }
 
