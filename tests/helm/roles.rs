@@ -232,6 +232,21 @@ fn the_api_server_is_found_through_its_service_unless_an_address_is_given() {
 }
 
 #[test]
+fn the_agent_is_told_the_multus_network_of_first_interfaces() {
+    const NETWORK: &str = "MULTUS_CLUSTER_NETWORK";
+    let name = "multus.multusCNI.defaultCniCRName=kube-system/macvlan";
+    let (Some(off), Some(on)) = (render(&[]), render(&[name])) else {
+        return;
+    };
+    assert_eq!(env(off.pod("DaemonSet"), NETWORK), None);
+    assert_eq!(
+        env(on.pod("DaemonSet"), NETWORK).unwrap(),
+        "kube-system/macvlan"
+    );
+    assert_eq!(env(on.pod("Deployment"), NETWORK), None);
+}
+
+#[test]
 fn half_an_api_server_address_is_refused() {
     for half in ["apiServer.host=192.168.137.1", "apiServer.port=6443"] {
         let Some(why) = refusal(&[half]) else { return };

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde::Serialize;
 
+use crate::agent::Settings;
 use crate::agent::explain::{Explainer, Explanation, Question, Unserved};
 use crate::cli::agent::settings;
 use crate::cli::connection::Connection;
@@ -35,6 +36,12 @@ pub(in crate::cli) struct Arguments {
     /// The agent's configuration file; the cluster's ConfigMap without it.
     #[arg(long, value_name = "FILE")]
     config_path: Option<PathBuf>,
+    /// Namespace of the agents: that of Multus networks that name none.
+    #[arg(long, default_value = "kube-system")]
+    agent_namespace: String,
+    /// Multus network behind the first NIC of Pods that name none, as the agents are told.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    cluster_network: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -90,6 +97,8 @@ pub(super) async fn run(
         pod,
         nic,
         config_path,
+        agent_namespace,
+        cluster_network,
     } = arguments;
     let (namespace, name) = match pod.split_once('/') {
         Some((namespace, name)) => (namespace, name),
@@ -101,10 +110,12 @@ pub(super) async fn run(
     };
     let sight = Sight::of(connection).await?;
     let (config, note) = connection.config(config_path.as_deref()).await?;
-    let explainer = Explainer::new(
-        settings(config, String::new(), None),
-        connection.client.clone(),
-    );
+    let settings = Settings {
+        namespace: agent_namespace,
+        cluster_network,
+        ..settings(config, String::new(), None)
+    };
+    let explainer = Explainer::new(settings, connection.client.clone());
     let question = Question {
         pod: Arc::new(object.clone()),
         workload: None,
