@@ -321,6 +321,8 @@ impl<'l> Draft<'l> {
             .take()
             .ok_or(ClaimError::Exhausted(Exhausted::UsedOut))?;
         self.held.entry(&claim.uid).or_default().push(address);
+        let named = self.named.entry(&claim.pod.pod).or_default();
+        named.push(address);
         Ok(self.record(address, claim))
     }
 
