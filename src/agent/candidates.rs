@@ -144,7 +144,7 @@ async fn subnets(
         return Ok(read_subnets(&get)?);
     }
     let is_told = annotation::names_pools(&get);
-    if is_told || !settings.auto_pools || !has_auto_pools(&asker.workload) {
+    if is_told || !settings.auto_pools || asker.workload.auto_pool_kind().is_none() {
         return Ok(None);
     }
     let workload = reads.annotations(&asker.workload, age).await?;
@@ -164,17 +164,6 @@ fn read_subnets(
     Ok(items.map(|items| (key, items)))
 }
 
-/// True for the kinds whose pools the controller makes.
-fn has_auto_pools(workload: &WorkloadId) -> bool {
-    matches!(
-        (workload.group.as_str(), workload.kind.as_str()),
-        (
-            "apps",
-            "Deployment" | "ReplicaSet" | "StatefulSet" | "DaemonSet"
-        ) | ("batch", "Job" | "CronJob")
-    )
-}
-
 fn auto(
     settings: &Settings,
     asker: &Asker,
@@ -185,7 +174,7 @@ fn auto(
     if workload.group.is_empty() && workload.kind == "Pod" {
         return Err(SubnetError::NoController.into());
     }
-    if !has_auto_pools(workload) {
+    if workload.auto_pool_kind().is_none() {
         return Err(SubnetError::OtherKind(workload.to_string()).into());
     }
     let item = items.iter().find(|item| item.nic == asker.nic);

@@ -184,14 +184,12 @@ pub(super) async fn workload(reads: &Reads, pod: &Pod) -> Result<WorkloadId, Str
         });
     };
     let own = workload_id(owner, &namespace);
-    let above = match (owner.api_version.as_str(), owner.kind.as_str()) {
-        ("apps/v1", "ReplicaSet") => ("apps/v1", "Deployment"),
-        ("batch/v1", "Job") => ("batch/v1", "CronJob"),
-        _ => return Ok(own),
+    let Some(kind) = own.auto_pool_kind().filter(|kind| kind.above.is_some()) else {
+        return Ok(own);
     };
     let meta = reads.owner(&own).await?;
     let top = controller_of(meta.owner_references.as_deref())
-        .filter(|top| (top.api_version.as_str(), top.kind.as_str()) == above);
+        .filter(|top| kind.is_served_by(&top.api_version, &top.kind));
     Ok(top.map_or(own, |top| workload_id(top, &namespace)))
 }
 

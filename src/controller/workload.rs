@@ -1,8 +1,8 @@
 //! Workloads of six kinds, all seen the same way: who, which Pods, which annotations, how many.
 //!
 //! Owns: the one trait that tells the kinds apart, and [`seen`], which reads any of them. Never
-//! does: IO, or sizing (the core's `demand`). To add a kind: implement [`Workload`] for it and
-//! start its watch in `controller`.
+//! does: IO, or sizing (the core's `demand`). To add a kind: a row in the core's table
+//! ([`ipam::name::WORKLOAD_KINDS`]), [`Workload`] for it here, and its watch in `controller`.
 
 use ipam::affinity::Selector;
 use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
@@ -371,6 +371,8 @@ fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, Ann
 
 #[cfg(test)]
 mod tests {
+    use ipam::name::WORKLOAD_KINDS;
+
     use super::*;
 
     fn deployment(json: serde_json::Value) -> Deployment {
@@ -448,6 +450,25 @@ mod tests {
         assert!(job(2, 4, &running).wish.is_some());
         let ended = serde_json::json!([{"type": "Complete", "status": "True"}]);
         assert_eq!(job(2, 4, &ended).wish, None);
+    }
+
+    #[test]
+    fn every_kind_of_the_core_s_table_is_watched_here() {
+        fn named<W: Workload>() -> (String, String) {
+            (W::api_version(&()).into(), W::kind(&()).into())
+        }
+        let mut watched = [
+            named::<Deployment>(),
+            named::<ReplicaSet>(),
+            named::<StatefulSet>(),
+            named::<DaemonSet>(),
+            named::<Job>(),
+            named::<CronJob>(),
+        ];
+        let mut told = WORKLOAD_KINDS.map(|k| (k.api_version.to_owned(), k.kind.to_owned()));
+        watched.sort();
+        told.sort();
+        assert_eq!(watched, told);
     }
 
     #[test]

@@ -427,16 +427,10 @@ fn wire_family(family: Family) -> &'static str {
 
 /// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.
 pub(super) fn is_below_another(seen: &Seen) -> bool {
-    seen.controller.as_ref().is_some_and(|owner| {
-        matches!(
-            (
-                seen.id.kind.as_str(),
-                owner.kind.as_str(),
-                owner.api_version.as_str()
-            ),
-            ("ReplicaSet", "Deployment", "apps/v1") | ("Job", "CronJob", "batch/v1")
-        )
-    })
+    let owner = seen.controller.as_ref();
+    owner
+        .zip(seen.id.auto_pool_kind())
+        .is_some_and(|(owner, kind)| kind.is_served_by(&owner.api_version, &owner.kind))
 }
 
 /// Leaves of a Pod what the index reads of it: a cluster has very many.

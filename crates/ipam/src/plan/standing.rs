@@ -111,8 +111,8 @@ pub(super) fn judge<'s>(
         .filter(|pool| {
             standings.get(&pool.name).is_some_and(|s| {
                 let quarrel = s.claimed.intersection(&contested);
-                let settled = pool.is_admitted() && quarrel.is_subset(&s.entry);
-                !quarrel.is_empty() && !settled
+                // The cheap question first: hardly any pool has a quarrel.
+                !quarrel.is_empty() && !(quarrel.is_subset(&s.entry) && pool.is_admitted())
             })
         })
         .collect();
