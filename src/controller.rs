@@ -5,7 +5,8 @@
 //! Invariants: no pass before every cache is complete; one pass a CIDR at a time; a change, however
 //! small, is never dropped, only coalesced.
 //!
-//! Where to read next: [`workload`] for kinds, [`index`] for what wakes a pass.
+//! Where to read next: `watches.rs` for what is watched, [`workload`] for kinds, [`index`] for what
+//! wakes a pass.
 
 pub mod apply;
 pub mod edit;
@@ -15,33 +16,26 @@ mod metrics;
 pub mod queue;
 pub mod rehearsal;
 pub mod report;
+mod watches;
 pub mod workload;
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
-use ipam::name::Uid;
 use ipam::plan::{self, Plan};
 use ipnet::IpNet;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::Pod;
-use kube::Resource;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
-use kube_runtime::watcher;
-use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
+use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::error::ErrorChain;
-use crate::kube_io::cache::{Cache, Change, Held};
+use crate::kube_io::cache::Cache;
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
@@ -54,7 +48,7 @@ pub use metrics::Metrics;
 use metrics::PassOutcome;
 use queue::Queue;
 use report::Reports;
-use workload::{Seen, Workload};
+use workload::Seen;
 
 /// First and longest cap of the pause after a pass that failed.
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
@@ -127,7 +121,7 @@ pub async fn run(
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
     let mut tasks = JoinSet::new();
-    let synced = watch_all(&ctx, &mut tasks);
+    let synced = watches::watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
     let work = async {
         let mut stopped = stop.clone();
@@ -152,124 +146,6 @@ pub async fn run(
             tracing::error!(panicked = ended.is_err(), "a watch ended");
         }
     }
-}
-
-type Synced = futures::future::BoxFuture<'static, ()>;
-
-/// Starts every watch; the futures end when the lists are complete.
-fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Synced> {
-    let subnets = {
-        let ctx = ctx.clone();
-        move |change: &Change<SpiderSubnet>| {
-            ctx.wake(ctx.index.subnet(&change.key.name, change.new.object()));
-            ctx.strays.notify_one();
-        }
-    };
-    let pools = {
-        let ctx = ctx.clone();
-        move |change: &Change<SpiderIPPool>| {
-            ctx.kept.pool(change);
-            ctx.wake(match &change.new {
-                Held::Unreadable(pool) => ctx.index.unreadable_pool(pool),
-                Held::Object(_) | Held::Nothing => {
-                    ctx.index.pool(&change.key.name, change.new.object())
-                }
-            });
-            ctx.strays.notify_one();
-        }
-    };
-    let reserved = {
-        let ctx = ctx.clone();
-        move |change: &Change<SpiderReservedIP>| {
-            // One that can't be read reserves what it did: nobody asked for less.
-            if let Held::Unreadable(_) = change.new {
-                return;
-            }
-            let (dirty, errors) = ctx.index.reserved(&change.key.name, change.new.object());
-            for error in errors {
-                tracing::error!(name = %change.key, error = %error, "reservation can't be read");
-            }
-            ctx.wake(dirty);
-        }
-    };
-    let pods = {
-        let ctx = ctx.clone();
-        move |change: &Change<Pod>| {
-            let (old, new) = (change.old.uid(), change.new.uid());
-            // The name has another Pod now, or none: one that can't be read is there as it was.
-            if let Some(gone) = old.filter(|_| old != new) {
-                ctx.wake(ctx.index.pod(&Uid::from(gone), None));
-            }
-            if let (Some(uid), Some(pod)) = (new, change.new.object()) {
-                ctx.wake(ctx.index.pod(&Uid::from(uid), Some(pod)));
-            }
-        }
-    };
-    let sets = {
-        let ctx = ctx.clone();
-        move |change: &Change<StatefulSet>| ctx.kept.set(change)
-    };
-    ctx.kept.sets.on_change(sets);
-    vec![
-        watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets, whole),
-        watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools, whole),
-        watch_kind(ctx, tasks, Cache::new(), reserved, whole),
-        watch_kind(ctx, tasks, Cache::new(), pods, index::trim_pod),
-        watch_workloads::<Deployment>(ctx, tasks, Cache::new()),
-        watch_workloads::<ReplicaSet>(ctx, tasks, Cache::new()),
-        watch_workloads(ctx, tasks, ctx.kept.sets.clone()),
-        watch_workloads::<DaemonSet>(ctx, tasks, Cache::new()),
-        watch_workloads::<Job>(ctx, tasks, Cache::new()),
-        watch_workloads::<CronJob>(ctx, tasks, Cache::new()),
-    ]
-}
-
-/// Keeps an object as it is.
-fn whole<K>(_: &mut K) {}
-
-fn watch_kind<K>(
-    ctx: &Arc<Context>,
-    tasks: &mut JoinSet<()>,
-    cache: Cache<K>,
-    on_change: impl Fn(&Change<K>) + Send + Sync + 'static,
-    trim: fn(&mut K),
-) -> Synced
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    cache.on_change(on_change);
-    let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
-    tasks.spawn(cache.clone().run(api, watcher::Config::default(), trim));
-    Box::pin(async move { cache.synced().await })
-}
-
-fn watch_workloads<W>(ctx: &Arc<Context>, tasks: &mut JoinSet<()>, cache: Cache<W>) -> Synced
-where
-    W: Workload + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
-{
-    let on_change = {
-        let ctx = ctx.clone();
-        move |change: &Change<W>| {
-            let (old, new) = (change.old.uid(), change.new.uid());
-            if let Some(gone) = old.filter(|_| old != new) {
-                ctx.wake(ctx.index.workload(&Uid::from(gone), None));
-            }
-            match &change.new {
-                Held::Nothing => {}
-                Held::Unreadable(_) => {
-                    let uid = Uid::from(new.unwrap_or_default());
-                    ctx.wake(ctx.index.unreadable_workload(&uid));
-                }
-                Held::Object(workload) => {
-                    let seen = workload::seen(&**workload, ctx.default_rule);
-                    let uid = seen.id.uid.clone();
-                    ctx.complain(&seen);
-                    ctx.wake(ctx.index.workload(&uid, Some(seen)));
-                }
-            }
-        }
-    };
-    watch_kind(ctx, tasks, cache, on_change, workload::trim)
 }
 
 impl Context {
