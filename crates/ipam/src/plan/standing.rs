@@ -112,7 +112,8 @@ pub(super) fn judge<'s>(
             standings.get(&pool.name).is_some_and(|s| {
                 let quarrel = s.claimed.intersection(&contested);
                 // The cheap question first: hardly any pool has a quarrel.
-                !quarrel.is_empty() && !(quarrel.is_subset(&s.entry) && pool.is_admitted())
+                let settled = || quarrel.is_subset(&s.entry) && pool.is_admitted();
+                !(quarrel.is_empty() || settled())
             })
         })
         .collect();
