@@ -207,7 +207,11 @@ fn named(
 ) -> Result<Vec<Asked>, StandardError> {
     let mut asked = Vec::new();
     for family in settings.families() {
-        let pools = listed::read(names.of(family), family, nic)?;
+        let pools = listed::read(names.of(family), family, nic);
+        let pools = pools.map_err(|error| StandardError::List {
+            error,
+            rule: rule.clone(),
+        })?;
         if !pools.is_empty() {
             asked.push(Asked {
                 family,
@@ -237,7 +241,7 @@ async fn namespace_pools(reads: &Reads, namespace: &str, age: Age) -> Result<Poo
 pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found, Failure> {
     let (order, readings) = match &asked.pools {
         Pools::Listed(list) => {
-            let names = names_of(reads, asked.family, list, age).await?;
+            let names = names_of(reads, asked, list, age).await?;
             let each = names.iter().map(|name| by_name(reads, name, age));
             (Order::Listed, try_join_all(each).await?)
         }
@@ -261,14 +265,14 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
 /// The names that a list means now.
 async fn names_of(
     reads: &Reads,
-    family: Family,
+    asked: &Asked,
     list: &[Entry],
     age: Age,
 ) -> Result<Vec<PoolName>, Failure> {
     if !listed::has_patterns(list) {
         return Ok(listed::expand(list, []));
     }
-    let all = reads.pools("", age).await?;
+    let (family, all) = (asked.family, reads.pools("", age).await?);
     let of_family = all
         .pools
         .iter()
@@ -276,7 +280,8 @@ async fn names_of(
     let names = listed::expand(list, of_family.map(|reading| &reading.candidate.name));
     if names.is_empty() {
         let list = list.iter().map(ToString::to_string).collect();
-        return Err(StandardError::NoMatch { family, list }.into());
+        let rule = asked.rule.clone();
+        return Err(StandardError::NoMatch { family, list, rule }.into());
     }
     Ok(names)
 }

@@ -144,7 +144,7 @@ impl StandardError {
             | Self::AutoPoolOff
             | Self::MasterSubnet
             | Self::Annotation(_)
-            | Self::List(_) => Reason::WrongInput,
+            | Self::List { .. } => Reason::WrongInput,
             Self::Pool { .. } | Self::Read(_) | Self::Late(_) => Reason::Internal,
             Self::NoAddress(_) | Self::Held(_) => Reason::UsedOut,
             Self::Commit(_) => Reason::RetriesExhausted,
@@ -172,11 +172,16 @@ pub(super) enum StandardError {
     )]
     MasterSubnet,
     /// A list of pools cannot be used.
-    #[error(transparent)]
-    List(#[from] ListError),
+    #[error("{error}: mend {rule}")]
+    List {
+        /// What is wrong.
+        error: ListError,
+        /// Annotation or configuration.
+        rule: String,
+    },
     /// No pool has a name that a list of patterns takes.
     #[error(
-        "no IPPool available, no {family} IPPool matches [{}]: name one that is there, or leave the family out",
+        "no IPPool available, no {family} IPPool matches [{}] of {rule}: name one that is there, or leave the family out",
         .list.join(" ")
     )]
     NoMatch {
@@ -184,6 +189,8 @@ pub(super) enum StandardError {
         family: Family,
         /// The list, as written.
         list: Vec<String>,
+        /// Annotation or configuration.
+        rule: String,
     },
     /// An annotation cannot be read.
     #[error(transparent)]

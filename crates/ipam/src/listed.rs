@@ -30,7 +30,7 @@ pub enum ListError {
         nic: Nic,
     },
     /// A name is empty.
-    #[error("wrong input, an empty {family} IPPool name specified for NIC {nic}: take it out")]
+    #[error("wrong input, an empty {family} IPPool name specified for NIC {nic}")]
     Empty {
         /// Family of the list.
         family: Family,

@@ -380,7 +380,7 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         ),
         (
             uses(&["p", "p"]),
-            "wrong input, duplicate IPPool p specified for NIC eth0",
+            "wrong input, duplicate IPPool p specified for NIC eth0: mend Pod annotation 'ipam.spidernet.io/ippool'",
         ),
         (
             uses(&["ghost"]),
@@ -388,7 +388,7 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         ),
         (
             uses(&[""]),
-            "wrong input, an empty IPv4 IPPool name specified for NIC eth0: take it out",
+            "wrong input, an empty IPv4 IPPool name specified for NIC eth0: mend Pod annotation 'ipam.spidernet.io/ippool'",
         ),
         (
             json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}", "ipam.spidernet.io/ippool-ip-number": "abc"}),

@@ -221,7 +221,7 @@ async fn patterns_name_pools_of_their_family_in_the_order_of_names() {
         ["172.18.41.10/24", "172.18.41.20/24", "172.18.41.30/24"]
     );
     let uid = world.pod("d", &uses(&["none-*", "x?"]));
-    let says = "failed to allocate IP addresses in standard mode: no IPPool available, no IPv4 IPPool matches [none-* x?]: ";
+    let says = "failed to allocate IP addresses in standard mode: no IPPool available, no IPv4 IPPool matches [none-* x?] of Pod annotation 'ipam.spidernet.io/ippool': ";
     let text = node.refusal("d", &uid).await;
     assert!(text.starts_with(says), "{text}");
     let uid = world.pod("e", &uses(&["a[]b"]));
