@@ -9,6 +9,7 @@ mod outlook;
 mod pods;
 mod room;
 mod shelf;
+mod trouble;
 mod view;
 
 use std::path::PathBuf;

@@ -16,12 +16,12 @@ use ipam::addr::AddrSet;
 use ipam::audit::World;
 use ipam::census;
 use ipam::name::{Nic, PoolName, Uid};
-use ipam::plan::{ConditionKind, Reason};
+use ipam::plan::Reason;
 use ipam::pool::Pool;
 use ipam::record::Records;
-use ipam::subnet::Subnet;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use serde_json::json;
@@ -31,6 +31,7 @@ use super::objects::{Load, Objects};
 use super::pods::{self, Families};
 use super::room::{Found, Room, Served};
 use super::shelf::Shelf;
+use super::trouble::{outside, problems, told, waits};
 use crate::agent::Settings;
 use crate::agent::explain::{Explainer, Question, Ranking, Unserved};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, time};
@@ -39,6 +40,9 @@ use crate::controller::rehearsal::Rehearsal;
 
 /// Nodes that are tried for a Pod whose pools are for some nodes only.
 const NODES_TRIED: usize = 16;
+/// Most successors of one workload's Pods that are looked at while those leave: a node has not
+/// nearly as many Pods.
+const SUCCESSORS_MAX: usize = 10_000;
 /// The interface of Pods that name none.
 const FIRST_NIC: &str = "eth0";
 
@@ -75,8 +79,9 @@ pub(super) async fn foresee(
     let reserved = reserved(&objects.reserved);
     let mut stage = Rehearsal::new(options.features, now);
     fill(&mut stage, &objects, &effects.leaving);
-    stage.settle()?;
     let mut crowd = Crowd::new(&objects, &effects.leaving, settings, &reserved);
+    crowd.succeed(&mut stage, &effects.leaving);
+    stage.settle()?;
     let meanwhile = crowd.served(&stage).await?;
     let served = if effects.leaving.is_empty() {
         meanwhile
@@ -220,6 +225,32 @@ impl<'a> Crowd<'a> {
         }
     }
 
+    /// Workloads make successors of Pods that leave at once, and both want an address for a while.
+    fn succeed(&self, stage: &mut Rehearsal, leaving: &BTreeSet<Uid>) {
+        let gone = self
+            .objects
+            .pods
+            .iter()
+            .filter(|pod| leaving.contains(&pods::uid(pod)));
+        let tops: BTreeSet<Uid> = gone.filter_map(|pod| self.families.top(pod)).collect();
+        for load in self
+            .objects
+            .workloads
+            .iter()
+            .filter(|load| tops.contains(&load.seen.id.uid))
+        {
+            let uid = &load.seen.id.uid;
+            let stay = self.pods_of.get(uid).map_or(0, Vec::len);
+            let missing = usize::try_from(load.pods)
+                .unwrap_or(usize::MAX)
+                .saturating_sub(stay);
+            for number in 0..missing.min(SUCCESSORS_MAX) {
+                let pod = Arc::new(successor(load));
+                stage.pod(&Uid::new(format!("{uid}-{number}")), Some(&pod));
+            }
+        }
+    }
+
     /// What each workload's Pods get, in the order of namespaces and names.
     async fn served(&mut self, stage: &Rehearsal) -> anyhow::Result<Vec<Served>> {
         self.strangers = 0;
@@ -352,6 +383,21 @@ impl<'a> Crowd<'a> {
     }
 }
 
+/// A Pod of `load` that was just made.
+fn successor(load: &Load) -> Pod {
+    let id = &load.seen.id;
+    let owner = OwnerReference {
+        kind: id.kind.clone(),
+        name: id.name.clone(),
+        uid: id.uid.to_string(),
+        controller: Some(true),
+        ..OwnerReference::default()
+    };
+    let mut pod = new_pod(load, None);
+    pod.metadata.owner_references = Some(vec![owner]);
+    pod
+}
+
 /// A Pod that `load` would make.
 fn new_pod(load: &Load, node: Option<String>) -> Pod {
     let id = &load.seen.id;
@@ -379,92 +425,6 @@ fn free(stage: &Rehearsal, reserved: &AddrSet) -> BTreeMap<IpNet, u128> {
     let each = world.subnets.iter().map(|subnet| {
         let figures = census::of_subnet(subnet, &world, reserved);
         (subnet.cidr, figures.free.get())
-    });
-    each.collect()
-}
-
-/// What the controller tells each workload: that it can't be served, or lacks addresses.
-fn told(stage: &Rehearsal) -> BTreeMap<Uid, Vec<String>> {
-    let mut told: BTreeMap<Uid, Vec<String>> = BTreeMap::new();
-    for (seen, _, text) in stage.complaints() {
-        let text = format!("{}: {text}", seen.id);
-        told.entry(seen.id.uid).or_default().push(text);
-    }
-    for short in stage.said().flat_map(|said| &said.plan.shortfalls) {
-        let texts = told.entry(short.workload.uid.clone()).or_default();
-        texts.push(short.message.clone());
-    }
-    told
-}
-
-/// What is wrong with subnets and pools themselves.
-fn problems(stage: &Rehearsal, subnets: &[SpiderSubnet], pools: &[SpiderIPPool]) -> Vec<String> {
-    let subnets = subnets.iter().filter_map(|raw| {
-        let error = convert::subnet(raw).err()?;
-        Some(format!(
-            "SpiderSubnet {} can't be read: {error}",
-            raw.name_any()
-        ))
-    });
-    let pools = pools.iter().filter_map(|raw| {
-        let fault = convert::pool(raw).err()?;
-        Some(fault.to_string())
-    });
-    let said = stage.said().flat_map(|said| {
-        let of_pools = said.plan.pools.values().flatten();
-        let of_pools = of_pools.filter(|c| c.kind == ConditionKind::Conflicting && c.holds);
-        let of_subnet = said.plan.subnet.iter();
-        let of_subnet = of_subnet.filter(|c| c.kind == ConditionKind::Ready && !c.holds);
-        of_pools
-            .chain(of_subnet)
-            .chain(&said.overlap)
-            .map(|c| c.message.clone())
-    });
-    subnets.chain(pools).chain(said).collect()
-}
-
-/// What Pods have outside of a subnet that was made smaller.
-fn outside(was: &World, will: &World) -> Vec<String> {
-    let mut said = vec![];
-    for subnet in &will.subnets {
-        let same = |old: &&Subnet| old.name == subnet.name && old.ips == subnet.ips;
-        if was.subnets.iter().any(|old| same(&old)) {
-            continue;
-        }
-        let here: Vec<Pool> = will
-            .pools
-            .iter()
-            .filter(|p| p.cidr == subnet.cidr)
-            .cloned()
-            .collect();
-        for (pool, used) in census::in_use_outside(&here, &subnet.total()) {
-            said.push(format!(
-                "{used} of IPPool {} are in use and lie outside of what is left of SpiderSubnet {}: they \
-                 stay taken until their Pods are gone",
-                pool.name, subnet.name
-            ));
-        }
-    }
-    said
-}
-
-/// Workloads some of whose Pods start only when the Pods that leave have let go.
-fn waits(meanwhile: &[Served], after: &[Served]) -> Vec<String> {
-    let each = meanwhile.iter().filter_map(|first| {
-        let last = after.iter().find(|s| s.workload == first.workload)?;
-        let late = last
-            .start
-            .checked_sub(first.start)
-            .filter(|late| *late > 0)?;
-        Some(format!(
-            "{}: {} only when those that leave have let go of their addresses",
-            first.workload,
-            if late == 1 {
-                "1 Pod starts".to_owned()
-            } else {
-                format!("{late} Pods start")
-            }
-        ))
     });
     each.collect()
 }

@@ -282,6 +282,17 @@ async fn a_drained_node_s_pods_start_elsewhere() {
 }
 
 #[tokio::test]
+async fn a_pool_grows_for_as_long_as_drained_pods_and_their_successors_want_addresses() {
+    let view = planned(running(), &changes(&[], &["n1", "n2"], &[])).await;
+    assert!(view.fits, "{}", view.text(None));
+    assert!(
+        !view.text(None).contains("only when"),
+        "{}",
+        view.text(None)
+    );
+}
+
+#[tokio::test]
 async fn where_the_subnet_is_full_a_drained_pod_s_successor_waits_for_its_address() {
     let shrink = "net4=172.18.41.40-172.18.41.42";
     let view = planned(running(), &changes(&[], &["n1", "n2"], &[shrink])).await;
