@@ -75,7 +75,10 @@ def structs(folder):
                 if "inline" in options or not json_name:
                     embedded.append(tag.group(2).lstrip("*").split(".")[-1])
                 else:
-                    fields[json_name] = tag.group(2).startswith("*"), "omitempty" in options or "omitzero" in options
+                    # A moment that is no pointer is written even if it is none, unless omitzero says otherwise.
+                    moment = tag.group(2).split(".")[-1] in ("Time", "MicroTime") and not tag.group(2).startswith("*")
+                    left_out = "omitzero" in options or ("omitempty" in options and not moment)
+                    fields[json_name] = tag.group(2).startswith("*"), left_out
             found.setdefault(name, (embedded, fields))
     return found
 

@@ -209,7 +209,6 @@ pub(crate) const BUILTINS: &[Builtin] = &[
         scaled: true,
         generation: true,
         schema: schema!("apps.v1", "ReplicaSet"),
-        selectable: &["status.replicas"],
         ..ROW
     },
     Builtin {

@@ -10,6 +10,7 @@ use crate::error::Cause;
 
 use crate::kinds::{Form, Kind, Kinds, ScalePaths, qualified};
 use crate::object::{as_map, text};
+use crate::request::Part;
 use crate::store::{Change, Commit};
 use crate::{structural, typed};
 
@@ -228,11 +229,14 @@ fn prune(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<String>) -
 }
 
 /// Complaints of the schema, and of its rules if the schema has none.
+///
+/// Of a status alone, it is not told that rules were left out.
 pub(crate) fn validate(
     custom: &Custom,
     validator: &Validator,
     object: &Value,
     old: Option<&Value>,
+    part: Part,
     causes: &mut Vec<Cause>,
 ) {
     let before = causes.len();
@@ -242,10 +246,21 @@ pub(crate) fn validate(
         &mut structural::Path::default(),
         causes,
     );
-    if causes.len() > before {
+    if causes.len() == before {
+        check_rules(custom, validator, object, old, causes);
+    } else if part != Part::Status && has_rules(&custom.schema) {
         causes.push(Cause::rules_not_checked());
-        return;
     }
+}
+
+/// Complaints of the schema's rules.
+pub(crate) fn check_rules(
+    custom: &Custom,
+    validator: &Validator,
+    object: &Value,
+    old: Option<&Value>,
+    causes: &mut Vec<Cause>,
+) {
     let Err(failures) = validator.validate_compiled(&custom.rules, object, old) else {
         return;
     };
@@ -255,6 +270,17 @@ pub(crate) fn validate(
         let at = structural::value_at(object, &failure.field_path);
         let value = json!(structural::type_name(at.unwrap_or(&Value::Null)));
         causes.push(Cause::invalid(failure.field_path, &value, &failure.message));
+    }
+}
+
+/// Whether any part of a schema has a rule.
+fn has_rules(schema: &Value) -> bool {
+    match schema {
+        Value::Object(map) => {
+            map.contains_key("x-kubernetes-validations") || map.values().any(has_rules)
+        }
+        Value::Array(list) => list.iter().any(has_rules),
+        _ => false,
     }
 }
 

@@ -143,6 +143,9 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
         _ => &[],
     };
     apply(object, table);
+    if kind.plural == "jobs" {
+        labels_of_template(object);
+    }
     strategies(kind, object);
     let pod_spec = match kind.plural.as_str() {
         "pods" => "/spec",
@@ -150,10 +153,75 @@ pub(crate) fn fill(kind: &Kind, object: &mut Value) {
             "/spec/template/spec"
         }
         "cronjobs" => "/spec/jobTemplate/spec/template/spec",
-        _ => return,
+        _ => "/none",
     };
     if let Some(spec) = object.pointer_mut(pod_spec) {
         fill_pod_spec(spec);
+        if kind.is_core("pods") {
+            requests_from_limits(spec);
+        }
+    }
+    if kind.is_core("pods")
+        && let Some(status) = object.get_mut("status").map(as_map)
+        && let Some(ip) = status.get("podIP").cloned()
+    {
+        status
+            .entry("podIPs")
+            .or_insert_with(|| json!([{ "ip": ip }]));
+    }
+    if kind.is_core("nodes") {
+        fill_node(object);
+    }
+    if kind.is_core("namespaces") {
+        let name = object::name(object).to_owned();
+        let labels = object::metadata(object)
+            .entry("labels")
+            .or_insert_with(|| json!({}));
+        as_map(labels).insert("kubernetes.io/metadata.name".to_owned(), json!(name));
+    }
+}
+
+/// What a Pod is limited to and does not ask for, it asks for.
+fn requests_from_limits(spec: &mut Value) {
+    for list in ["initContainers", "containers"] {
+        for container in spec
+            .get_mut(list)
+            .and_then(Value::as_array_mut)
+            .into_iter()
+            .flatten()
+        {
+            let limits = container.pointer("/resources/limits").cloned();
+            if let Some(Value::Object(limits)) = limits
+                && let Some(resources) = container.get_mut("resources")
+            {
+                let requests = object::map_at(resources, "requests");
+                for (name, amount) in limits {
+                    requests.entry(name).or_insert(amount);
+                }
+            }
+        }
+    }
+}
+
+/// A node's old and new fields for one thing, and what it can give if it doesn't say.
+fn fill_node(node: &mut Value) {
+    if let Some(spec) = node.get_mut("spec").map(as_map)
+        && let Some(range) = spec.get("podCIDR").cloned()
+    {
+        spec.entry("podCIDRs").or_insert_with(|| json!([range]));
+    }
+    if let Some(status) = node.get_mut("status").map(as_map)
+        && let Some(capacity) = status.get("capacity").cloned()
+    {
+        status.entry("allocatable").or_insert(capacity);
+    }
+}
+
+/// A Job without labels has those of its Pods.
+fn labels_of_template(job: &mut Value) {
+    let labels = job.pointer("/spec/template/metadata/labels").cloned();
+    if let Some(labels) = labels {
+        object::metadata(job).entry("labels").or_insert(labels);
     }
 }
 
@@ -259,15 +327,6 @@ fn fill_container(container: &mut Value, host_network: bool) {
     as_map(container)
         .entry("imagePullPolicy")
         .or_insert(json!(policy));
-    let limits = container.pointer("/resources/limits").cloned();
-    if let Some(Value::Object(limits)) = limits
-        && let Some(resources) = container.get_mut("resources")
-    {
-        let requests = object::map_at(resources, "requests");
-        for (name, amount) in limits {
-            requests.entry(name).or_insert(amount);
-        }
-    }
     if host_network {
         for port in container
             .get_mut("ports")

@@ -173,13 +173,14 @@ impl ApiError {
     }
 
     /// 409: the name is taken.
-    pub(crate) fn already_exists(kind: &Kind, name: &str) -> Self {
-        Self::new(
-            409,
-            "AlreadyExists",
-            format!("{} {name:?} already exists", kind.resource()),
-        )
-        .with_details(kind.details(name, &kind.plural))
+    pub(crate) fn already_exists(kind: &Kind, name: &str, going: bool) -> Self {
+        let prefix = if going {
+            "object is being deleted: "
+        } else {
+            ""
+        };
+        let text = format!("{prefix}{} {name:?} already exists", kind.resource());
+        Self::new(409, "AlreadyExists", text).with_details(kind.details(name, &kind.plural))
     }
 
     /// 409: another version is stored.
@@ -295,6 +296,7 @@ impl ApiError {
         let why = format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
         );
+        let name = if name.is_empty() { "Unknown" } else { name };
         let mut error = Self::forbidden(kind, name, &why);
         if let Some(Value::Object(details)) = &mut error.details {
             let cause = json!({

@@ -35,12 +35,15 @@ fn form(text: &str) -> Option<String> {
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let scale = i32::try_from(fraction.len()).ok()?;
     if let Some(power) = BINARY.iter().position(|one| *one == suffix) {
-        if scale == 0 {
-            return Some(binary(digits, power));
-        }
-        // With a fraction, it is counted in thousandths of a byte.
         let factor = 1024_i128.checked_pow(u32::try_from(power).ok()? + 1)?;
-        return Some(decimal(digits.checked_mul(factor)?, -scale));
+        let bytes = digits.checked_mul(factor)?;
+        let fraction = 10_i128.checked_pow(u32::try_from(scale).ok()?)?;
+        // With a fraction of a byte, it is counted in thousandths.
+        return Some(if bytes % fraction == 0 {
+            binary(bytes / fraction)
+        } else {
+            decimal(bytes, -scale)
+        });
     }
     let exponent = match DECIMAL.iter().find(|(name, _)| *name == suffix) {
         Some((_, exponent)) => *exponent,
@@ -49,12 +52,19 @@ fn form(text: &str) -> Option<String> {
     Some(decimal(digits, exponent - scale))
 }
 
-fn binary(mut number: i128, mut power: usize) -> String {
-    while number != 0 && number % 1024 == 0 && power + 1 < BINARY.len() {
+/// The biggest binary unit that leaves a whole number.
+fn binary(mut number: i128) -> String {
+    let mut power = 0;
+    while number != 0 && number % 1024 == 0 && power < BINARY.len() {
         number /= 1024;
         power += 1;
     }
-    format!("{number}{}", BINARY.get(power).copied().unwrap_or_default())
+    let unit = power
+        .checked_sub(1)
+        .and_then(|at| BINARY.get(at))
+        .copied()
+        .unwrap_or_default();
+    format!("{number}{unit}")
 }
 
 /// The biggest unit that leaves a whole number.
@@ -89,6 +99,7 @@ mod tests {
             ("100Mi", "100Mi"),
             ("1500M", "1500M"),
             ("0", "0"),
+            ("0.5Gi", "512Mi"),
             ("1e3", "1k"),
             ("110", "110"),
         ] {

@@ -103,10 +103,17 @@ fn metadata_only(object: &Value) -> Value {
     })
 }
 
+/// The form of tokens.
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
 /// Where a paged list goes on.
 #[derive(Debug, Serialize, Deserialize)]
 struct Token {
+    #[serde(default)]
+    v: String,
+    #[serde(default)]
     rv: i64,
+    #[serde(default)]
     start: String,
 }
 
@@ -116,12 +123,20 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD
             .decode(text.trim_end_matches('='))
             .map_err(|error| invalid(format!("continue key is not valid: {error}")))?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| invalid(format!("continue key is not valid: {error}")))
+        let token: Self = serde_json::from_slice(&bytes)
+            .map_err(|error| invalid(format!("continue key is not valid: {error}")))?;
+        if token.v != TOKEN_VERSION {
+            let why = format!(
+                "continue key is not valid: server does not recognize this encoded version {}",
+                token.v
+            );
+            return Err(invalid(why));
+        }
+        Ok(token)
     }
 
     fn write(revision: u64, last: &Key) -> String {
-        let token = json!({ "rv": revision, "start": format!("{}/{}", last.namespace, last.name) });
+        let token = json!({ "v": TOKEN_VERSION, "rv": revision, "start": format!("{}/{}", last.namespace, last.name) });
         URL_SAFE_NO_PAD.encode(token.to_string())
     }
 

@@ -213,9 +213,14 @@ impl Call {
         }
     }
 
-    /// Whether nothing is to be stored.
+    /// Whether nothing is to be stored, by the query or, of a DELETE, by the body.
     pub(crate) fn is_dry_run(&self) -> bool {
-        !self.query.get("dryRun").is_empty()
+        let in_body = || {
+            let body: Option<Value> = serde_json::from_slice(&self.body).ok();
+            body.is_some_and(|body| body.pointer("/dryRun/0").is_some())
+        };
+        let deletes = matches!(self.verb, Verb::Delete | Verb::DeleteCollection);
+        !self.query.get("dryRun").is_empty() || (deletes && in_body())
     }
 
     /// The body as JSON; YAML is taken too. `None`: there is no body.

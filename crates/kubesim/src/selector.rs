@@ -144,7 +144,7 @@ fn field_value(kind: &Kind, object: &Value, field: &str) -> String {
         Some(Value::Number(number)) => number.to_string(),
         _ => match field {
             "spec.unschedulable" | "spec.hostNetwork" => "false".to_owned(),
-            "status.replicas" | "status.successful" => "0".to_owned(),
+            "status.successful" => "0".to_owned(),
             _ => String::new(),
         },
     }

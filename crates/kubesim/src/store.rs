@@ -150,15 +150,10 @@ impl Store {
         self.record(change, key, old, new, actor)
     }
 
-    /// Removes an object; `last` is how it is told of, if not as it was stored.
-    pub(crate) fn remove(
-        &mut self,
-        key: Key,
-        last: Option<Value>,
-        actor: &Arc<str>,
-    ) -> Option<Arc<Commit>> {
+    /// Removes an object. It is told of as it was stored, at the version of its removal.
+    pub(crate) fn remove(&mut self, key: Key, actor: &Arc<str>) -> Option<Arc<Commit>> {
         let old = self.objects.remove(&key)?;
-        let mut gone = last.unwrap_or_else(|| old.as_ref().clone());
+        let mut gone = old.as_ref().clone();
         self.stamp(&mut gone);
         Some(self.record(Change::Deleted, key, Some(old), Arc::new(gone), actor))
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{ApiError, Cause};
+use crate::error::ApiError;
 use crate::object::{self, metadata};
 use crate::store::Key;
 
@@ -25,35 +25,38 @@ impl Turn<'_> {
     /// for one that is going, 409 for a name that is taken, 422 for wrong fields.
     pub(super) fn store_new(&mut self, mut object: Value) -> Result<Value, ApiError> {
         self.check_namespace(&mut object)?;
+        self.check_namespace_is_there(object::name(&object))?;
+        let key = self.new_key(&mut object);
+        self.prepare_new(&mut object);
+        self.validate(&object, None)?;
         if object::meta(&object, "resourceVersion").is_some() {
             return Err(ApiError::internal(
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        self.check_namespace_is_there(object::name(&object))?;
-        let key = self.new_key(&mut object)?;
-        self.prepare_new(&mut object);
-        self.validate(&object, None)?;
-        if self.state.store.get(&key).is_some() {
-            return Err(ApiError::already_exists(&self.call.kind, &key.name));
+        if let Some(found) = self.state.store.get(&key) {
+            return Err(ApiError::already_exists(
+                &self.call.kind,
+                &key.name,
+                object::is_going(found),
+            ));
         }
         self.manage(None, &mut object);
         self.commit(key, object)
     }
 
-    fn new_key(&mut self, object: &mut Value) -> Result<Key, ApiError> {
+    fn new_key(&mut self, object: &mut Value) -> Key {
         let name = object::name(object).to_owned();
         if !name.is_empty() {
-            return Ok(self.key(&name));
+            return self.key(&name);
         }
+        let mut key = self.key("");
         let prefix = object::meta(object, "generateName")
             .unwrap_or_default()
             .to_owned();
         if prefix.is_empty() {
-            let cause = Cause::required("metadata.name", "name or generateName is required");
-            return Err(ApiError::invalid(&self.call.kind, "", &[cause]));
+            return key; // Validation complains.
         }
-        let mut key = self.key("");
         for _ in 0..NAME_TRIES {
             key.name = prepare::generated_name(&mut self.state.rng, &prefix);
             if self.state.store.get(&key).is_none() {
@@ -61,13 +64,17 @@ impl Turn<'_> {
             }
         }
         metadata(object).insert("name".to_owned(), json!(key.name));
-        Ok(key)
+        key
     }
 
     /// The namespace of the body is that of the path, or none.
     pub(super) fn check_namespace(&self, object: &mut Value) -> Result<(), ApiError> {
         let given = object::namespace(object);
         if given == self.call.namespace {
+            return Ok(());
+        }
+        if self.call.namespace.is_empty() {
+            metadata(object).remove("namespace");
             return Ok(());
         }
         if given.is_empty() {

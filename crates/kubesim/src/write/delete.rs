@@ -187,7 +187,7 @@ impl Turn<'_> {
         if stays {
             return Ok(Outcome::Going(present(&kind, &object)));
         }
-        Ok(Outcome::Gone(self.remove(key, Some(object))))
+        Ok(Outcome::Gone(self.remove(key)))
     }
 
     fn check_preconditions(&self, old: &Value, options: &Options) -> Result<(), ApiError> {
@@ -286,7 +286,7 @@ impl Turn<'_> {
             .and_then(Value::as_array)
             .is_some_and(|list| !list.is_empty());
         if !own && object::finalizers(old).is_empty() {
-            return Ok(Outcome::Gone(self.remove(key, None)));
+            return Ok(Outcome::Gone(self.remove(key)));
         }
         let mut object = old.as_ref().clone();
         if !object::is_going(&object) {
@@ -304,7 +304,7 @@ impl Turn<'_> {
     }
 
     /// Removes an object for good, and of a definition every object it defines.
-    pub(super) fn remove(&mut self, key: Key, last: Option<Value>) -> Value {
+    pub(super) fn remove(&mut self, key: Key) -> Value {
         let kind = Arc::clone(&self.call.kind);
         if self.call.is_dry_run() {
             return last.map(|last| present(&kind, &last)).unwrap_or_default();
@@ -318,10 +318,10 @@ impl Turn<'_> {
                 .map(|(key, _)| key.clone())
                 .collect();
             for key in all {
-                self.state.store.remove(key, None, &self.call.actor);
+                self.state.store.remove(key, &self.call.actor);
             }
         }
-        let commit = self.state.store.remove(key, last, &self.call.actor);
+        let commit = self.state.store.remove(key, &self.call.actor);
         commit
             .map(|commit| present(&kind, &commit.new))
             .unwrap_or_default()

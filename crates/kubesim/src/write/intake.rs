@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::builtin::BUILTINS;
 use crate::error::ApiError;
 use crate::kinds::Kind;
 use crate::object::as_map;
@@ -32,7 +33,9 @@ impl Turn<'_> {
         let kind = self.call.kind.as_ref();
         let top = as_map(&mut body);
         top.insert("apiVersion".to_owned(), json!(kind.api_version()));
-        top.insert("kind".to_owned(), json!(kind.kind));
+        if kind.builtin().is_some() {
+            top.insert("kind".to_owned(), json!(kind.kind));
+        }
         let (object, unknown) = match (kind.builtin(), kind.custom()) {
             (Some(row), _) => {
                 let decoded =
@@ -94,27 +97,51 @@ fn check_type(kind: &Kind, body: &Value) -> Result<(), ApiError> {
     if !is_other {
         return Ok(());
     }
+    if kind.custom().is_some() && api_version == kind.api_version() {
+        return Ok(()); // Validation complains.
+    }
     Err(ApiError::bad_request(
-        if kind.custom().is_some() && name == kind.kind {
+        if kind.custom().is_some() && api_version != kind.api_version() {
             format!(
                 "the API version in the data ({api_version}) does not match the expected API version ({})",
                 kind.api_version()
             )
-        } else if name == kind.kind || kind.custom().is_some() {
-            format!(
-                "{name} in version {:?} cannot be handled as a {}: no kind {name:?} is registered for version {api_version:?}",
-                version_of(api_version),
-                kind.kind
-            )
         } else {
+            let given = if api_version.is_empty() {
+                kind.api_version()
+            } else {
+                api_version.to_owned()
+            };
+            let name = if name.is_empty() { &kind.kind } else { name };
+            let why = if is_builtin(&given, name) {
+                format!(
+                    "converting (v1.{name}) to (core.{}): unknown conversion",
+                    kind.kind
+                )
+            } else {
+                format!(
+                    "no kind {name:?} is registered for version {given:?} in scheme \"pkg/runtime/scheme.go:110\""
+                )
+            };
             format!(
-                "{name} in version {:?} cannot be handled as a {}: converting (v1.{name}) to (core.{}): unknown conversion",
-                version_of(api_version),
-                kind.kind,
+                "{name} in version {:?} cannot be handled as a {}: {why}",
+                version_of(&given),
                 kind.kind
             )
         },
     ))
+}
+
+/// Whether there is a built-in kind of this name and version.
+fn is_builtin(api_version: &str, name: &str) -> bool {
+    BUILTINS.iter().any(|row| {
+        let own = if row.group.is_empty() {
+            row.version.to_owned()
+        } else {
+            format!("{}/{}", row.group, row.version)
+        };
+        row.kind == name && own == api_version
+    })
 }
 
 fn version_of(api_version: &str) -> &str {

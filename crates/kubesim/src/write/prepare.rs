@@ -11,6 +11,10 @@ use crate::{custom, defaults};
 
 use super::Turn;
 
+/// Where a `DaemonSet` counts the changes of its template.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const TEMPLATE_GENERATION_AT: &str =
+    "/metadata/annotations/deprecated.daemonset.template.generation";
 /// Letters of generated names: no vowels, nothing that looks like another.
 const SUFFIX_LETTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// How many of them a generated name ends with.
@@ -86,22 +90,14 @@ impl Turn<'_> {
         match kind.plural.as_str() {
             "pods" => new_pod(object, &self.state.store, self.now),
             "namespaces" => {
-                let name = object::name(object).to_owned();
                 object::map_at(object, "spec")
                     .insert("finalizers".to_owned(), json!(["kubernetes"]));
-                let labels = metadata(object)
-                    .entry("labels")
-                    .or_insert_with(|| json!({}));
-                as_map(labels).insert("kubernetes.io/metadata.name".to_owned(), json!(name));
             }
             "daemonsets" => {
                 let annotations = metadata(object)
                     .entry("annotations")
                     .or_insert_with(|| json!({}));
-                as_map(annotations).insert(
-                    "deprecated.daemonset.template.generation".to_owned(),
-                    json!("1"),
-                );
+                as_map(annotations).insert(TEMPLATE_GENERATION.to_owned(), json!("1"));
             }
             "jobs" => new_job(object),
             "secrets" => take_string_data(object),
@@ -131,25 +127,7 @@ impl Turn<'_> {
             defaults::fill(kind, object);
         }
         self.count_generation(old, object);
-        if kind.builtin().is_some()
-            && kind.plural == "daemonsets"
-            && old.pointer("/spec/template") != object.pointer("/spec/template")
-        {
-            let annotations = metadata(object)
-                .entry("annotations")
-                .or_insert_with(|| json!({}));
-            let next = text(
-                old,
-                "/metadata/annotations/deprecated.daemonset.template.generation",
-            )
-            .parse::<i64>()
-            .unwrap_or_default()
-                + 1;
-            as_map(annotations).insert(
-                "deprecated.daemonset.template.generation".to_owned(),
-                json!(next.to_string()),
-            );
-        }
+        keep_derived(kind, old, object);
     }
 
     /// The generation after a change: one more if anything is asked for otherwise.
@@ -171,10 +149,40 @@ impl Turn<'_> {
             }
             object
         };
-        if asks(old) != asks(object) {
+        // Deployments count their annotations too.
+        let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
+        let counts = kind.builtin().is_some()
+            && kind.plural == "deployments"
+            && annotations(old) != annotations(object);
+        if counts || asks(old) != asks(object) {
             let next = object::generation(old) + 1;
             metadata(object).insert("generation".to_owned(), json!(next));
         }
+    }
+}
+
+/// What an object says only because of another of its fields, whatever the body says.
+pub(super) fn keep_derived(kind: &Kind, old: &Value, object: &mut Value) {
+    if kind.builtin().is_none() {
+        return;
+    }
+    match kind.plural.as_str() {
+        "daemonsets" => {
+            let before: i64 = text(old, TEMPLATE_GENERATION_AT).parse().unwrap_or(1);
+            let changed = old.pointer("/spec/template") != object.pointer("/spec/template");
+            let now = before + i64::from(changed);
+            let annotations = metadata(object)
+                .entry("annotations")
+                .or_insert_with(|| json!({}));
+            as_map(annotations).insert(TEMPLATE_GENERATION.to_owned(), json!(now.to_string()));
+        }
+        "pods" => {
+            let class = old.pointer("/status/qosClass").cloned().unwrap_or_default();
+            object::map_at(object, "status")
+                .entry("qosClass")
+                .or_insert(class);
+        }
+        _ => {}
     }
 }
 
@@ -218,6 +226,7 @@ fn new_job(object: &mut Value) {
     }
     let selector = json!({ "matchLabels": { "batch.kubernetes.io/controller-uid": uid } });
     as_map(spec).entry("selector").or_insert(selector);
+    as_map(spec).insert("manualSelector".to_owned(), json!(false));
 }
 
 fn take_string_data(object: &mut Value) {

@@ -8,10 +8,10 @@ use crate::error::ApiError;
 use crate::object::{self, metadata};
 use crate::patch;
 use crate::request::Part;
-use crate::scale;
 use crate::store::Key;
+use crate::{defaults, scale};
 
-use super::{Answer, Turn};
+use super::{Answer, Turn, prepare};
 
 impl Turn<'_> {
     /// PUT.
@@ -28,6 +28,9 @@ impl Turn<'_> {
                 && self.call.kind.builtin().is_some_and(|row| row.put_creates);
             if !creates {
                 return Err(ApiError::not_found(&self.call.kind, &key.name));
+            }
+            if !object::uid(&object).is_empty() {
+                return Err(self.wrong_uid(&key, object::uid(&object), ""));
             }
             metadata(&mut object).remove("resourceVersion");
             return Ok(Answer::created(self.store_new(object)?));
@@ -140,7 +143,10 @@ impl Turn<'_> {
                     .is_some_and(|list| !list.is_empty()));
         self.manage(Some(old), &mut object);
         if is_done {
-            return Ok(self.remove(key, Some(object)));
+            // Told as it would be now, at the version it had.
+            let last = crate::read::present(&self.call.kind, &object);
+            self.remove(key);
+            return Ok(last);
         }
         if object == **old {
             return Ok(crate::read::present(&self.call.kind, old));
@@ -152,20 +158,7 @@ impl Turn<'_> {
         let kind = self.call.kind.as_ref();
         let uid = object::uid(object);
         if !uid.is_empty() && uid != object::uid(old) {
-            let path = if kind.namespaced {
-                format!("{}/{}", key.namespace, key.name)
-            } else {
-                key.name.clone()
-            };
-            let folder = kind.storage_folder();
-            return Err(ApiError::conflict_because(
-                kind,
-                &key.name,
-                &format!(
-                    "StorageError: invalid object, Code: 4, Key: /registry/{folder}/{path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                    object::uid(old)
-                ),
-            ));
+            return Err(self.wrong_uid(key, uid, object::uid(old)));
         }
         let text = object::meta(object, "resourceVersion").unwrap_or_default();
         if text.is_empty() || text == "0" {
@@ -185,28 +178,38 @@ impl Turn<'_> {
         Err(ApiError::conflict(kind, &key.name))
     }
 
+    fn wrong_uid(&self, key: &Key, wanted: &str, stored: &str) -> ApiError {
+        let kind = self.call.kind.as_ref();
+        let path = if kind.namespaced {
+            format!("{}/{}", key.namespace, key.name)
+        } else {
+            key.name.clone()
+        };
+        let folder = kind.storage_folder();
+        let why = format!(
+            "StorageError: invalid object, Code: 4, Key: /registry/{folder}/{path}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {wanted}, UID in object meta: {stored}"
+        );
+        ApiError::conflict_because(kind, &key.name, &why)
+    }
+
     /// The stored object with the body's status, and what else a kind lets through.
     fn with_status_of(&self, old: &Value, object: &Value) -> Value {
         let kind = self.call.kind.as_ref();
         let mut out = old.clone();
         object::keep_field(object, &mut out, "status");
         if kind.builtin().is_some() {
-            // Built-in kinds take the metadata too; most keep the labels, Pods their owners.
-            let mut meta = object.get("metadata").cloned().unwrap_or_default();
-            let kept = if kind.is_core("pods") {
-                "ownerReferences"
-            } else {
-                "labels"
-            };
-            let keeps = kind.is_core("pods") || !kind.group.is_empty();
-            if keeps {
-                let mut wrapped = json!({ "metadata": meta });
-                object::keep_meta(old, &mut wrapped, kept);
-                meta = wrapped.get("metadata").cloned().unwrap_or_default();
+            // Built-in kinds take the metadata too, but for what these two keep.
+            let mut meta =
+                json!({ "metadata": object.get("metadata").cloned().unwrap_or_default() });
+            object::keep_meta(old, &mut meta, "generation");
+            match kind.plural.as_str() {
+                "deployments" => object::keep_meta(old, &mut meta, "labels"),
+                "pods" => object::keep_meta(old, &mut meta, "ownerReferences"),
+                _ => {}
             }
-            let mut wrapped = json!({ "metadata": meta });
-            object::keep_meta(old, &mut wrapped, "generation");
-            metadata(&mut out).clone_from(metadata(&mut wrapped));
+            metadata(&mut out).clone_from(metadata(&mut meta));
+            prepare::keep_derived(kind, old, &mut out);
+            defaults::fill(kind, &mut out);
         }
         out
     }

@@ -25,17 +25,22 @@ impl Turn<'_> {
     pub(super) fn validate(&self, object: &Value, old: Option<&Value>) -> Result<(), ApiError> {
         let kind = self.call.kind.as_ref();
         let mut causes = Vec::new();
-        self.check_name_form(object, &mut causes);
-        check_labels(object, &mut causes);
-        check_annotations(object, &mut causes);
-        check_owners(object, &mut causes);
-        check_finalizers(object, &mut causes);
-        if let Some(old) = old {
-            check_no_new_finalizers(old, object, &mut causes);
+        if let Some(custom) = kind.custom()
+            && object::text(object, "/kind") != kind.kind
+        {
+            // Who names another kind is told that, and what the rules say.
+            let told = object::text(object, "/kind");
+            let why = format!("must be {}", kind.kind);
+            causes.push(Cause::invalid("kind", &json!(told), &why));
+            custom::check_rules(custom, &self.state.validator, object, old, &mut causes);
+            let name = object::name(object);
+            return Err(ApiError::invalid_of(&kind.group, told, name, &causes));
         }
+        self.check_metadata(object, old, &mut causes);
         match kind.custom() {
             Some(custom) => {
-                custom::validate(custom, &self.state.validator, object, old, &mut causes);
+                let validator = &self.state.validator;
+                custom::validate(custom, validator, object, old, self.call.part, &mut causes);
             }
             None => super::rules::check(kind, object, old, &mut causes),
         }
@@ -45,14 +50,37 @@ impl Turn<'_> {
         Err(ApiError::invalid(kind, object::name(object), &causes))
     }
 
+    fn check_metadata(&self, object: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+        let kind = self.call.kind.as_ref();
+        self.check_name_form(object, causes);
+        check_labels(object, causes);
+        check_annotations(object, causes);
+        check_owners(object, causes);
+        let known_only = kind.builtin().is_some() && kind.group != "coordination.k8s.io";
+        check_finalizers(object, known_only, causes);
+        if let Some(old) = old {
+            check_no_new_finalizers(old, object, causes);
+        }
+    }
+
     fn check_name_form(&self, object: &Value, causes: &mut Vec<Cause>) {
         let name = object::name(object);
         let kind = self.call.kind.as_ref();
-        let (longest, why, dots) = if kind.is_core("namespaces") || kind.is_core("services") {
+        let is_label = kind.is_core("namespaces")
+            || kind.is_core("services")
+            || (kind.builtin().is_some() && kind.plural == "statefulsets");
+        let (longest, why, dots) = if is_label {
             (MAX_LABEL, LABEL, false)
         } else {
             (MAX_NAME, SUBDOMAIN, true)
         };
+        if name.is_empty() {
+            causes.push(Cause::required(
+                "metadata.name",
+                "name or generateName is required",
+            ));
+            return;
+        }
         if name.len() > longest {
             let why = format!("must be no more than {longest} characters");
             causes.push(Cause::invalid("metadata.name", &json!(name), &why));
@@ -115,24 +143,26 @@ fn qualified_name_faults(text: &str) -> Vec<String> {
 }
 
 fn check_labels(object: &Value, causes: &mut Vec<Cause>) {
-    let labels = object
-        .pointer("/metadata/labels")
-        .and_then(Value::as_object);
-    for (key, value) in labels.into_iter().flatten() {
+    labels(
+        object.pointer("/metadata/labels"),
+        "metadata.labels",
+        causes,
+    );
+}
+
+/// Complains of labels at some field.
+pub(super) fn labels(labels: Option<&Value>, field: &str, causes: &mut Vec<Cause>) {
+    for (key, value) in labels.and_then(Value::as_object).into_iter().flatten() {
         for fault in qualified_name_faults(key) {
-            causes.push(Cause::invalid("metadata.labels", &json!(key), &fault));
+            causes.push(Cause::invalid(field, &json!(key), &fault));
         }
         let value = value.as_str().unwrap_or_default();
         if value.len() > MAX_LABEL {
             let why = format!("must be no more than {MAX_LABEL} bytes");
-            causes.push(Cause::invalid("metadata.labels", &json!(value), &why));
+            causes.push(Cause::invalid(field, &json!(value), &why));
         }
         if !value.is_empty() && !is_word(value) {
-            causes.push(Cause::invalid(
-                "metadata.labels",
-                &json!(value),
-                LABEL_VALUE,
-            ));
+            causes.push(Cause::invalid(field, &json!(value), LABEL_VALUE));
         }
     }
 }
@@ -184,10 +214,20 @@ fn check_owners(object: &Value, causes: &mut Vec<Cause>) {
     }
 }
 
-fn check_finalizers(object: &Value, causes: &mut Vec<Cause>) {
-    for name in object::finalizers(object) {
+fn check_finalizers(object: &Value, builtin: bool, causes: &mut Vec<Cause>) {
+    for (index, name) in object::finalizers(object).into_iter().enumerate() {
         for fault in qualified_name_faults(name) {
             causes.push(Cause::invalid("metadata.finalizers", &json!(name), &fault));
+        }
+        let is_known =
+            name.contains('/') || matches!(name, "orphan" | "foregroundDeletion" | "kubernetes");
+        if builtin && !is_known {
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            causes.push(Cause::invalid(
+                format!("metadata.finalizers[{index}]"),
+                &json!(name),
+                why,
+            ));
         }
     }
 }
