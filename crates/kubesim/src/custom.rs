@@ -10,7 +10,6 @@ use crate::error::Cause;
 
 use crate::kinds::{Form, Kind, Kinds, ScalePaths, qualified};
 use crate::object::{as_map, text};
-use crate::request::Part;
 use crate::store::{Change, Commit};
 use crate::{structural, typed};
 
@@ -228,28 +227,36 @@ fn prune(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<String>) -
     }
 }
 
-/// Complaints of the schema, and of its rules if the schema has none.
-///
-/// Of a status alone, it is not told that rules were left out.
+/// Complaints after which the server does not ask the rules, by reason.
+const BLOCKING: &[&str] = &[
+    "FieldValueNotSupported",
+    "FieldValueRequired",
+    "FieldValueTooLong",
+    "FieldValueTooMany",
+    "FieldValueTypeInvalid",
+];
+
+/// Complaints of the schema, and of its rules unless a complaint stands in their way.
 pub(crate) fn validate(
     custom: &Custom,
     validator: &Validator,
     object: &Value,
     old: Option<&Value>,
-    part: Part,
     causes: &mut Vec<Cause>,
 ) {
-    let before = causes.len();
     structural::check(
         &custom.schema,
         object,
         &mut structural::Path::default(),
         causes,
     );
-    if causes.len() == before {
-        check_rules(custom, validator, object, old, causes);
-    } else if part != Part::Status && has_rules(&custom.schema) {
+    if !has_rules(&custom.schema) {
+        return;
+    }
+    if causes.iter().any(|cause| BLOCKING.contains(&cause.reason)) {
         causes.push(Cause::rules_not_checked());
+    } else {
+        check_rules(custom, validator, object, old, causes);
     }
 }
 

@@ -114,6 +114,9 @@ fn unsupported_field(kind: &Kind, field: &str) -> ApiError {
     let plain = kind.custom().is_some()
         || kind.is_core("pods")
         || kind.builtin().is_some_and(|row| !row.selectable.is_empty());
+    if kind.plural == "jobs" && kind.group == "batch" {
+        return ApiError::bad_request(format!("field label {field:?} not supported for Job"));
+    }
     ApiError::bad_request(if plain {
         format!("field label not supported: {field}")
     } else {

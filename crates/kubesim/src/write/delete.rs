@@ -307,7 +307,10 @@ impl Turn<'_> {
     pub(super) fn remove(&mut self, key: Key) -> Value {
         let kind = Arc::clone(&self.call.kind);
         if self.call.is_dry_run() {
-            return last.map(|last| present(&kind, &last)).unwrap_or_default();
+            let stored = self.state.store.get(&key);
+            return stored
+                .map(|stored| present(&kind, stored))
+                .unwrap_or_default();
         }
         if &*key.resource == crate::custom::DEFINITIONS {
             let resource: Arc<str> = Arc::from(key.name.as_str());
