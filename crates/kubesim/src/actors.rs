@@ -14,9 +14,9 @@
 //! Not modelled: adoption of objects without a controller, volume claims, preemption.
 
 use kube::Client;
+use kube::api::ApiResource;
 use tokio::task::JoinSet;
 
-mod clock;
 mod collector;
 mod cronjob;
 mod daemonset;
@@ -36,11 +36,11 @@ mod scheduler;
 mod statefulset;
 mod world;
 
-pub use self::clock::Clock;
 pub use self::kubelet::{Kubelet, Machine, Network, NodeSettings, PodId, Sandbox, Timings};
 
 use self::runner::Actor;
 use self::world::Shared;
+use crate::TokioClock;
 
 /// Every controller, and the scheduler.
 const ACTORS: [Actor; 9] = [
@@ -58,7 +58,15 @@ const ACTORS: [Actor; 9] = [
 /// Starts the controllers and the scheduler: what runs beside an API server on a control plane.
 ///
 /// The same `seed` gives the same choices.
-pub fn control_plane(client: &Client, clock: Clock, seed: u64, tasks: &mut JoinSet<()>) {
+///
+/// `owned` are kinds beside workloads whose objects have owners: the garbage collector sees to them.
+pub fn control_plane(
+    client: &Client,
+    clock: TokioClock,
+    seed: u64,
+    owned: &[ApiResource],
+    tasks: &mut JoinSet<()>,
+) {
     let world = Shared::default();
     for actor in ACTORS {
         tasks.spawn(runner::run(
@@ -70,4 +78,7 @@ pub fn control_plane(client: &Client, clock: Clock, seed: u64, tasks: &mut JoinS
         ));
     }
     world.watch_all(client, tasks);
+    for resource in owned {
+        tasks.spawn(world.clone().watch_other(client.clone(), resource.clone()));
+    }
 }

@@ -1,11 +1,13 @@
 //! The garbage collector: what nobody owns any more goes.
 //!
 //! Owns: the deletion of objects all of whose owners are gone, and the two finalizers by which an
-//! owner waits for its dependents (`foregroundDeletion`, `orphan`). Looks at the kinds of
-//! [`World`] only; an owner may be of any. Invariant: nothing is deleted on the word of a copy: the
+//! owner waits for its dependents (`foregroundDeletion`, `orphan`; of workloads only). Looks at the
+//! kinds of [`World`]; an owner may be of any. Invariant: nothing is deleted on the word of a copy: the
 //! owner is asked for by a live call first.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+
+use kube::api::ApiResource;
 
 use super::plan::{Pass, Plan, Write};
 use super::runner::Actor;
@@ -40,18 +42,31 @@ fn plan(world: &World, key: &Key, _: &mut Pass<'_>) -> Plan {
     let Some((kind, name)) = key.name.split_once('/') else {
         return plan;
     };
-    let within: Vec<Object> = world.objects(&key.namespace);
-    let object = within
+    let ours = world.objects(&key.namespace);
+    let others = world
+        .others
         .iter()
-        .find(|o| o.kind() == kind && o.meta().name.as_deref() == Some(name));
-    if let Some(object) = object {
-        collect(object, &within, &mut plan);
-        settle(object, &within, &mut plan);
+        .filter(|((_, other), _)| other.namespace == key.namespace);
+    let members = ours
+        .iter()
+        .map(|o| (o.kind().to_owned(), o.resource(), o.meta()));
+    let others = others.map(|((kind, _), o)| (kind.clone(), o.resource.clone(), &o.meta));
+    let members: Vec<(String, ApiResource, &ObjectMeta)> = members.chain(others).collect();
+    let is_it = |(of, _, meta): &&(String, ApiResource, &ObjectMeta)| {
+        of == kind && meta.name.as_deref() == Some(name)
+    };
+    if let Some((_, resource, meta)) = members.iter().find(is_it) {
+        collect(resource, meta, &members, &mut plan);
+        if let Some(owner) = ours.iter().find(|o| o.meta().uid == meta.uid) {
+            settle(owner, &ours, &mut plan);
+        }
         return plan;
     }
     let named = |owner: &OwnerReference| owner.kind == kind && owner.name == name;
-    for dependent in within.iter().filter(|o| owners(o.meta()).iter().any(named)) {
-        collect(dependent, &within, &mut plan);
+    for (_, resource, meta) in &members {
+        if owners(meta).iter().any(named) {
+            collect(resource, meta, &members, &mut plan);
+        }
     }
     plan
 }
@@ -67,17 +82,25 @@ fn depends_on(object: &Object, owner: &Object) -> bool {
         .any(|o| Some(o.uid.as_str()) == uid)
 }
 
-/// Deletes the object if it has owners and none of them is there.
-fn collect(object: &Object, within: &[Object], plan: &mut Plan) {
-    let owners = owners(object.meta());
+/// Deletes the object if it has owners and none of them is among those seen.
+fn collect(
+    resource: &ApiResource,
+    meta: &ObjectMeta,
+    within: &[(String, ApiResource, &ObjectMeta)],
+    plan: &mut Plan,
+) {
     let is_there = |owner: &OwnerReference| {
         within
             .iter()
-            .any(|o| o.meta().uid.as_deref() == Some(owner.uid.as_str()))
+            .any(|(_, _, meta)| meta.uid.as_deref() == Some(owner.uid.as_str()))
     };
-    let going = object.meta().deletion_timestamp.is_some();
+    let owners = owners(meta);
+    let going = meta.deletion_timestamp.is_some();
     if !going && !owners.is_empty() && !owners.iter().any(is_there) {
-        plan.then(Write::Collect(object.clone()));
+        plan.then(Write::Collect {
+            resource: resource.clone(),
+            meta: Box::new(meta.clone()),
+        });
     }
 }
 
@@ -147,7 +170,7 @@ mod tests {
         };
         let plan = plan(world, &key(kind, "ns", name), &mut pass);
         let told = plan.writes().into_iter().map(|write| match write {
-            Write::Collect(o) => format!("collect {}", o.kind()),
+            Write::Collect { resource, .. } => format!("collect {}", resource.kind),
             Write::Delete(o) => format!("delete {}", o.kind()),
             Write::Replace(o) => {
                 let (owners, finalizers) = (owners(o.meta()).len(), o.meta().finalizers.clone());

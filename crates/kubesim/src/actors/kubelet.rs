@@ -25,9 +25,9 @@ use rand_chacha::ChaCha8Rng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::clock::Clock;
 use super::events::Events;
 use super::runner::stream;
+use crate::TokioClock;
 
 mod registration;
 mod status;
@@ -169,7 +169,7 @@ impl Machine {
 #[derive(Clone)]
 pub struct Kubelet {
     client: Client,
-    clock: Clock,
+    clock: TokioClock,
     node: Arc<NodeSettings>,
     machine: Machine,
     network: Arc<dyn Network>,
@@ -184,7 +184,7 @@ impl Kubelet {
     /// A kubelet of `node` on `machine`. The same `seed` gives the same choices.
     pub fn new(
         client: Client,
-        clock: Clock,
+        clock: TokioClock,
         node: NodeSettings,
         machine: Machine,
         network: Arc<dyn Network>,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
+use kube::api::{ApiResource, ObjectMeta};
 use rand_chacha::ChaCha8Rng;
 
 use super::world::{Key, Kind, Object};
@@ -33,7 +34,12 @@ pub(crate) enum Write {
     /// DELETE of the object with this uid.
     Delete(Object),
     /// DELETE of the object if live calls find none of its owners.
-    Collect(Object),
+    Collect {
+        /// Where its kind is served.
+        resource: ApiResource,
+        /// Its name, its uid and its owners.
+        meta: Box<ObjectMeta>,
+    },
     /// POST of a binding of this Pod.
     Bind {
         /// The Pod.

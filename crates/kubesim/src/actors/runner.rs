@@ -11,7 +11,7 @@ use futures::future::join_all;
 use k8s_openapi::api::core::v1::{Binding, ObjectReference};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GetParams, GroupVersionKind, ObjectMeta,
-    PartialObjectMeta, PostParams, Preconditions,
+    PartialObjectMeta, PostParams, Preconditions, PropagationPolicy,
 };
 use kube::core::request::Request;
 use kube::{Client, Resource};
@@ -19,10 +19,10 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use tokio::time::Instant;
 
-use super::clock::Clock;
 use super::events::Events;
 use super::plan::{Pass, Plan, Write};
 use super::world::{Concerns, Key, Kind, Shared, World, with_object};
+use crate::{Clock as _, TokioClock};
 
 /// First and longest pause after a plan that failed.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(5), Duration::from_secs(30));
@@ -51,7 +51,7 @@ pub(crate) fn stream(seed: u64, name: &str) -> ChaCha8Rng {
 }
 
 /// Keeps `actor` at work. Drop the future to stop it, at any of its awaits.
-pub(crate) async fn run(actor: Actor, client: Client, clock: Clock, world: Shared, seed: u64) {
+pub(crate) async fn run(actor: Actor, client: Client, clock: TokioClock, world: Shared, seed: u64) {
     let queue = super::queue::Queue::default();
     world.wake(actor.concerns, queue.clone());
     while !world.look(World::is_synced) {
@@ -112,7 +112,7 @@ pub(crate) fn answered(error: &kube::Error, code: u16) -> bool {
 /// What carries out plans.
 struct Hand {
     client: Client,
-    clock: Clock,
+    clock: TokioClock,
     world: Shared,
     events: Events,
 }
@@ -137,12 +137,7 @@ impl Hand {
                 with_object!(object, o => self.replace(&*o, Some("status")).await)
             }
             Write::Delete(object) => with_object!(object, o => self.delete(&*o).await),
-            Write::Collect(object) => {
-                if self.has_owner(object.meta()).await? {
-                    return Ok(());
-                }
-                with_object!(object, o => self.delete(&*o).await)
-            }
+            Write::Collect { resource, meta } => self.collect(&resource, &meta).await,
             Write::Bind { pod, uid, node } => self.bind(&pod, &uid, &node).await,
             Write::Note(note) => {
                 self.events.tell(note, self.clock.now()).await;
@@ -184,14 +179,7 @@ impl Hand {
             Key::of(object),
             object.meta().uid.clone().unwrap_or_default(),
         );
-        let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid: Some(uid.clone()),
-                resource_version: None,
-            }),
-            propagation_policy: Some(kube::api::PropagationPolicy::Background),
-            ..DeleteParams::default()
-        };
+        let params = of_uid(Some(uid.clone()));
         let request = path(object).delete(&key.name, &params);
         let request = request.map_err(kube::Error::BuildRequest)?;
         match self.client.request_status::<K>(request).await {
@@ -209,6 +197,21 @@ impl Hand {
             Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Deletes an object of any kind unless one of its owners is there. The watch tells the rest.
+    async fn collect(&self, resource: &ApiResource, meta: &ObjectMeta) -> Result<(), kube::Error> {
+        if self.has_owner(meta).await? {
+            return Ok(());
+        }
+        let name = meta.name.as_deref().unwrap_or_default();
+        let path = DynamicObject::url_path(resource, meta.namespace.as_deref());
+        let request = Request::new(path).delete(name, &of_uid(meta.uid.clone()));
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        match self.client.request_text(request).await {
+            Err(error) if answered(&error, 404) || answered(&error, 409) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// Whether any of the owners is there, by live calls.
@@ -265,6 +268,18 @@ impl Hand {
             Err(error) if answered(&error, 404) || answered(&error, 409) => Ok(()),
             outcome => outcome.map(drop),
         }
+    }
+}
+
+/// A delete of the object with this uid, whose dependents are collected afterwards.
+fn of_uid(uid: Option<String>) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid,
+            resource_version: None,
+        }),
+        propagation_policy: Some(PropagationPolicy::Background),
+        ..DeleteParams::default()
     }
 }
 

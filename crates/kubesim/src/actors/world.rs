@@ -20,6 +20,7 @@ use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, DynamicObject};
 use kube::{Api, Client, Resource};
 use kube_runtime::watcher::{self, Event};
 use serde::Serialize;
@@ -228,6 +229,15 @@ impl<K: Resource<DynamicType = ()>> Store<K> {
     }
 }
 
+/// An object of a kind that is no workload.
+#[derive(Debug, Clone)]
+pub(crate) struct Other {
+    /// Where its kind is served.
+    pub(crate) resource: ApiResource,
+    /// What it has in common with all others.
+    pub(crate) meta: ObjectMeta,
+}
+
 /// A kind that the world holds.
 pub(crate) trait Kind:
     Resource<DynamicType = ()>
@@ -249,6 +259,8 @@ macro_rules! kinds {
         /// Everything the actors know.
         #[derive(Debug, Default)]
         pub(crate) struct World {
+            /// Objects of other kinds, of which only owners matter, by kind and key.
+            pub(crate) others: BTreeMap<(String, Key), Other>,
             $(pub(crate) $field: Store<$kind>,)*
         }
 
@@ -276,6 +288,13 @@ macro_rules! kinds {
             pub(crate) fn kind(&self) -> &'static str {
                 match self {
                     $(Self::$kind(_) => stringify!($kind),)*
+                }
+            }
+
+            /// Where its kind is served.
+            pub(crate) fn resource(&self) -> ApiResource {
+                match self {
+                    $(Self::$kind(_) => ApiResource::erase::<$kind>(&()),)*
                 }
             }
 
@@ -417,12 +436,64 @@ impl Shared {
         }
     }
 
+    /// Watches a kind of which only owners matter.
+    pub(crate) async fn watch_other(self, client: Client, resource: ApiResource) {
+        let api: Api<DynamicObject> = Api::all_with(client, &resource);
+        let mut events = pin!(watcher::watcher(api, watcher::Config::default()));
+        let mut listed = Vec::new();
+        while let Some(event) = events.next().await {
+            let gone = matches!(event, Ok(Event::Delete(_)));
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => listed.push(object),
+                Ok(Event::InitDone) => {
+                    let mut inner = self.lock();
+                    inner
+                        .world
+                        .others
+                        .retain(|(kind, _), _| *kind != resource.kind);
+                    for object in listed.drain(..) {
+                        inner.other(&resource, object, false);
+                    }
+                }
+                Ok(Event::Apply(object) | Event::Delete(object)) => {
+                    self.lock().other(&resource, object, gone);
+                }
+                Err(error) => {
+                    tracing::debug!(kind = resource.kind, %error, "watch failed; trying again");
+                    tokio::time::sleep(WATCH_PAUSE).await;
+                }
+            }
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Inner {
+    fn other(&mut self, resource: &ApiResource, object: DynamicObject, gone: bool) {
+        let key = Key {
+            namespace: object.metadata.namespace.clone().unwrap_or_default(),
+            name: object.metadata.name.clone().unwrap_or_default(),
+        };
+        let entry = (resource.kind.clone(), key.clone());
+        if gone {
+            self.world.others.remove(&entry);
+        } else {
+            let meta = object.metadata;
+            let resource = resource.clone();
+            self.world.others.insert(entry, Other { resource, meta });
+        }
+        let change = Change {
+            kind: resource.kind.clone(),
+            key,
+            controller: None,
+        };
+        self.tell([change]);
+    }
+
     fn tell(&self, changes: impl IntoIterator<Item = Change>) {
         for change in changes {
             for (concerns, queue) in &self.actors {

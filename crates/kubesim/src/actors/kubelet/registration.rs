@@ -10,6 +10,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 
 use super::Kubelet;
+use crate::Clock as _;
 use crate::actors::nodes;
 use crate::actors::runner::answered;
 

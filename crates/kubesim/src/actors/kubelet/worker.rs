@@ -20,6 +20,7 @@ use tokio::time::sleep;
 
 use super::status::{Exit, Stage, status};
 use super::{Kubelet, PodId, Sandbox, Told};
+use crate::Clock as _;
 use crate::actors::plan::{Note, reference};
 use crate::actors::pods;
 use crate::actors::runner::answered;
