@@ -381,7 +381,7 @@ async fn stateful_pods_come_in_order_and_daemons_on_every_node() {
     cluster.running("db", 3).await;
     let mut pods = cluster.pods("db").await;
     pods.sort_by_key(ResourceExt::name_any);
-    let started: Vec<_> = pods.iter().map(|p| p.creation_timestamp()).collect();
+    let started: Vec<_> = pods.iter().map(ResourceExt::creation_timestamp).collect();
     assert!(started.is_sorted(), "{started:?}");
     let daemon = json!({"metadata": {"name": "ds"}, "spec": {
         "selector": {"matchLabels": {"app": "ds"}}, "template": template("ds")}});
@@ -442,8 +442,7 @@ fn history(seed: u64) -> Vec<String> {
         let fewer = json!({"spec": {"replicas": 2}});
         cluster.patch::<Deployment>("web", fewer).await;
         cluster.running("web", 2).await;
-        let log = log.lock().unwrap().clone();
-        log
+        log.lock().unwrap().clone()
     })
 }
 
