@@ -7,6 +7,8 @@ mod agent;
 mod connection;
 mod controller;
 mod crds;
+#[cfg(feature = "demo")]
+mod demo;
 mod install_cni;
 mod look;
 mod named;
@@ -45,6 +47,9 @@ enum Role {
     Plan(plan::Arguments),
     /// Look at a cluster's subnets, pools and addresses; changes nothing.
     Ipam(look::Arguments),
+    /// See it at work: a Kubernetes in memory, the real controller, agents and CNI plugin.
+    #[cfg(feature = "demo")]
+    Demo(demo::Arguments),
     /// Put a file (the CNI plugin, a network configuration) on the host by an atomic rename.
     InstallCni(install_cni::Arguments),
 }
@@ -76,6 +81,8 @@ pub fn main() -> ExitCode {
         Role::InstallCni(arguments) => served(|a| install_cni::run(&a), arguments),
         Role::Crds(arguments) => told(crds::run(&arguments).map(done)),
         Role::Plan(arguments) => told(plan::run(arguments)),
+        #[cfg(feature = "demo")]
+        Role::Demo(arguments) => told(demo::run(&arguments)),
         Role::Ipam(arguments) => told(look::run(arguments)),
     }
 }

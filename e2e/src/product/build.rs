@@ -53,7 +53,8 @@ pub struct Programs {
 impl Programs {
     /// Builds both; quick where nothing changed.
     pub fn build(paths: &Paths, profile: Profile) -> Result<Self> {
-        let what = "--bins --package orbweaver --package orbweaver-cni";
+        // Without the demo, which no cluster runs: it would bring a Kubernetes of its own along.
+        let what = "--bins --package orbweaver --package orbweaver-cni --no-default-features";
         let folder = long("building the product's programs", || {
             cargo_build(paths, profile, what)
         })?;

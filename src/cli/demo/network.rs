@@ -1,0 +1,169 @@
+//! The network of a demo's node: the real plugin against the real agent, and no interfaces.
+//!
+//! Owns: what a container runtime hands to the plugin, and reading what it says. A network namespace
+//! is an empty file here, which is there as long as the real one would be.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cni::plugin::{Host, Invocation, LogConfig, LogSink, NetnsError, Outcome, System, run};
+use cni::socket::SocketTransport;
+use futures::future::BoxFuture;
+use kubesim::actors::{Network, PodId};
+use serde_json::{Value, json};
+
+/// The plugin that has ours as its `ipam`, as it stands in the messages.
+const PLUGIN: &str = "macvlan";
+
+/// The agent's socket on the node whose files are in `home`.
+pub(super) fn socket(home: &Path) -> PathBuf {
+    home.join("spiderpool.sock")
+}
+
+/// Executes the plugin for the sandboxes of one node.
+pub(super) struct Plugin {
+    socket: PathBuf,
+    namespaces: PathBuf,
+}
+
+impl Plugin {
+    /// The plugin of the node whose files are in `home`.
+    ///
+    /// Errors: the folder of the namespaces can't be made.
+    pub(super) fn new(home: &Path) -> io::Result<Self> {
+        let namespaces = home.join("netns");
+        std::fs::create_dir_all(&namespaces)?;
+        Ok(Self {
+            socket: socket(home),
+            namespaces,
+        })
+    }
+
+    fn invocation(&self, command: &str, pod: &PodId, sandbox: &str) -> Invocation {
+        let PodId {
+            namespace,
+            name,
+            uid,
+        } = pod;
+        let arguments = format!(
+            "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};\
+             K8S_POD_INFRA_CONTAINER_ID={sandbox};K8S_POD_UID={uid}"
+        );
+        let env: [(&str, OsString); 6] = [
+            ("CNI_COMMAND", command.into()),
+            ("CNI_CONTAINERID", sandbox.into()),
+            ("CNI_NETNS", self.namespaces.join(sandbox).into()),
+            ("CNI_IFNAME", "eth0".into()),
+            ("CNI_PATH", "/opt/cni/bin".into()),
+            ("CNI_ARGS", arguments.into()),
+        ];
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "demo", "type": PLUGIN, "master": "eth0",
+            "ipam": {"type": "spiderpool", "ipam_unix_socket_path": self.socket},
+        });
+        let env: BTreeMap<OsString, OsString> = env
+            .into_iter()
+            .map(|(name, value)| (name.into(), value))
+            .collect();
+        Invocation {
+            env,
+            stdin: config.to_string().into_bytes(),
+        }
+    }
+}
+
+impl Network for Plugin {
+    fn add<'a>(
+        &'a self,
+        pod: &'a PodId,
+        sandbox: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+        let invocation = self.invocation("ADD", pod, sandbox);
+        let namespace = self.namespaces.join(sandbox);
+        Box::pin(async move {
+            std::fs::write(&namespace, "").map_err(|error| error.to_string())?;
+            addresses(&execute(invocation).await?)
+        })
+    }
+
+    fn del<'a>(&'a self, pod: &'a PodId, sandbox: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        let invocation = self.invocation("DEL", pod, sandbox);
+        let namespace = self.namespaces.join(sandbox);
+        Box::pin(async move {
+            let outcome = execute(invocation).await?;
+            // The second DEL finds it gone, as a real one does.
+            let _ = std::fs::remove_file(namespace);
+            if outcome.succeeded {
+                return Ok(());
+            }
+            Err(format!(
+                "plugin type={PLUGIN:?} failed (delete): {}",
+                message(&outcome)
+            ))
+        })
+    }
+}
+
+/// Runs the plugin as its process would run, beside the runtime's own threads.
+async fn execute(invocation: Invocation) -> Result<Outcome, String> {
+    let run = move || run(&invocation, &Node(System::new()), &SocketTransport);
+    let outcome = tokio::task::spawn_blocking(run).await;
+    outcome.map_err(|error| error.to_string())
+}
+
+fn addresses(outcome: &Outcome) -> Result<Vec<IpAddr>, String> {
+    if !outcome.succeeded {
+        return Err(format!(
+            "plugin type={PLUGIN:?} failed (add): {}",
+            message(outcome)
+        ));
+    }
+    let result: Value = serde_json::from_str(&outcome.stdout).map_err(|e| e.to_string())?;
+    let ips = result["ips"].as_array().cloned().unwrap_or_default();
+    let addresses = ips.iter().filter_map(|ip| {
+        let (address, _) = ip["address"].as_str()?.split_once('/')?;
+        address.parse().ok()
+    });
+    Ok(addresses.collect())
+}
+
+/// The text of a CNI error as `libcni` joins it.
+fn message(outcome: &Outcome) -> String {
+    let error: Value = serde_json::from_str(&outcome.stdout).unwrap_or_default();
+    let text = error["msg"].as_str().unwrap_or(&outcome.stdout);
+    match error["details"].as_str() {
+        None | Some("") => text.to_owned(),
+        Some(details) => format!("{text}; {details}"),
+    }
+}
+
+/// A machine whose network namespaces are files.
+struct Node(System);
+
+impl Host for Node {
+    fn now(&self) -> Duration {
+        self.0.now()
+    }
+
+    fn sleep(&self, pause: Duration) {
+        self.0.sleep(pause);
+    }
+
+    fn check_netns(&self, path: &Path) -> Result<(), NetnsError> {
+        match std::fs::metadata(path) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(NetnsError::Unreadable {
+                path: path.to_owned(),
+                source: error.into(),
+            }),
+        }
+    }
+
+    fn open_log(&self, _: &LogConfig) -> Box<dyn LogSink> {
+        Box::new(())
+    }
+}
