@@ -21,7 +21,11 @@ help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: ## The product on a real Kubernetes on this machine: pools appear, follow, refuse
+demo: ## See it at work, no cluster and no root: pools appear, follow, refuse; KEEP=1 leaves it up
+	@$(CARGO) run --quiet --package orbweaver -- demo $(if $(KEEP),--keep)
+
+.PHONY: demo-cluster
+demo-cluster: ## The same on a real Kubernetes on this machine, with real kubelets and containers
 	@$(E2E) demo
 
 .PHONY: test

@@ -1,4 +1,4 @@
-//! `make demo`: the product at work, as a person at a terminal sees it.
+//! `make demo-cluster`: the product at work, as a person at a terminal sees it.
 //!
 //! Every line after a `$` is a command one can type, and what follows is what it printed. In
 //! between nothing is done but waiting, which is said. It fails where something did not happen.

@@ -9,7 +9,7 @@
 //! | [`workload`] | Deployments of scenarios, and their Pods |
 //! | [`scenario`], [`scenarios`] | what is tried, and how a list of it is run |
 //! | [`load`], [`bench`](mod@bench) | 1,000 Pods at once, and figures |
-//! | [`demo`] | what `make demo` shows |
+//! | [`demo`] | what `make demo-cluster` shows |
 //! | [`judge`], [`tap`] | "no address twice", seen from outside the product |
 //! | [`audit`], [`logs`] | calls to the API server, counted; what is kept of a failure |
 //! | [`command`], [`digest`], [`process`], [`progress`], [`wait`] | helpers |

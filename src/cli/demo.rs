@@ -5,6 +5,7 @@
 //! two real agents and the real CNI plugin code; `demo/story.rs` plays the story and checks every
 //! step of it; `demo/seen.rs` looks; `demo/screen.rs` shows.
 
+mod examples;
 mod lab;
 mod network;
 mod screen;

@@ -105,8 +105,8 @@ impl Seen {
             )
         };
         Ok(Self {
-            pods: pods.items.into_iter().map(pod).collect(),
-            pools: pools.items.into_iter().map(pool).collect(),
+            pods: pods.items.iter().map(pod).collect(),
+            pools: pools.items.iter().map(pool).collect(),
             subnets: subnets.items.into_iter().map(subnet).collect(),
             events,
         })
@@ -163,7 +163,7 @@ impl Seen {
     }
 }
 
-fn pod(pod: Pod) -> (String, SeenPod) {
+fn pod(pod: &Pod) -> (String, SeenPod) {
     let status = pod.status.clone().unwrap_or_default();
     let ready = status.conditions.unwrap_or_default();
     let ips = status.pod_ips.unwrap_or_default();
@@ -178,7 +178,7 @@ fn pod(pod: Pod) -> (String, SeenPod) {
     (pod.name_any(), seen)
 }
 
-fn pool(pool: SpiderIPPool) -> (String, SeenPool) {
+fn pool(pool: &SpiderIPPool) -> (String, SeenPool) {
     let status = pool.status.clone().unwrap_or_default();
     let records = Records::parse(status.allocated_ips.as_deref()).unwrap_or_default();
     let holders = records

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -15,6 +16,9 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::examples::{
+    AUTO, DUAL, Example, NARROW, REFUSED, STATEFUL, STATIC, SUBNETS, list, objects,
+};
 use super::lab::{Lab, NODES};
 use super::screen::Screen;
 use super::seen::Seen;
@@ -23,34 +27,6 @@ use super::seen::Seen;
 const EXPECT_MAX: Duration = Duration::from_secs(30);
 /// How often the cluster is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// What a reader may apply: a file, as it was when this program was built.
-struct Example {
-    path: &'static str,
-    text: &'static str,
-}
-
-macro_rules! examples {
-    ($($name:ident: $file:literal),* $(,)?) => {
-        $(const $name: Example = Example {
-            path: concat!("examples/", $file),
-            text: include_str!(concat!("../../../examples/", $file)),
-        };)*
-
-        #[cfg(test)]
-        const ALL: &[&str] = &[$($file),*];
-    };
-}
-
-examples! {
-    AUTO: "auto-pool.yaml",
-    DUAL: "dual-stack.yaml",
-    NARROW: "narrow-subnet.yaml",
-    REFUSED: "static-pool-refused.yaml",
-    STATEFUL: "statefulset.yaml",
-    STATIC: "static-pool.yaml",
-    SUBNETS: "subnets.yaml",
-}
 
 /// What is not as it should be yet.
 type Missing = String;
@@ -227,7 +203,7 @@ impl Story {
                 running(seen, "dual", 2)?;
                 running(seen, "db", 2)?;
                 let both = seen.of_app("dual").all(|(_, pod)| {
-                    let families: Vec<bool> = pod.addresses.iter().map(|ip| ip.is_ipv4()).collect();
+                    let families: Vec<bool> = pod.addresses.iter().map(IpAddr::is_ipv4).collect();
                     families == [true, false] || families == [false, true]
                 });
                 ensure(both, || {
@@ -481,37 +457,9 @@ fn holders_agree(seen: &Seen) -> Result<(), Missing> {
     Ok(())
 }
 
-fn objects(files: &[&Example]) -> anyhow::Result<Vec<DynamicObject>> {
-    let mut all = Vec::new();
-    for file in files {
-        let objects: Vec<DynamicObject> = serde_saphyr::from_multiple(file.text)
-            .with_context(|| format!("{} can't be read", file.path))?;
-        all.extend(objects);
-    }
-    Ok(all)
-}
-
-fn list(files: &[&Example]) -> String {
-    files
-        .iter()
-        .map(|file| format!(" -f {}", file.path))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_example_has_its_place_in_the_story() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
-        let files = std::fs::read_dir(folder).unwrap();
-        let files: BTreeSet<String> = files
-            .map(|file| file.unwrap().file_name().into_string().unwrap())
-            .collect();
-        let ours: BTreeSet<String> = ALL.iter().map(|file| (*file).to_owned()).collect();
-        assert_eq!(files, ours);
-    }
 
     #[tokio::test(start_paused = true)]
     async fn what_does_not_come_is_named_with_what_is_there_instead() {
