@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::examples::{
-    AUTO, DUAL, Example, NARROW, REFUSED, STATEFUL, STATIC, SUBNETS, list, objects,
+    AUTO, DUAL, Example, NARROW, REFUSED, ROUTES, STATEFUL, STATIC, SUBNETS, list, objects,
 };
 use super::lab::{Lab, NODES};
 use super::screen::Screen;
@@ -195,10 +195,10 @@ impl Story {
 
     async fn other_shapes(&mut self) -> anyhow::Result<()> {
         self.screen
-            .title("Two families a Pod, and a StatefulSet with a pool of a fixed size")?;
-        self.apply(&[&DUAL, &STATEFUL]).await?;
+            .title("Two families a Pod, a StatefulSet with a pool of a fixed size, a Pod with a route of its own")?;
+        self.apply(&[&DUAL, &STATEFUL, &ROUTES]).await?;
         self.expect(
-            "4 Pods run, the dual ones with two addresses each",
+            "5 Pods run, the dual ones with two addresses each",
             |seen| {
                 running(seen, "dual", 2)?;
                 running(seen, "db", 2)?;
@@ -212,6 +212,8 @@ impl Story {
                 pool(seen, "auto4-dual-eth0", 2, 4)?;
                 pool(seen, "auto6-dual-eth0", 2, 4)?;
                 pool(seen, "auto4-db-eth0", 2, 4)?;
+                running(seen, "routed", 1)?;
+                pool(seen, "auto4-routed-eth0", 1, 2)?;
                 holders_agree(seen)
             },
         )
@@ -244,7 +246,7 @@ impl Story {
             },
         )
         .await?;
-        let wider = json!({"spec": {"ips": ["172.18.42.10-172.18.42.19"]}});
+        let wider = json!({"spec": {"ips": ["172.18.43.10-172.18.43.19"]}});
         self.command(&format!(
             "kubectl patch spidersubnet narrow --type=merge --patch '{wider}'"
         ))?;
@@ -264,7 +266,7 @@ impl Story {
     pub(super) async fn end(&mut self, start: Instant) -> anyhow::Result<()> {
         self.screen
             .title("The pools go with their workloads, and every address returns")?;
-        self.delete(&[&AUTO, &DUAL, &STATEFUL]).await?;
+        self.delete(&[&AUTO, &DUAL, &STATEFUL, &ROUTES]).await?;
         self.delete_one("apps/v1", "Deployment", "shop").await?;
         self.expect("no Pod and no pool is left, no address in use", |seen| {
             ensure(seen.pods.is_empty(), || {
