@@ -172,7 +172,8 @@ async fn start_controller(
         anyhow!("the election ended")
     });
     product.spawn(async move {
-        controller::run(options, clients, metrics, leadership, ready).await;
+        let (_stop, stopped) = watch::channel(false);
+        controller::run(options, clients, metrics, leadership, ready, stopped).await;
         anyhow!("the controller ended")
     });
     comes_up("the controller", is_ready).await

@@ -24,7 +24,7 @@ use super::screen::Screen;
 use super::seen::Seen;
 
 /// Longest wait for anything that is expected.
-const EXPECT_MAX: Duration = Duration::from_secs(30);
+const EXPECT_MAX: Duration = Duration::from_secs(60);
 /// How often the cluster is looked at.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -476,6 +476,6 @@ mod tests {
             .await
             .unwrap_err()
             .to_string();
-        assert_eq!(error, "expected within 30 s: 2 Pods run; but 0 of 0 run");
+        assert_eq!(error, "expected within 60 s: 2 Pods run; but 0 of 0 run");
     }
 }
