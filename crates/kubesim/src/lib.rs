@@ -19,6 +19,7 @@ mod defaults;
 mod discovery;
 mod error;
 mod events;
+mod head;
 mod kinds;
 mod object;
 mod openapi;

@@ -14,11 +14,11 @@ use kube_cel::Validator;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::Value;
-use tokio::sync::watch;
 
 use crate::body::ResponseBody;
 use crate::clock::{Clock, TokioClock};
 use crate::error::ApiError;
+use crate::head::Head;
 use crate::kinds::Kinds;
 use crate::request::{Call, Verb};
 use crate::store::{Commit, Store};
@@ -41,7 +41,7 @@ pub struct Server {
 struct Shared {
     state: Mutex<State>,
     /// The newest revision, for those that wait for one.
-    head: watch::Sender<u64>,
+    head: Head,
     clock: Box<dyn Clock>,
 }
 
@@ -83,7 +83,7 @@ impl Server {
         let server = Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(state),
-                head: watch::Sender::new(0),
+                head: Head::default(),
                 clock: Box::new(clock),
             }),
         };
@@ -125,8 +125,8 @@ impl Server {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn head(&self) -> watch::Receiver<u64> {
-        self.shared.head.subscribe()
+    pub(crate) fn head(&self) -> &Head {
+        &self.shared.head
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -143,7 +143,7 @@ impl Server {
         if after != before {
             state.tell(before);
             drop(state);
-            self.shared.head.send_replace(after);
+            self.shared.head.set(after);
         }
         done
     }
@@ -190,8 +190,7 @@ impl Server {
 
     /// Waits until a revision is there. Errors: 504 if it isn't after three seconds.
     pub(crate) async fn wait_for(&self, wanted: u64) -> Result<(), ApiError> {
-        let mut head = self.head();
-        let there = head.wait_for(|head| *head >= wanted);
+        let there = self.head().past(wanted.saturating_sub(1));
         if wanted > self.revision()
             && tokio::time::timeout(FUTURE_VERSION_WAIT, there)
                 .await

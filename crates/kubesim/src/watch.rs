@@ -9,7 +9,6 @@ use futures::stream;
 use http::{Response, StatusCode, header};
 use rand::Rng as _;
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::body::ResponseBody;
@@ -46,7 +45,6 @@ pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody
     };
     let now = Instant::now();
     let mut watch = Watch {
-        head: server.head(),
         server: server.clone(),
         selector,
         cursor: from,
@@ -106,7 +104,6 @@ struct Watch {
     server: Server,
     call: Call,
     selector: Selector,
-    head: watch::Receiver<u64>,
     /// Everything up to here has been told.
     cursor: u64,
     ready: VecDeque<Bytes>,
@@ -173,17 +170,16 @@ impl Watch {
             if self.over {
                 return None;
             }
-            self.head.borrow_and_update();
+            let head = self.server.head().get();
             if self.collect() {
                 continue;
             }
             let wake = self
                 .bookmark_at
                 .map_or(self.deadline, |at| at.min(self.deadline));
-            let changed = tokio::time::timeout_at(wake, self.head.changed()).await;
-            match changed {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return None,
+            let moved = self.server.head().past(head);
+            match tokio::time::timeout_at(wake, moved).await {
+                Ok(()) => {}
                 Err(_) if Instant::now() >= self.deadline => self.over = true,
                 Err(_) => {
                     self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
