@@ -86,7 +86,7 @@ struct Context {
     kept: Kept,
 }
 
-/// Runs until `stop` turns true; then the passes under way end first, for [`STOP_WITHIN`] at most.
+/// Runs until `stop` turns true; then the passes under way end first, for `STOP_WITHIN` at most.
 /// `ready` turns true when every cache is complete.
 ///
 /// Otherwise it returns only if a part of it ended that never should, which the caller must not

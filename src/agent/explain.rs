@@ -1,7 +1,7 @@
 //! Why a Pod may use each pool, or may not: what an ADD would find, and nothing given.
 //!
 //! Owns: the questions that people at a terminal ask of what an agent would do. Never does:
-//! write, wait, or know a rule: the pools come from [`super::candidates`] and the verdicts from
+//! write, wait, or know a rule: the pools come from `candidates` and the verdicts from
 //! [`ipam::select`], as those of an ADD do.
 
 use std::sync::Arc;

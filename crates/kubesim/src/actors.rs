@@ -5,7 +5,7 @@
 //! this crate's server and on a real one. Never does: anything of addresses; a node's [`Network`]
 //! is its caller's.
 //!
-//! Each controller is a pure function from the world and a key to a [`plan::Plan`]; one runner
+//! Each controller is a pure function from the world and a key to a `Plan`; one runner
 //! carries plans out. Invariants, on a current-thread runtime with paused time: the same seed and the
 //! same answers give the same calls in the same order (ordered maps, `tokio::time` only, a random
 //! stream for each actor, `biased` selects); every task is in the caller's [`JoinSet`], so that
