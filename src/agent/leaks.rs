@@ -7,6 +7,7 @@
 //! deleted have no agent, so theirs is the controller's.
 //!
 //! A look is one list of all pools, from the API server's memory; nothing more where nothing leaked.
+//! It is the only thing that an agent reads of other nodes' Pods, and so it is seldom.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,10 +29,13 @@ use super::turn::Attachment;
 use crate::error::ErrorChain;
 use crate::kube_io::retry::Backoff;
 
-/// From one look to the next.
-const EVERY: Duration = Duration::from_mins(10);
-/// The first look comes within this, at random: agents of all nodes may start at once.
-const SPREAD: Duration = Duration::from_mins(1);
+/// From one look to the next, where nothing looks leaked: each costs a list of all pools.
+const EVERY: Duration = Duration::from_hours(1);
+/// From a look that found something to the one that confirms it; also before the first look, so
+/// that who calls again after a restart was heard.
+const SOON: Duration = Duration::from_mins(10);
+/// The first look is put off by up to this, at random: agents of all nodes may start at once.
+const SPREAD: Duration = Duration::from_mins(10);
 
 /// Why a look or a release of it failed; the next look does it again.
 #[derive(Debug, thiserror::Error)]
@@ -45,12 +49,12 @@ enum LeakError {
 /// Looks for ever; drop the future to stop.
 pub(super) async fn run(agent: &Agent) {
     let mut suspects = Suspects::default();
-    sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
+    sleep(SOON + Backoff::new(SPREAD, SPREAD).next_delay()).await;
     loop {
         if let Err(error) = look(agent, &mut suspects).await {
-            tracing::warn!(error = %ErrorChain(&error), "look for leaked addresses failed; the next comes in 10 minutes");
+            tracing::warn!(error = %ErrorChain(&error), "look for leaked addresses failed; the next does it again");
         }
-        sleep(EVERY).await;
+        sleep(if suspects.is_any() { SOON } else { EVERY }).await;
     }
 }
 

@@ -96,6 +96,11 @@ pub struct Suspects {
 }
 
 impl Suspects {
+    /// True where the last look found something that the next may confirm, or show to be freed.
+    pub fn is_any(&self) -> bool {
+        !self.looks.is_empty()
+    }
+
     /// Takes in a look at all records of the node. A record that is not leaked at one look starts
     /// anew at the next. Cost: O(n log n).
     pub fn look(&mut self, seen: Vec<(Holding, Life, Here)>, kubelet: Kubelet) -> Found {

@@ -163,7 +163,7 @@ impl<'a> Prometheus<'a> {
 
     /// Every agent, the acting controller, and Prometheus itself.
     fn config(cluster: &Cluster) -> Result<Value> {
-        let pods = ["get", "pods", "--all-namespaces"];
+        let pods = ["pods", "--all-namespaces"];
         let label = ["--selector", "app.kubernetes.io/name=orbweaver"];
         let mut targets = Vec::new();
         for pod in cluster.kubectl().list(&[&pods[..], &label].concat())? {

@@ -399,9 +399,9 @@ fn left_behind() -> Value {
 async fn what_no_del_will_release_goes_after_two_looks() {
     let (world, dir) = (World::with_shop(), temp());
     let _node = leaky(&world, dir.path(), left_behind()).await;
-    pass(9 * 60).await;
+    pass(20 * 60).await;
     assert!(is_recorded(&world), "one look is not enough");
-    pass(3 * 60).await;
+    pass(10 * 60).await;
     assert!(!is_recorded(&world));
     assert_eq!(world.records("p").as_object().unwrap().len(), 6);
     assert_eq!(world.puts("p"), 1);
@@ -435,7 +435,7 @@ async fn a_look_frees_nothing_of_others_of_the_living_or_while_the_kubelet_is_si
         let (world, dir) = (World::with_shop(), temp());
         let _node = leaky(&world, dir.path(), record).await;
         change(&world);
-        pass(60 * 60).await;
+        pass(3 * 60 * 60).await;
         assert!(is_recorded(&world));
         assert_eq!(world.puts("p"), 0);
     }
