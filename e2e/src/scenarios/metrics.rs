@@ -4,6 +4,7 @@
 //! That each alert fires, after the time it gives, is promtool's to show (`tests/helm`); here their
 //! expressions meet the series that there really are.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +30,8 @@ const PORTS: [(&str, u16); 2] = [("spiderpoolAgent", 5711), ("spiderpoolControll
 const IPPOOL: &str = "ipam.spidernet.io/ippool";
 /// How long Prometheus may take to start, to end, and to see what happened.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Which of the product's ports answer.
+const ROLES: &str = "up{job=\"orbweaver\"}";
 /// Alerts that what happens here must raise.
 const RAISED: [&str; 3] = [
     "OrbweaverNoPool",
@@ -43,7 +46,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         let prometheus = Prometheus::start(cluster)?;
         let kubectl = cluster.kubectl();
         // All targets are there before anything is counted: an increase is seen from then on.
-        prometheus.finds("sum(up) == 4")?;
+        prometheus.finds(&format!("sum({ROLES}) == {}", prometheus.targets))?;
 
         subnet(kubectl, "narrow", &["172.18.41.130-172.18.41.132"])?;
         let full = Deployment::new("full", 4)
@@ -86,7 +89,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         delete(kubectl, &["spiderippool", "not-for-you", "served"])?;
         delete(kubectl, &["spidersubnet", "narrow"])?;
         switch(cluster, false)?;
-        prometheus.finds("sum(up{job=\"orbweaver\"}) == 0")
+        prometheus.finds(&format!("sum({ROLES}) == 0"))
     })
 }
 
@@ -134,13 +137,16 @@ fn chart(cluster: &Cluster) -> PathBuf {
 struct Prometheus<'a> {
     cluster: &'a Cluster,
     process: Process,
+    /// How many ports of the product it scrapes.
+    targets: usize,
 }
 
 impl<'a> Prometheus<'a> {
     /// Starts one that scrapes both roles on every node, and itself, each second.
     fn start(cluster: &'a Cluster) -> Result<Self> {
         let config = cluster.file("prometheus.json");
-        std::fs::write(&config, Self::config(cluster)?.to_string())
+        let targets = Self::targets(cluster)?;
+        std::fs::write(&config, Self::config(cluster, &targets).to_string())
             .with_context(|| format!("cannot write {}", config.display()))?;
         let args = [
             format!("--config.file={}", config.display()),
@@ -154,18 +160,22 @@ impl<'a> Prometheus<'a> {
         let process = cluster
             .lab()
             .start(&tool(cluster, "prometheus"), &args, &log)?;
-        let started = Self { cluster, process };
+        let started = Self {
+            cluster,
+            process,
+            targets: targets.len(),
+        };
         eventually(LIMIT, "Prometheus answers", || {
             started.ask("vector(1)").map(|_| ())
         })?;
         Ok(started)
     }
 
-    /// Every agent, the acting controller, and Prometheus itself.
-    fn config(cluster: &Cluster) -> Result<Value> {
+    /// Every agent and every controller.
+    fn targets(cluster: &Cluster) -> Result<BTreeSet<String>> {
         let pods = ["pods", "--all-namespaces"];
         let label = ["--selector", "app.kubernetes.io/name=orbweaver"];
-        let mut targets = Vec::new();
+        let mut targets = BTreeSet::new();
         for pod in cluster.kubectl().list(&[&pods[..], &label].concat())? {
             let component = pod.pointer("/metadata/labels/app.kubernetes.io~1component");
             let [(_, agent), (_, controller)] = PORTS;
@@ -175,18 +185,23 @@ impl<'a> Prometheus<'a> {
                 controller
             };
             let host = pod.pointer("/status/hostIP").and_then(Value::as_str);
-            targets.push(format!("{}:{port}", host.context("a Pod without a node")?));
+            targets.insert(format!("{}:{port}", host.context("a Pod without a node")?));
         }
+        Ok(targets)
+    }
+
+    /// Both roles, and Prometheus itself.
+    fn config(cluster: &Cluster, targets: &BTreeSet<String>) -> Value {
         let rules = ["agent", "controller"]
             .map(|role| chart(cluster).join(format!("files/{role}-rules.yaml")));
-        Ok(json!({
+        json!({
             "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
             "rule_files": rules,
             "scrape_configs": [
                 { "job_name": "orbweaver", "static_configs": [{ "targets": targets }] },
                 { "job_name": "prometheus", "static_configs": [{ "targets": [SERVER] }] },
             ],
-        }))
+        })
     }
 
     /// The samples that a query finds now.
