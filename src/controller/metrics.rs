@@ -6,6 +6,7 @@
 //! caches when somebody scrapes; nothing is counted along. Series of single pools exist only on
 //! request, since their number grows with the cluster.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -145,9 +146,13 @@ impl Collector for Books {
         };
         let (pools, subnets) = (pools.list(), subnets.list());
         let pools: Vec<PoolFacts> = pools.iter().map(|pool| PoolFacts::of(pool)).collect();
+        let mut of_subnet: BTreeMap<&str, i64> = BTreeMap::new();
+        for subnet in pools.iter().filter_map(|pool| pool.subnet.as_deref()) {
+            *of_subnet.entry(subnet).or_default() += 1;
+        }
         let subnets: Vec<SubnetFacts> = subnets
             .iter()
-            .map(|subnet| SubnetFacts::of(subnet, &pools))
+            .map(|subnet| SubnetFacts::of(subnet, &of_subnet))
             .collect();
         totals(&mut encoder, &pools, &subnets)?;
         let by = |of: fn(&SubnetFacts) -> i64| -> Vec<Sample> {
@@ -274,18 +279,21 @@ struct PoolFacts {
 
 impl PoolFacts {
     fn of(pool: &SpiderIPPool) -> Self {
-        let status = pool.status.clone().unwrap_or_default();
+        // Not cloned: it has the text of every record.
+        let status = pool.status.as_ref();
         let is_true = |kind: &ConditionKind| {
             status
-                .conditions
                 .iter()
+                .flat_map(|status| &status.conditions)
                 .any(|c| c.type_ == kind.as_str() && c.status == ConditionStatus::True)
         };
         Self {
             name: pool.name_any(),
             subnet: pool.labels().get(label::OWNER_SUBNET).cloned(),
-            total: status.total_ip_count.unwrap_or_default(),
-            used: status.allocated_ip_count.unwrap_or_default(),
+            total: status.and_then(|s| s.total_ip_count).unwrap_or_default(),
+            used: status
+                .and_then(|s| s.allocated_ip_count)
+                .unwrap_or_default(),
             conditions: CONDITIONS.into_iter().filter(is_true).collect(),
         }
     }
@@ -299,10 +307,9 @@ struct SubnetFacts {
 }
 
 impl SubnetFacts {
-    fn of(subnet: &SpiderSubnet, pools: &[PoolFacts]) -> Self {
+    fn of(subnet: &SpiderSubnet, pools: &BTreeMap<&str, i64>) -> Self {
         let name = subnet.name_any();
-        let of_it = pools.iter().filter(|p| p.subnet.as_ref() == Some(&name));
-        let pools = i64::try_from(of_it.count()).unwrap_or(i64::MAX);
+        let pools = pools.get(name.as_str()).copied().unwrap_or_default();
         let status = subnet.status.as_ref();
         Self {
             name,

@@ -204,11 +204,7 @@ fn as_item(kind: &Kind, mut object: Value) -> Value {
 
 fn page(state: &State, call: &Call) -> Result<Page, ApiError> {
     let query = &call.query;
-    let selector = Selector::parse(
-        &call.kind,
-        query.get("labelSelector"),
-        query.get("fieldSelector"),
-    )?;
+    let selector = Selector::of(call)?;
     let token = match query.get("continue") {
         "" => None,
         text => Some(Token::read(text)?),

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::error::ApiError;
 use crate::kinds::Kind;
 use crate::object;
+use crate::request::Call;
 
 /// What a request wants to see of a resource.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +39,18 @@ struct FieldTerm {
 }
 
 impl Selector {
+    /// Both selectors of a request.
+    ///
+    /// Errors: as [`Selector::parse`].
+    pub(crate) fn of(call: &Call) -> Result<Self, ApiError> {
+        let query = &call.query;
+        Self::parse(
+            &call.kind,
+            query.get("labelSelector"),
+            query.get("fieldSelector"),
+        )
+    }
+
     /// Reads both selectors of a request.
     ///
     /// Errors: 400 for what cannot be parsed, and for fields that the kind can't be selected by.

@@ -32,11 +32,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 /// Errors: 400 and 422 for wrong parameters; a version that is gone is told in the stream.
 pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
-    let selector = Selector::parse(
-        &call.kind,
-        query.get("labelSelector"),
-        query.get("fieldSelector"),
-    )?;
+    let selector = Selector::of(&call)?;
     check_initial_events(&call)?;
     let from = wanted_version(&call)?;
     let timeout = match query.number("timeoutSeconds")? {

@@ -136,21 +136,24 @@ fn wide(pod_spec: &'static str) -> Vec<Column> {
         plain("Containers", "string", 1, listed("name")),
         plain("Images", "string", 1, listed("image")),
         plain("Selector", "string", 1, |object, _| {
-            let labels = object
-                .pointer("/spec/selector/matchLabels")
-                .and_then(Value::as_object);
-            let terms: Vec<String> = labels
-                .into_iter()
-                .flatten()
-                .map(|(key, value)| format!("{key}={}", shown(value)))
-                .collect();
-            json!(if terms.is_empty() {
-                "<none>".to_owned()
-            } else {
-                terms.join(",")
-            })
+            terms(object, "/spec/selector/matchLabels")
         }),
     ]
+}
+
+/// The labels at `pointer` as a selector is written.
+fn terms(object: &Value, pointer: &str) -> Value {
+    let labels = object.pointer(pointer).and_then(Value::as_object);
+    let terms: Vec<String> = labels
+        .into_iter()
+        .flatten()
+        .map(|(key, value)| format!("{key}={}", shown(value)))
+        .collect();
+    json!(if terms.is_empty() {
+        "<none>".to_owned()
+    } else {
+        terms.join(",")
+    })
 }
 
 fn deployments() -> Vec<Column> {
@@ -189,19 +192,7 @@ fn daemon_sets() -> Vec<Column> {
         number("Up-to-date", "/status/updatedNumberScheduled"),
         number("Available", "/status/numberAvailable"),
         plain("Node Selector", "string", 0, |object, _| {
-            let labels = object
-                .pointer("/spec/template/spec/nodeSelector")
-                .and_then(Value::as_object);
-            let terms: Vec<String> = labels
-                .into_iter()
-                .flatten()
-                .map(|(key, value)| format!("{key}={}", shown(value)))
-                .collect();
-            json!(if terms.is_empty() {
-                "<none>".to_owned()
-            } else {
-                terms.join(",")
-            })
+            terms(object, "/spec/template/spec/nodeSelector")
         }),
     ];
     columns.extend(wide("/spec/template/spec"));

@@ -10,6 +10,7 @@ use crate::clock;
 use crate::error::{ApiError, Cause};
 use crate::object::{self, as_map, metadata};
 use crate::read::present;
+use crate::selector::Selector;
 use crate::store::Key;
 
 use super::{Answer, Turn};
@@ -68,13 +69,8 @@ impl Turn<'_> {
     /// DELETE of all that the selectors name.
     pub(super) fn delete_collection(&mut self) -> Result<Answer, ApiError> {
         let options = self.options()?;
-        let query = &self.call.query;
         let kind = Arc::clone(&self.call.kind);
-        let selector = crate::selector::Selector::parse(
-            &kind,
-            query.get("labelSelector"),
-            query.get("fieldSelector"),
-        )?;
+        let selector = Selector::of(self.call)?;
         let namespace = (!self.call.namespace.is_empty()).then_some(self.call.namespace.as_str());
         let found: Vec<(Key, Arc<Value>)> = self
             .state
