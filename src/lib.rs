@@ -1,8 +1,8 @@
 //! Orbweaver: Kubernetes IP address management, an IP pool of its own for every workload.
 //!
 //! This crate is the daemon: one binary, a role a sub-command. Its modules depend one way only:
-//! [`api`] (objects on the wire) ← `kube_io` (caches, writes, leader election) ← `controller` and
-//! `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
+//! [`api`] (objects on the wire) ← `kube_io` (caches, writes, leader election) ← `tls`
+//! (certificates), `controller` and `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
 //! which does no IO.
 
 pub mod agent;
@@ -14,3 +14,4 @@ pub mod error;
 pub mod kube_io;
 pub mod ports;
 pub mod telemetry;
+pub mod tls;

@@ -8,7 +8,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipam::addr::{AddrSet, Family, Range, parse_list};
+use ipam::addr::{AddrSet, Family, parse_list};
+use ipam::admit;
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
 use ipam::keep::{Keeper, Ordinals};
@@ -222,7 +223,7 @@ fn inside(
     cidr: &IpNet,
 ) -> Result<AddrSet, FieldError> {
     let set = ranges(field, texts, Family::of(cidr.addr()))?;
-    let outside = set.difference(&AddrSet::from(Range::of_net(cidr)));
+    let outside = admit::outside(&set, cidr);
     if outside.is_empty() {
         return Ok(set);
     }
@@ -243,11 +244,9 @@ fn address(
     let Some(text) = text.filter(|t| !t.is_empty()) else {
         return Ok(None);
     };
-    match text.parse::<IpAddr>() {
-        Ok(address) if Family::of(address) == family => Ok(Some(address)),
-        Ok(_) => Err(FieldError::new(field, text, format!("no {family} address"))),
-        Err(_) => Err(FieldError::new(field, text, "no IP address")),
-    }
+    admit::address(text, family)
+        .map(Some)
+        .ok_or_else(|| FieldError::new(field, text, format!("no {family} address")))
 }
 
 /// A selector of a pool, or why it can't be used, which the core says to each Pod that asks.

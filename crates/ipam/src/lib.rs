@@ -21,6 +21,7 @@
 //! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
 //! | [`release`] | when an address may leave its record |
 //! | [`leak`] | which records no DEL will ever release |
+//! | [`admit`] | whether what a person wrote may stand, and what follows from it |
 //! | [`plan`] | what the controller does next for one CIDR |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
 //! | [`census`] | how much is free and used, and whose one address is |
@@ -32,6 +33,7 @@
 //! 3. A failed call changes nothing.
 
 pub mod addr;
+pub mod admit;
 pub mod affinity;
 pub mod annotation;
 pub mod attachment;

@@ -216,6 +216,11 @@ impl Subnet {
         self.ips.difference(&self.excluded)
     }
 
+    /// The addresses of `set` that are not the subnet's to give: not in `ips`, or excluded.
+    pub fn lacks(&self, set: &AddrSet) -> AddrSet {
+        set.difference(&self.total())
+    }
+
     /// What may be carved for auto pools: never the gateway, never a reserved address, never one
     /// in `taken`.
     pub fn free(&self, reserved: &AddrSet, taken: &AddrSet) -> AddrSet {

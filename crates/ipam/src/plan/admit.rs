@@ -31,7 +31,7 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
         return;
     }
     let subnet = pass.subnet;
-    let outside = pool.total().difference(&subnet.total());
+    let outside = subnet.lacks(&pool.total());
     if pool.owner.is_none() && !outside.is_empty() {
         not_of_the_subnet(pass, pool, standing, &outside);
         return;
