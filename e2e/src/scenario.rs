@@ -68,8 +68,9 @@ pub fn chosen<'a>(all: &'a [Scenario], names: &[String]) -> Result<Vec<&'a Scena
 #[derive(Debug, Default)]
 struct Tally {
     passed: Vec<&'static str>,
-    failed: Vec<&'static str>,
-    skipped: Vec<&'static str>,
+    /// With why, so that the last lines of a long log tell.
+    failed: Vec<(&'static str, String)>,
+    skipped: Vec<(&'static str, String)>,
 }
 
 /// Runs scenarios. Errors: one failed, or one was skipped and that is not allowed.
@@ -107,14 +108,14 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
                     "scenario {} SKIPPED: {error:#}",
                     scenario.name
                 ));
-                tally.skipped.push(scenario.name);
+                tally.skipped.push((scenario.name, format!("{error:#}")));
             }
             Err(error) => {
                 say(format_args!(
                     "scenario {} FAILED after {took:.1} s: {error:#}",
                     scenario.name
                 ));
-                tally.failed.push(scenario.name);
+                tally.failed.push((scenario.name, format!("{error:#}")));
                 stage.clear(scenario.name, options)?;
             }
         }
@@ -193,9 +194,9 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (what, names) in [("failed", &self.failed), ("skipped", &self.skipped)] {
-            if !names.is_empty() {
-                writeln!(f, "{what}: {}", names.join(", "))?;
+        for (what, which) in [("failed", &self.failed), ("skipped", &self.skipped)] {
+            for (name, why) in which {
+                writeln!(f, "{what}: {name}: {why}")?;
             }
         }
         let (passed, failed, skipped) = (self.passed.len(), self.failed.len(), self.skipped.len());
@@ -239,7 +240,7 @@ mod tests {
     fn a_skip_is_told_from_a_failure_and_fails_only_where_forbidden() {
         assert!(skip("no macvlan").is::<Skip>());
         let tally = Tally {
-            skipped: vec!["a"],
+            skipped: vec![("a", "no macvlan".to_owned())],
             ..Tally::default()
         };
         let allowed = Options {
@@ -256,9 +257,14 @@ mod tests {
                 .is_err()
         );
         let tally = Tally {
-            failed: vec!["a"],
+            failed: vec![("a", "two Pods have one address".to_owned())],
             ..Tally::default()
         };
         assert!(tally.verdict(allowed).is_err());
+        let said = tally.to_string();
+        assert!(
+            said.starts_with("failed: a: two Pods have one address\n"),
+            "{said}"
+        );
     }
 }
