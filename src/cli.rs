@@ -45,7 +45,7 @@ enum Role {
     Crds(crds::Arguments),
     /// What Orbweaver would do, on manifests or a cluster, and what if; changes nothing.
     Plan(plan::Arguments),
-    /// Look at a cluster's subnets, pools and addresses; changes nothing.
+    /// Look at a cluster's subnets, pools and addresses, and mend what is inconsistent.
     Ipam(look::Arguments),
     /// See it at work: a Kubernetes in memory, the real controller, agents and CNI plugin.
     #[cfg(feature = "demo")]

@@ -19,6 +19,8 @@ use kube_runtime::watcher;
 use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
+pub(super) use crate::api::pod::uid;
+use crate::api::pod::{controller, controller_of, static_uid};
 use crate::kube_io::cache::{Cache, Key};
 
 /// The Pods of this node.
@@ -100,25 +102,6 @@ impl NodePods {
     }
 }
 
-/// On the API server's copy of a static Pod: the uid by which its node, and so the runtime, knows it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
-
-/// The node's uid of a static Pod, if this is the copy of one. A Pod that merely has the annotation
-/// is not: its controller would be the Node.
-fn static_uid(pod: &Pod) -> Option<&str> {
-    let owner = controller(pod)?;
-    let is_node = (owner.api_version.as_str(), owner.kind.as_str()) == ("v1", "Node");
-    let uid = pod.annotations().get(MIRROR)?;
-    is_node.then_some(uid)
-}
-
-/// The Pod's uid, as its sandbox carries it. That of a static Pod is its node's, not its copy's:
-/// the copy may be deleted and made again while the Pod runs.
-pub(super) fn uid(pod: &Pod) -> Uid {
-    let own = || pod.metadata.uid.as_deref().unwrap_or_default();
-    Uid::from(static_uid(pod).unwrap_or_else(own))
-}
-
 /// `namespace/name`.
 pub(super) fn name(pod: &Pod) -> PodName {
     PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any())
@@ -150,15 +133,6 @@ pub(super) fn is_alive(pod: &Pod) -> bool {
 pub(super) async fn life_now(reads: &Reads, pod: &PodName, of: &Uid) -> Result<Life, ReadError> {
     let found = reads.pod(pod).await?.filter(|pod| uid(pod) == *of);
     Ok(found.as_ref().map_or(Life::Gone, life))
-}
-
-/// The Pod's controlling owner.
-fn controller(pod: &Pod) -> Option<&OwnerReference> {
-    controller_of(pod.metadata.owner_references.as_deref())
-}
-
-fn controller_of(references: Option<&[OwnerReference]>) -> Option<&OwnerReference> {
-    references?.iter().find(|r| r.controller == Some(true))
 }
 
 /// Uid of the `StatefulSet` that the Pod belongs to.
@@ -211,6 +185,7 @@ fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::pod::MIRROR;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use serde_json::json;
 

@@ -91,8 +91,10 @@ fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool,
         .status
         .as_ref()
         .and_then(|s| s.allocated_ips.as_deref());
-    let records = Records::parse(allocated)
-        .map_err(|e| FieldError::new("status.allocatedIPs", allocated.unwrap_or_default(), e))?;
+    let records = Records::parse(allocated).map_err(|e| {
+        let reason = format!("{e}; `orbweaver ipam check --repair` restores it");
+        FieldError::new("status.allocatedIPs", allocated.unwrap_or_default(), reason)
+    })?;
     Ok(Pool {
         name,
         uid: Uid::new(object.uid().unwrap_or_default()),
@@ -147,8 +149,12 @@ pub fn subnet(object: &SpiderSubnet) -> Result<Subnet, FieldError> {
     let ledger = status
         .and_then(|s| s.controlled_ip_pools.as_deref())
         .map(|text| {
-            SubnetLedger::parse(text, family, u64::try_from(epoch).unwrap_or_default())
-                .map_err(|e| FieldError::new("status.controlledIPPools", text, e))
+            let ledger =
+                SubnetLedger::parse(text, family, u64::try_from(epoch).unwrap_or_default());
+            ledger.map_err(|e| {
+                let reason = format!("{e}; `orbweaver ipam check --repair` rebuilds it");
+                FieldError::new("status.controlledIPPools", text, reason)
+            })
         })
         .transpose()?;
     Ok(Subnet {

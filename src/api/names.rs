@@ -69,7 +69,7 @@ pub mod annotation {
         SUBNETS,
     };
 
-    pub use ipam::attachment::{DEFAULT_NETWORK, NETWORKS};
+    pub use ipam::attachment::{DEFAULT_NETWORK, NETWORK_STATUS, NETWORKS};
 
     /// On a pool, set by the controller alone: hash of the `ips` and `excludeIPs` it admitted. An
     /// agent allocates only where it equals the hash of the spec it reads.

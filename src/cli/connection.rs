@@ -1,7 +1,7 @@
 //! The way to the API server: of a role in its Pod, and of a person at a terminal.
 //!
 //! Owns: where the API server is, and what is said where it can't be reached or asked. Never does:
-//! change anything; a terminal's connection has no client for writes.
+//! change anything.
 
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
@@ -112,7 +112,7 @@ pub(super) enum ClusterError {
 }
 
 impl Target {
-    /// A connection for reading.
+    /// A connection.
     ///
     /// Errors: what is wrong with the kubeconfig. Nothing is sent yet.
     pub(super) async fn open(&self) -> Result<Connection, ClusterError> {
@@ -122,12 +122,13 @@ impl Target {
         let server = config.cluster_url.to_string();
         let namespace = self.namespace.clone();
         let namespace = namespace.unwrap_or_else(|| config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|source| ClusterError::Credentials {
+        let clients = Clients::new(config).map_err(|source| ClusterError::Credentials {
             server: server.clone(),
             source: Box::new(source),
         })?;
         Ok(Connection {
-            client,
+            client: clients.read,
+            writer: clients.write,
             namespace,
             server,
         })
@@ -169,6 +170,8 @@ impl Target {
 pub(super) struct Connection {
     /// For reads only.
     pub(super) client: Client,
+    /// For what a person told to be written.
+    pub(super) writer: Client,
     /// Of what is named without a namespace.
     pub(super) namespace: String,
     server: String,
@@ -183,6 +186,17 @@ pub(super) struct Listing<K> {
 }
 
 impl Connection {
+    /// To an API server in memory.
+    #[cfg(all(test, feature = "demo"))]
+    pub(super) fn to(client: Client) -> Self {
+        Self {
+            writer: client.clone(),
+            client,
+            namespace: "default".to_owned(),
+            server: "memory".to_owned(),
+        }
+    }
+
     /// Every object of a kind, in pages.
     pub(super) async fn list<K>(&self) -> Result<Listing<K>, ClusterError>
     where

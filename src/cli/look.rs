@@ -1,10 +1,16 @@
 //! `orbweaver ipam …`: what there is in a cluster, whose it is, and whether it is consistent.
 //!
-//! Owns: the sub-commands. Never does: write to the cluster, or judge: figures are the core's
-//! `census`, refusals its `select` through the agent's own search, and findings its `audit`.
+//! Owns: the sub-commands. Never does: judge: figures are the core's `census`, refusals its `select`
+//! through the agent's own search, findings its `audit` and `repair`; or write, but for what a
+//! person was shown and says yes to (`check --repair --yes`, `give-back --yes`).
 
 mod check;
 mod explain;
+mod give_back;
+mod mend;
+#[cfg(all(test, feature = "demo"))]
+mod on_a_server;
+mod residents;
 mod show;
 mod sight;
 #[cfg(test)]
@@ -36,8 +42,10 @@ enum Question {
     Who(who::Arguments),
     /// Why may a Pod use its pools, or why not?
     Explain(explain::Arguments),
-    /// What is inconsistent? Exits with 2 where something is.
+    /// What is inconsistent, and who mends it? Exits with 2 where something is.
     Check(check::Arguments),
+    /// Leave the objects as Spiderpool's controller accepts them; shows what, and writes with --yes.
+    GiveBack(give_back::Arguments),
 }
 
 /// Answers the question; the exit code is 0, or 2 where the answer is one that a script should act
@@ -55,6 +63,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Question::Who(arguments) => who::run(&arguments, &connection, output).await,
             Question::Explain(arguments) => explain::run(arguments, &connection, output).await,
             Question::Check(arguments) => check::run(&arguments, &connection, output).await,
+            Question::GiveBack(arguments) => give_back::run(&arguments, &connection, output).await,
         }
     })
 }

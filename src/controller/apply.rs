@@ -6,13 +6,15 @@
 //! addresses only after the ledger write that names them was accepted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use ipam::name::PoolName;
 use ipam::plan::{
-    self, Fence, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen,
+    self, Fence, Holder, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen,
 };
+use ipam::pool::Pool;
 use ipam::subnet::Subnet;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -146,6 +148,17 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
     let mut stages = Stages::default();
     for step in &plan.steps {
         match step {
+            Step::Record {
+                pool,
+                fence,
+                found,
+                because,
+            } => stages.records.push(Recording {
+                pool,
+                fence,
+                found,
+                because,
+            }),
             Step::Create(new) => stages.creates.push(new),
             Step::Before(write) => stages.before.push(write),
             Step::Barrier => stages.barrier = true,
@@ -159,6 +172,7 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
             } => stages.deletes.push((pool, fence, because)),
         }
     }
+    pass.record_all(&stages.records).await;
     pass.create_all(&stages.creates).await;
     pass.write_before(&stages.before).await;
     if stages.barrier && !pass.done.errors.is_empty() {
@@ -179,6 +193,7 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
 /// The steps of a plan by stage.
 #[derive(Default)]
 struct Stages<'p> {
+    records: Vec<Recording<'p>>,
     creates: Vec<&'p NewPool>,
     before: Vec<&'p PoolWrite>,
     /// All of the above must have landed, or the pass ends there.
@@ -187,6 +202,14 @@ struct Stages<'p> {
     protect: Option<(&'p Fence, bool)>,
     after: Vec<&'p PoolWrite>,
     deletes: Vec<(&'p PoolName, &'p Fence, &'p Reason)>,
+}
+
+/// Pods whose addresses a pool gets to know again.
+struct Recording<'p> {
+    pool: &'p PoolName,
+    fence: &'p Fence,
+    found: &'p BTreeMap<IpAddr, Holder>,
+    because: &'p Reason,
 }
 
 /// Takes our finalizer off a subnet that is being deleted and serves nobody.
@@ -218,6 +241,51 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    async fn record_all(&mut self, all: &[Recording<'_>]) {
+        let this = &*self;
+        let work: Vec<_> = all
+            .iter()
+            .map(|found| async move { (found, this.record(found).await) })
+            .collect();
+        for (found, result) in together(work).await {
+            match result {
+                Ok(pool) => self.note(found.pool, found.because, Some(pool)),
+                Err(error) => self.refuse(found.pool, error),
+            }
+        }
+    }
+
+    async fn record(&self, found: &Recording<'_>) -> Result<Arc<SpiderIPPool>, ApplyError> {
+        let step = || format!("IPPool {} ({})", found.pool, found.because);
+        let (raw, parsed) = self.pool_at(found.pool, Some(found.fence), &step)?;
+        let mut pool = edit::with_records(raw, &parsed, found.found);
+        let put = put::replace(&self.writer.client, Part::Status, &mut pool, Reply::Full).await;
+        put.map_err(|e| ApplyError::Put {
+            step: step(),
+            source: Box::new(e),
+        })?;
+        self.writer.pools.apply_written(pool.clone());
+        Ok(Arc::new(pool))
+    }
+
+    /// A pool as read, if that is the version that a step was decided on.
+    fn pool_at(
+        &self,
+        name: &PoolName,
+        fence: Option<&Fence>,
+        step: &impl Fn() -> String,
+    ) -> Result<(&Arc<SpiderIPPool>, Pool), ApplyError> {
+        let moved = || ApplyError::Moved { step: step() };
+        let raw = self.done.pools.get(name).ok_or_else(moved)?;
+        let parsed = convert::pool(raw).map_err(|_| moved())?;
+        let fits = |f: &Fence| f.uid == parsed.uid && f.version == parsed.version;
+        if fence.is_none_or(fits) {
+            Ok((raw, parsed))
+        } else {
+            Err(moved())
+        }
+    }
+
     async fn create_all(&mut self, creates: &[&NewPool]) {
         let this = &*self;
         let work: Vec<_> = creates
@@ -328,23 +396,14 @@ impl Pass<'_> {
     /// A write that is right only for the very version it was decided on.
     async fn write_at_version(&self, write: &PoolWrite) -> Result<Arc<SpiderIPPool>, ApplyError> {
         let step = || format!("IPPool {} ({})", write.pool, write.because);
-        let moved = || ApplyError::Moved { step: step() };
-        let raw = self.done.pools.get(&write.pool).ok_or_else(moved)?;
-        let parsed = convert::pool(raw).map_err(|_| moved())?;
-        if write
-            .fence
-            .as_ref()
-            .is_some_and(|f| f.uid != parsed.uid || f.version != parsed.version)
-        {
-            return Err(moved());
-        }
+        let (raw, parsed) = self.pool_at(&write.pool, write.fence.as_ref(), &step)?;
         self.put(raw, &parsed, write, step()).await
     }
 
     async fn put(
         &self,
         raw: &SpiderIPPool,
-        parsed: &ipam::pool::Pool,
+        parsed: &Pool,
         write: &PoolWrite,
         step: String,
     ) -> Result<Arc<SpiderIPPool>, ApplyError> {

@@ -5,11 +5,13 @@
 //! other programs included.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use ipam::addr::{AddrCount, Family, cidr_label};
 use ipam::name::{SubnetName, Uid, label_value};
-use ipam::plan::{Condition, LedgerEdit, Mark, NewPool, PoolEdit};
+use ipam::plan::{Condition, Holder, LedgerEdit, Mark, NewPool, PoolEdit};
 use ipam::pool::Pool;
+use ipam::record::Records;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
@@ -132,6 +134,31 @@ fn subnet_reference(name: &SubnetName, uid: &Uid) -> OwnerReference {
     }
 }
 
+/// `raw` with further records; `parsed` is the same object read. An address that is recorded keeps
+/// its record.
+pub fn with_records(
+    raw: &SpiderIPPool,
+    parsed: &Pool,
+    found: &BTreeMap<IpAddr, Holder>,
+) -> SpiderIPPool {
+    let mut records = parsed.records.clone();
+    for (address, holder) in found {
+        if records.get(*address).is_none() {
+            records.insert(*address, holder.record());
+        }
+    }
+    recorded(raw, &records)
+}
+
+/// `raw` with these records.
+pub fn recorded(raw: &SpiderIPPool, records: &Records) -> SpiderIPPool {
+    let mut pool = raw.clone();
+    let status = pool.status.get_or_insert_default();
+    status.allocated_ips = records.to_text();
+    status.allocated_ip_count = Some(records.count().to_wire());
+    pool
+}
+
 /// `raw` with our finalizer set or removed, and with the label of its CIDR.
 pub fn protected_subnet(raw: &SpiderSubnet, cidr: &IpNet, finalizer: bool) -> SpiderSubnet {
     let mut subnet = raw.clone();
@@ -169,12 +196,17 @@ pub fn with_ledger<'e>(
     for edit in edits {
         ledger.set(&edit.pool, edit.entry.clone());
     }
+    ledger_replaced(raw, Some(&ledger))
+}
+
+/// `raw` with this ledger, or with none, which says that it is not known; the epoch is raised.
+pub fn ledger_replaced(raw: &SpiderSubnet, ledger: Option<&SubnetLedger>) -> SpiderSubnet {
     let mut subnet = raw.clone();
     let status = subnet.status.get_or_insert_default();
     let epoch = status.ledger_epoch.unwrap_or_default();
     status.ledger_epoch = Some(epoch.saturating_add(1));
-    status.controlled_ip_pools = ledger.to_text();
-    status.allocated_ip_count = Some(ledger.count().to_wire());
+    status.controlled_ip_pools = ledger.and_then(SubnetLedger::to_text);
+    status.allocated_ip_count = ledger.map(|ledger| ledger.count().to_wire());
     subnet
 }
 

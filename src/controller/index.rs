@@ -7,6 +7,7 @@
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
@@ -261,10 +262,9 @@ impl Index {
                     .flat_map(|owner| state.asked_by_owner(owner)),
             );
         }
-        let addresses = |seen: &Option<PodSeen>| {
-            seen.as_ref()
-                .map(|seen| seen.addresses.clone())
-                .unwrap_or_default()
+        let addresses = |seen: &Option<PodSeen>| -> BTreeSet<IpAddr> {
+            let seen = seen.iter().flat_map(|seen| seen.addresses.keys());
+            seen.copied().collect()
         };
         let moved = &addresses(&old) ^ &addresses(&new);
         dirty.extend(state.cidrs_with(&moved));

@@ -7,11 +7,14 @@
 //! applying would do, had nobody interfered. Invariant: the same objects give the same outcome.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ipam::name::{PoolName, Uid};
-use ipam::plan::{self, Condition, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step};
+use ipam::plan::{
+    self, Condition, Holder, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step,
+};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
@@ -205,6 +208,12 @@ impl Rehearsal {
 
     fn carry_out(&mut self, step: &Step, cidr: &IpNet, seen: &Observed) {
         match step {
+            Step::Record {
+                pool,
+                fence: _,
+                found,
+                because,
+            } => self.record(pool, found, because),
             Step::Create(new) => self.create(new),
             Step::Before(write) | Step::After(write) => self.write(write, seen),
             // Nothing fails here, so everything above has landed.
@@ -246,6 +255,16 @@ impl Rehearsal {
             let pool = edit::edited_pool(&raw, &parsed, &write.edit, subnet.as_deref());
             self.deeds.push((write.pool.clone(), write.because.clone()));
             self.write_pool(pool);
+        }
+    }
+
+    fn record(&mut self, name: &PoolName, found: &BTreeMap<IpAddr, Holder>, because: &Reason) {
+        let Some(raw) = self.pools.get(name).cloned() else {
+            return;
+        };
+        if let Ok(parsed) = convert::pool(&raw) {
+            self.deeds.push((name.clone(), because.clone()));
+            self.write_pool(edit::with_records(&raw, &parsed, found));
         }
     }
 

@@ -1,9 +1,12 @@
 //! Which Multus network stands behind an interface, as the Pod's annotations tell.
 //!
-//! Owns: the reading of Multus' network selections. Never does: look an attachment up: a pool
+//! Owns: the reading of Multus' network selections, and of what it tells of addresses. Never does: look an attachment up: a pool
 //! compares its name with `multusName`, and where no pool does, nothing here matters. Invariant: an
 //! interface whose network can't be told is served by no pool that asks for one, and says why.
 
+use std::net::IpAddr;
+
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::name::Nic;
@@ -12,6 +15,31 @@ use crate::name::Nic;
 pub const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 /// Annotation on a Pod: which `NetworkAttachmentDefinition`s serve its other interfaces.
 pub const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
+
+/// On a Pod, written by Multus: what each of its interfaces has.
+pub const NETWORK_STATUS: &str = "k8s.v1.cni.cncf.io/network-status";
+
+#[derive(Deserialize)]
+struct WireStatus {
+    #[serde(default)]
+    interface: String,
+    #[serde(default)]
+    ips: Vec<String>,
+}
+
+/// The addresses that the text of [`NETWORK_STATUS`] names, and on which interface; what can't be
+/// read of it names none. Cost: O(length of the text).
+pub fn addresses_told(text: &str) -> Vec<(IpAddr, Option<Nic>)> {
+    let networks: Vec<WireStatus> = serde_json::from_str(text).unwrap_or_default();
+    let of = |network: WireStatus| {
+        let nic = (!network.interface.is_empty()).then(|| Nic::new(network.interface));
+        let addresses = network.ips.into_iter().filter_map(|ip| ip.parse().ok());
+        addresses
+            .map(|address| (address, nic.clone()))
+            .collect::<Vec<_>>()
+    };
+    networks.into_iter().flat_map(of).collect()
+}
 
 /// The first interface of a Pod.
 const FIRST: &str = "eth0";
@@ -309,5 +337,24 @@ mod tests {
         assert!(!own.is("shop/macvlan.vlan7") && !own.is("other"));
         assert!(!of("eth0", None, None).is("macvlan"));
         assert!(!of("eth0", Some("net/a"), None).is("a"));
+    }
+
+    #[test]
+    fn what_multus_tells_is_read_as_far_as_it_can_be() {
+        let text = r#"[{"name":"macvlan","interface":"eth0","ips":["10.0.0.1","fd00::1"],"default":true},
+            {"name":"b","ips":["10.0.1.1","none"]}, {"name":"c"}]"#;
+        let told: Vec<String> = addresses_told(text)
+            .iter()
+            .map(|(ip, nic)| format!("{ip} {:?}", nic.as_ref().map(Nic::as_str)))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "10.0.0.1 Some(\"eth0\")",
+                "fd00::1 Some(\"eth0\")",
+                "10.0.1.1 None"
+            ]
+        );
+        assert!(addresses_told("{}").is_empty() && addresses_told("").is_empty());
     }
 }

@@ -1,14 +1,17 @@
 //! What is inconsistent in a world of pools and subnets: one checker for tests, simulation, garbage
 //! collection and the command line.
 
+mod tenancy;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::addr::AddrSet;
-use crate::name::{Nic, PoolName, SubnetName, Uid};
+use crate::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
 use crate::overlap;
 use crate::pool::Pool;
+use crate::record::Record;
 use crate::subnet::Subnet;
 
 /// The objects to check, all read at one moment.
@@ -18,6 +21,53 @@ pub struct World {
     pub subnets: Vec<Subnet>,
     /// Pools.
     pub pools: Vec<Pool>,
+    /// Every Pod, and those that only an endpoint remembers; `None` where nobody looked, and then
+    /// nothing is said of them.
+    pub residents: Option<Vec<Resident>>,
+}
+
+/// A Pod and what it has, by its own word and its endpoint's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resident {
+    /// Name.
+    pub pod: PodName,
+    /// Uid, as records have it.
+    pub uid: Uid,
+    /// Its node.
+    pub node: Option<NodeName>,
+    /// How it is.
+    pub life: Life,
+    /// Its addresses, and on which interface where that is known.
+    pub addresses: BTreeMap<IpAddr, Option<Nic>>,
+}
+
+/// How a Pod is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It is to run, and so are the addresses that it tells its own.
+    Running,
+    /// It is to run and has told nothing that one could rely on.
+    Silent,
+    /// It is being deleted or has ended: what it tells may be another's already.
+    Leaving,
+    /// There is no such Pod; its endpoint is left.
+    Gone,
+}
+
+impl Resident {
+    /// The record of an address of this Pod.
+    pub fn record(&self, address: IpAddr) -> Record {
+        Record {
+            pod: self.pod.clone(),
+            uid: self.uid.clone(),
+            nic: self.addresses.get(&address).cloned().flatten(),
+            node: self.node.clone(),
+            sandbox: None,
+            owner: None,
+            kept: false,
+            other: BTreeMap::new(),
+        }
+    }
 }
 
 /// One broken invariant.
@@ -70,6 +120,44 @@ pub enum Violation {
         /// Its interface.
         nic: Nic,
     },
+    /// A Pod has an address of a pool that has no record of it, and may give it to another Pod.
+    NotRecorded {
+        /// Pool.
+        pool: PoolName,
+        /// Address.
+        address: IpAddr,
+        /// The Pod.
+        pod: PodName,
+    },
+    /// A Pod has an address that is recorded for another one.
+    HeldForAnother {
+        /// Pool.
+        pool: PoolName,
+        /// Address.
+        address: IpAddr,
+        /// Who has it.
+        pod: PodName,
+        /// For whom it is recorded.
+        recorded: PodName,
+    },
+    /// Two Pods have one address.
+    OnTwoPods {
+        /// Address.
+        address: IpAddr,
+        /// First Pod by name.
+        first: PodName,
+        /// Second.
+        second: PodName,
+    },
+    /// A record of a Pod that is gone, which names no node whose agent would free it.
+    Orphan {
+        /// Pool.
+        pool: PoolName,
+        /// Address.
+        address: IpAddr,
+        /// The Pod.
+        pod: PodName,
+    },
 }
 
 impl Violation {
@@ -81,6 +169,10 @@ impl Violation {
             Self::EntriesOverlap { .. } => "EntriesOverlap",
             Self::NotInLedger { .. } => "NotInLedger",
             Self::TwoForOneNic { .. } => "TwoForOneNic",
+            Self::NotRecorded { .. } => "NotRecorded",
+            Self::HeldForAnother { .. } => "HeldForAnother",
+            Self::OnTwoPods { .. } => "OnTwoPods",
+            Self::Orphan { .. } => "Orphan",
         }
     }
 }
@@ -128,6 +220,30 @@ impl fmt::Display for Violation {
                     "IPPool {pool} has two addresses for interface {nic} of Pod uid {uid}"
                 )
             }
+            Self::NotRecorded { pool, address, pod } => write!(
+                f,
+                "Pod {pod} has address {address}, which IPPool {pool} has not recorded and may give \
+                 to another Pod"
+            ),
+            Self::HeldForAnother {
+                pool,
+                address,
+                pod,
+                recorded,
+            } => write!(
+                f,
+                "Pod {pod} has address {address}, which IPPool {pool} has recorded for Pod {recorded}"
+            ),
+            Self::OnTwoPods {
+                address,
+                first,
+                second,
+            } => write!(f, "Pods {first} and {second} both have address {address}"),
+            Self::Orphan { pool, address, pod } => write!(
+                f,
+                "IPPool {pool} has recorded {address} for Pod {pod}, which is gone, and names no \
+                 node that would free it"
+            ),
         }
     }
 }
@@ -141,6 +257,9 @@ pub fn audit(world: &World) -> Vec<Violation> {
     pools(&by_name, &mut found);
     for subnet in &world.subnets {
         ledger(&by_name, subnet, &mut found);
+    }
+    if let Some(residents) = &world.residents {
+        tenancy::check(&by_name, residents, &mut found);
     }
     found.sort();
     found.dedup();
@@ -241,6 +360,7 @@ mod tests {
         let world = World {
             subnets: vec![subnet("1-9", entries)],
             pools,
+            ..World::default()
         };
         audit(&world).iter().map(ToString::to_string).collect()
     }
@@ -316,6 +436,7 @@ mod tests {
                 ..subnet("1-9", &[])
             }],
             pools: vec![pool("a", "1-3")],
+            ..World::default()
         };
         assert_eq!(audit(&world), vec![]);
     }
@@ -355,6 +476,7 @@ mod tests {
         let world = World {
             subnets: vec![subnet("1-9", &[("a", "1"), ("b", "1")])],
             pools: vec![worst("b"), worst("a")],
+            ..World::default()
         };
         let found = audit(&world);
         assert_eq!(found.len(), 5);

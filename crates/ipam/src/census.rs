@@ -207,6 +207,7 @@ mod tests {
         World {
             subnets: vec![net],
             pools: vec![web, off, admitted(holed)],
+            ..World::default()
         }
     }
 

@@ -51,6 +51,7 @@ pub mod plan;
 pub mod pool;
 pub mod record;
 pub mod release;
+pub mod repair;
 pub mod route;
 pub mod select;
 pub mod subnet;

@@ -18,10 +18,11 @@
 //!
 //! Where to read next: `plan/resize.rs` for sizes, `plan/admit.rs` for pools made by hand,
 //! `plan/retire.rs` for pools that go, `plan/say.rs` for what conditions say, `plan/standing.rs` for who has an address that several
-//! claim, `plan/rebuild.rs` for ledgers that are lost.
+//! claim, `plan/rebuild.rs` for ledgers that are lost, `plan/found.rs` for records that are.
 
 mod admit;
 mod carve;
+mod found;
 mod pass;
 mod rebuild;
 mod resize;
@@ -40,7 +41,7 @@ use crate::addr::{AddrCount, AddrSet};
 use crate::affinity::Selector;
 use crate::annotation::SizeRule;
 use crate::demand::PodCount;
-use crate::name::{Nic, PoolName, SubnetName, Uid, Version, WorkloadId};
+use crate::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid, Version, WorkloadId};
 use crate::pool::{Owner, Pool, Route, admission_hash};
 use crate::subnet::{Entry, Subnet};
 
@@ -82,6 +83,19 @@ pub enum SubnetSeen {
     },
 }
 
+/// A Pod that has an address, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Holder {
+    /// Name.
+    pub pod: PodName,
+    /// Uid.
+    pub uid: Uid,
+    /// Its node.
+    pub node: Option<NodeName>,
+    /// The interface with the address, where that is known.
+    pub nic: Option<Nic>,
+}
+
 /// Everything one pass looks at.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Snapshot {
@@ -101,6 +115,9 @@ pub struct Snapshot {
     pub elsewhere: AddrSet,
     /// Addresses that Pods of the cluster have, as their status says, whoever gave them.
     pub on_pods: AddrSet,
+    /// Whose these are, without Pods on their node's network; where several Pods say that they have
+    /// one address, one of them.
+    pub holders: BTreeMap<IpAddr, Holder>,
     /// Names of pools with another CIDR.
     pub names_elsewhere: BTreeSet<PoolName>,
     /// Who wants addresses, in the order in which they are served.
@@ -181,6 +198,11 @@ pub enum Reason {
     LastHolderGone,
     /// Finalizer, labels or the told size are put right.
     Protect,
+    /// Pods have addresses of the pool that it has no record of.
+    Found {
+        /// How many addresses.
+        count: AddrCount,
+    },
 }
 
 impl fmt::Display for Reason {
@@ -196,6 +218,12 @@ impl fmt::Display for Reason {
             Self::Continue { workload } => write!(f, "{workload} continues with this pool"),
             Self::LastHolderGone => f.write_str("deleted, and nothing holds it any more"),
             Self::Protect => f.write_str("finalizer, labels and told size put right"),
+            Self::Found { count } => {
+                write!(
+                    f,
+                    "{count} addresses recorded again for Pods that have them"
+                )
+            }
         }
     }
 }
@@ -335,6 +363,17 @@ pub enum Step {
         fence: Fence,
         /// Finalizer there or not.
         finalizer: bool,
+    },
+    /// Record addresses of a pool for the Pods that have them, a write of its status.
+    Record {
+        /// Name.
+        pool: PoolName,
+        /// As read.
+        fence: Fence,
+        /// Whose they are.
+        found: BTreeMap<IpAddr, Holder>,
+        /// Why.
+        because: Reason,
     },
     /// Make an empty pool.
     Create(Box<NewPool>),

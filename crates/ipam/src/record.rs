@@ -180,6 +180,44 @@ impl Records {
     }
 }
 
+/// What can be read of a text that can't be read as a whole.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Salvage {
+    /// Records that can.
+    pub records: Records,
+    /// Addresses that have a record which can't.
+    pub unknown: AddrSet,
+}
+
+impl Salvage {
+    /// Reads what can be read of `text`; of a text that is no JSON object that is nothing.
+    ///
+    /// Where two keys are spellings of one address the first counts. Cost: O(n log n).
+    pub fn of(text: &str) -> Self {
+        let raw: BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(text).unwrap_or_default();
+        let mut salvage = Self::default();
+        for (key, value) in raw {
+            let Ok(address) = key.parse::<IpAddr>() else {
+                continue;
+            };
+            match serde_json::from_value::<Record>(value) {
+                Ok(record) if salvage.records.get(address).is_none() => {
+                    drop(salvage.records.insert(address, record));
+                }
+                Ok(_) => {}
+                Err(_) => drop(salvage.unknown.insert(address)),
+            }
+        }
+        salvage
+    }
+
+    /// Every address that the text names.
+    pub fn addresses(&self) -> AddrSet {
+        self.records.addresses().union(&self.unknown)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,5 +266,16 @@ mod tests {
         };
         assert_eq!(at("net1"), "10.0.0.2");
         assert_eq!(at("eth0"), "10.0.0.1");
+    }
+
+    #[test]
+    fn what_can_be_read_of_a_broken_text_is_saved_and_the_rest_is_named() {
+        let text = r#"{"10.0.0.1":{"pod":"a/b","podUid":"1"},"10.0.0.2":{"pod":7},"x":{"pod":"a/c","podUid":"2"}}"#;
+        Records::parse(Some(text)).unwrap_err();
+        let salvage = Salvage::of(text);
+        assert_eq!(salvage.records.count(), AddrCount::new(1));
+        assert_eq!(salvage.unknown.to_texts(), ["10.0.0.2"]);
+        assert_eq!(salvage.addresses().count(), AddrCount::new(2));
+        assert_eq!(Salvage::of("{\"10.0.0.1\":{"), Salvage::default());
     }
 }

@@ -179,6 +179,7 @@ fn resized(subnet: Subnet, pool: Pool, wanted: u32) -> (Option<u32>, Option<u32>
                 result.1 = edits.first().map(|edit| mask(&edit.entry.ips));
             }
             other @ (Step::ProtectSubnet { .. }
+            | Step::Record { .. }
             | Step::Create(_)
             | Step::Barrier
             | Step::Delete { .. }) => panic!("{other:?}"),

@@ -185,9 +185,6 @@ impl History {
     }
 
     fn person(&mut self, event: &Person) {
-        // Nobody knows of an address whose pool was forced away under its Pod, but the ledger, as
-        // long as it is not overruled by hand once more.
-        let orphans = self.world.orphans();
         match *event {
             Person::Pool {
                 slot,
@@ -195,7 +192,7 @@ impl History {
                 excluded,
             } => {
                 let name = PoolName::new(format!("hand{slot}"));
-                let ips = set(ips).difference(&orphans);
+                let ips = set(ips);
                 if !self.world.pools.contains_key(&name) {
                     let pool = self.world.new_pool(&name, &ips);
                     self.world.create_pool(Pool {
@@ -206,26 +203,22 @@ impl History {
             }
             Person::Edit { pool, add, remove } => {
                 let Some(name) = self.pool(pool) else { return };
-                let add = set(add).difference(&orphans);
+                let add = set(add);
                 self.world.edit_pool(&name, |p| {
                     p.ips = p.ips.union(&add).difference(&set(remove));
                 });
             }
             Person::Exclude { pool, excluded } => {
                 let Some(name) = self.pool(pool) else { return };
-                let excluded = set(excluded).union(&orphans);
-                self.world
-                    .edit_pool(&name, |p| p.excluded = excluded.clone());
+                self.world.edit_pool(&name, |p| p.excluded = set(excluded));
             }
             Person::Revert { pool, ago } => {
                 let Some(name) = self.pool(pool) else { return };
                 let Some((ips, excluded)) = self.world.spec_of(&name, ago.into()) else {
                     return;
                 };
-                if ips.difference(&excluded).is_disjoint(&orphans) {
-                    self.world
-                        .edit_pool(&name, |p| (p.ips, p.excluded) = (ips, excluded));
-                }
+                self.world
+                    .edit_pool(&name, |p| (p.ips, p.excluded) = (ips, excluded));
             }
             Person::Copy { pool, to } => {
                 let Some(old) = self
@@ -236,7 +229,7 @@ impl History {
                     return;
                 };
                 let name = PoolName::new(format!("copy{to}"));
-                let new = self.world.new_pool(&name, &old.ips.difference(&orphans));
+                let new = self.world.new_pool(&name, &old.ips);
                 let copy = Pool {
                     uid: new.uid,
                     created: new.created,

@@ -15,6 +15,11 @@
 //! > pool NAME IPS | edit NAME IPS | exclude NAME IPS | delete NAME | force NAME
 //! > reserve IPS | elsewhere NAME | wait SECONDS | crash after N
 //! > delete subnet | lose ledger
+//! > old NAME IPS IPS                        a pool as the original left it, and Pods that have the latter
+//! > ledger NAME IPS                         what the original's ledger gives a pool
+//! > of NAME WORKLOAD                        a pool that the original made for a workload
+//! > orphan NAME IP | unrecord NAME IP       a record without its Pod, a Pod without its record
+//! > break NAME | mend NAME                  the pool's records can't be read; they can again
 //! > look                                    the next controller starts
 //! ```
 #![expect(
@@ -33,9 +38,12 @@ use std::path::Path;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ipam::addr::{AddrSet, Family, parse_list};
+use ipam::affinity::Selector;
 use ipam::annotation::SizeRule;
-use ipam::name::{PoolName, Uid};
+use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Needs, Plan, PoolWrite, Step};
+use ipam::pool::Owner;
+use ipam::subnet::Entry;
 
 use world::{Lag, Pass, Workload, World};
 
@@ -52,7 +60,7 @@ fn every_story_goes_as_told() {
         .map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = files.collect();
     files.sort();
-    assert!(files.len() >= 18, "stories are missing");
+    assert!(files.len() >= 27, "stories are missing");
     let mut changed = vec![];
     for file in files {
         let told = std::fs::read_to_string(&file).unwrap();
@@ -128,6 +136,40 @@ impl Teller {
             ["cidr", cidr] => *self = Self::new(cidr),
             ["subnet", name, ips] => self.subnet(name, ips, None),
             ["subnet", name, ips, "gateway", gateway] => self.subnet(name, ips, Some(gateway)),
+            ["old", name, ips, in_use] => self.old(name, ips, in_use),
+            ["ledger", name, ips] => {
+                let ips = self.ips(ips);
+                self.world.edit_subnet(|s| {
+                    let ledger = s.ledger.get_or_insert_default();
+                    let application = None;
+                    ledger.set(&PoolName::from(*name), Entry { ips, application });
+                });
+            }
+            ["of", name, workload] => {
+                let wanting = &self.world.workloads[*workload];
+                let (id, nic) = (&wanting.id, &wanting.nic);
+                let owner = Owner::of(id, nic, &SubnetName::from("net4"), wanting.reclaim);
+                let five = Selector::default().for_workload(id);
+                self.world.edit_pool(&PoolName::from(*name), |pool| {
+                    pool.owner = Some(owner);
+                    pool.restrictions.pod_affinity = Some(Ok(five));
+                });
+            }
+            ["orphan", name, address] => {
+                let at = self.world.start_pod(None);
+                let record = self.world.old_record(at);
+                self.world.pods.remove(at);
+                self.world.edit_pool(&PoolName::from(*name), |pool| {
+                    pool.records.insert(address.parse().unwrap(), record);
+                });
+            }
+            ["unrecord", name, address] => {
+                self.world.edit_pool(&PoolName::from(*name), |pool| {
+                    pool.records.remove(address.parse().unwrap());
+                });
+            }
+            ["break", name] => self.world.set_broken(&PoolName::from(*name), true),
+            ["mend", name] => self.world.set_broken(&PoolName::from(*name), false),
             ["delete", "subnet"] => self.world.edit_subnet(|s| s.terminating = true),
             ["lose", "ledger"] => self.world.edit_subnet(|s| s.ledger = None),
             ["workload", name, wishes @ ..] => self.workload(name, wishes),
@@ -189,6 +231,20 @@ impl Teller {
         }
         self.world.revision();
         None
+    }
+
+    fn old(&mut self, name: &str, ips: &str, in_use: &str) {
+        let (ips, in_use) = (self.ips(ips), self.ips(in_use));
+        let mut pool = self.world.new_pool(&PoolName::from(name), &ips);
+        pool.finalizer = true;
+        for address in in_use.iter() {
+            let at = self.world.start_pod(None);
+            self.world.pods[at].address = Some(address);
+            pool.records.insert(address, self.world.old_record(at));
+            let uid = self.world.pods[at].uid.clone();
+            self.pods.insert(address.to_string(), uid);
+        }
+        assert!(self.world.create_pool(pool));
     }
 
     fn subnet(&mut self, name: &str, ips: &str, gateway: Option<&str>) {
@@ -367,6 +423,12 @@ fn say(story: &mut String, step: &Step) {
                 "subnet  finalizer {}",
                 if *finalizer { "on" } else { "off" }
             )
+        }
+        Step::Record { pool, found, .. } => {
+            let found = found
+                .iter()
+                .map(|(ip, holder)| format!("{ip} of {}", holder.pod));
+            format!("record  {pool}: {}", found.collect::<Vec<_>>().join(", "))
         }
         Step::Create(new) => format!("create  {}, empty", new.name),
         Step::Before(w) => format!("before  {}", write(w)),

@@ -1,33 +1,53 @@
-//! `orbweaver ipam check`: what is inconsistent, by the core's own audit.
+//! `orbweaver ipam check`: what is inconsistent and who mends it, by the core's own judgement; with
+//! `--repair` what can be mended without a doubt is.
+//!
+//! Never does: decide. What is written was shown by the same command without `--yes`.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use ipam::audit;
+use ipam::repair::{self, Remedy, Repair};
 use serde::Serialize;
 
-use super::sight::{Sight, Unreadable};
-use crate::cli::connection::Connection;
+use super::mend;
+use super::residents::{self, Quiet};
+use super::sight::Sight;
+use crate::cli::connection::{ClusterError, Connection};
 use crate::cli::render::{Output, Report, Table, counted};
 
 /// Pause before the second look: what a write is just mending is gone by then.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// The same before a repair: a kubelet tells its Pods' addresses within this time.
+const SECOND_LOOK_OF_REPAIR: Duration = Duration::from_secs(10);
 
 /// Exit code where something is inconsistent.
 const INCONSISTENT: u8 = 2;
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Arguments {}
+pub(in crate::cli) struct Arguments {
+    /// Show the writes that mend what can be mended without a doubt; with --yes, do them.
+    #[arg(long)]
+    repair: bool,
+    /// Do them.
+    #[arg(long, requires = "repair")]
+    yes: bool,
+}
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq, Serialize)]
-struct Checked {
+pub(super) struct Checked {
     /// True where nothing was found.
     consistent: bool,
     /// Objects looked at.
     subnets: usize,
     pools: usize,
     findings: Vec<Finding>,
+    /// What a repair writes; only where one was asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    steps: Vec<String>,
+    /// Whether that was done.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repaired: bool,
 }
 
 /// One thing that must not be.
@@ -37,6 +57,10 @@ struct Finding {
     reason: &'static str,
     /// Which objects, which addresses.
     message: String,
+    /// Who mends it: `repair`, `controller` or `person`.
+    by: &'static str,
+    /// How.
+    remedy: String,
 }
 
 pub(super) async fn run(
@@ -44,12 +68,22 @@ pub(super) async fn run(
     connection: &Connection,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let Arguments {} = arguments;
-    let mut checked = check(&Sight::of(connection).await?);
-    if !checked.consistent {
-        // The lists are not of one moment: only what is there both times is there.
-        tokio::time::sleep(SECOND_LOOK).await;
-        checked = checked.again(check(&Sight::of(connection).await?));
+    let Arguments { repair, yes } = *arguments;
+    let pause = if repair {
+        SECOND_LOOK_OF_REPAIR
+    } else {
+        SECOND_LOOK
+    };
+    let (mut checked, mut plan) = twice(connection, pause).await?;
+    if repair {
+        checked.steps = plan.steps.iter().map(ToString::to_string).collect();
+    }
+    if yes && !plan.steps.is_empty() {
+        output.print(&checked)?;
+        mend::carry_out(&connection.writer, &plan.steps).await?;
+        (checked, plan) = twice(connection, SECOND_LOOK_OF_REPAIR).await?;
+        checked.repaired = true;
+        checked.steps = plan.steps.iter().map(ToString::to_string).collect();
     }
     output.print(&checked)?;
     Ok(if checked.consistent {
@@ -59,21 +93,52 @@ pub(super) async fn run(
     })
 }
 
+/// Looks, and where something is wrong once more: the lists are not of one moment, so only what is
+/// there both times is there.
+async fn twice(
+    connection: &Connection,
+    pause: Duration,
+) -> Result<(Checked, Repair), ClusterError> {
+    let (first, plan, quiet) = look(connection, None).await?;
+    if first.consistent {
+        return Ok((first, plan));
+    }
+    tokio::time::sleep(pause).await;
+    let (second, plan, _) = look(connection, Some(&quiet)).await?;
+    let confirmed = first.again(second);
+    let plan = if confirmed.consistent {
+        Repair::default()
+    } else {
+        plan
+    };
+    Ok((confirmed, plan))
+}
+
+pub(super) async fn look(
+    connection: &Connection,
+    before: Option<&Quiet>,
+) -> Result<(Checked, Repair, Quiet), ClusterError> {
+    let mut sight = Sight::of(connection).await?;
+    // Pods after pools: who has an address by then was recorded, or is not.
+    let (residents, quiet) = residents::read(connection, before).await?;
+    sight.world.residents = Some(residents);
+    let plan = repair::plan(&sight.world, &sight.unread);
+    Ok((check(&sight, &plan), plan, quiet))
+}
+
 /// What the objects of one look say. Pure.
-fn check(sight: &Sight) -> Checked {
-    let broken = audit::audit(&sight.world);
-    let violations = broken.iter().map(|violation| Finding {
-        reason: violation.reason(),
-        message: violation.to_string(),
+fn check(sight: &Sight, plan: &Repair) -> Checked {
+    let findings = plan.findings.iter().map(|finding| Finding {
+        reason: finding.reason,
+        message: finding.message.clone(),
+        by: match finding.remedy {
+            Remedy::Repair(_) => "repair",
+            Remedy::Controller(_) => "controller",
+            Remedy::Person(_) => "person",
+        },
+        remedy: finding.remedy.to_string(),
     });
-    let unreadable = sight.unreadable.iter().map(|object| {
-        let Unreadable { kind, name, reason } = object;
-        Finding {
-            reason: "Unreadable",
-            message: format!("{kind} {name} can't be read and is left alone: {reason}"),
-        }
-    });
-    Checked::of(sight, violations.chain(unreadable).collect())
+    Checked::of(sight, findings.collect())
 }
 
 impl Checked {
@@ -84,12 +149,18 @@ impl Checked {
             subnets: sight.world.subnets.len() + count(crate::api::names::KIND_SUBNET),
             pools: sight.world.pools.len() + count(crate::api::names::KIND_POOL),
             findings,
+            steps: vec![],
+            repaired: false,
         }
     }
 
     /// What a second look confirms.
     fn again(self, mut second: Self) -> Self {
-        second.findings.retain(|f| self.findings.contains(f));
+        let known = |f: &Finding| {
+            let mut seen = self.findings.iter();
+            seen.any(|s| (s.reason, &s.message) == (f.reason, &f.message))
+        };
+        second.findings.retain(known);
         second.consistent = second.findings.is_empty();
         second
     }
@@ -99,18 +170,26 @@ impl Report for Checked {
     fn text(&self, width: Option<usize>) -> String {
         let (subnets, pools) = (counted(self.subnets, "subnet"), counted(self.pools, "pool"));
         let objects = format!("{subnets}, {pools}");
+        let mended = if self.repaired { "repaired; " } else { "" };
         if self.consistent {
-            return format!("consistent: {objects}\n");
+            return format!("{mended}consistent: {objects}\n");
         }
-        let mut table = Table::new(&["FINDING", "WHAT"]);
+        let mut table = Table::new(&["FINDING", "WHAT, AND WHAT TO DO"]);
         for finding in &self.findings {
-            table.row([finding.reason.to_owned(), finding.message.clone()]);
+            let what = format!("{}. {}", finding.message, finding.remedy);
+            table.row([finding.reason.to_owned(), what]);
         }
-        format!(
-            "{}\n{} in {objects}\n",
-            table.text(width),
-            counted(self.findings.len(), "finding")
-        )
+        let count = counted(self.findings.len(), "finding");
+        let mut text = format!("{}\n{mended}{count} in {objects}\n", table.text(width));
+        if !self.steps.is_empty() {
+            text.push_str(
+                "\nwith --repair --yes, each only if the object is still as it was read:\n",
+            );
+        }
+        for step in &self.steps {
+            text.push_str(&crate::cli::render::paragraph("- ", step, width));
+        }
+        text
     }
 }
 

@@ -2,6 +2,8 @@
 
 use ipam::addr::AddrSet;
 use ipam::audit::World;
+use ipam::record::Salvage;
+use ipam::repair::Unread;
 use ipam::select::PoolFault;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -20,6 +22,8 @@ pub(super) struct Sight {
     pub(super) reservations: Vec<(String, AddrSet)>,
     /// What could not be read.
     pub(super) unreadable: Vec<Unreadable>,
+    /// The same, as a repair looks at it.
+    pub(super) unread: Vec<Unread>,
     /// What the controller says is wrong, on the objects themselves.
     pub(super) said: Vec<Said>,
 }
@@ -73,7 +77,7 @@ impl Sight {
             sight.note(names::KIND_SUBNET, &raw.name_any(), conditions);
             match convert::subnet(&raw) {
                 Ok(subnet) => sight.world.subnets.push(subnet),
-                Err(error) => sight.refuse(names::KIND_SUBNET, raw.name_any(), error.to_string()),
+                Err(error) => sight.refuse_subnet(&raw, error.to_string()),
             }
         }
         for raw in pools.objects {
@@ -81,9 +85,7 @@ impl Sight {
             sight.note(names::KIND_POOL, &raw.name_any(), conditions);
             match convert::pool(&raw) {
                 Ok(pool) => sight.world.pools.push(pool),
-                Err(PoolFault::Unreadable { pool: _, reason }) => {
-                    sight.refuse(names::KIND_POOL, raw.name_any(), reason);
-                }
+                Err(PoolFault::Unreadable { pool: _, reason }) => sight.refuse_pool(&raw, reason),
                 Err(fault @ PoolFault::NoFamily) => {
                     sight.refuse(names::KIND_POOL, raw.name_any(), fault.to_string());
                 }
@@ -109,11 +111,46 @@ impl Sight {
     }
 
     fn refuse(&mut self, kind: &'static str, name: String, reason: impl Into<String>) {
-        self.unreadable.push(Unreadable {
+        let reason = reason.into();
+        let (object, why) = (name.clone(), reason.clone());
+        self.unreadable.push(Unreadable { kind, name, reason });
+        self.unread.push(Unread::Object {
             kind,
-            name,
-            reason: reason.into(),
+            name: object,
+            reason: why,
         });
+    }
+
+    /// A subnet that can't be read; without its ledger it may be.
+    fn refuse_subnet(&mut self, raw: &SpiderSubnet, reason: String) {
+        let mut rest = raw.clone();
+        if let Some(status) = &mut rest.status {
+            status.controlled_ip_pools = None;
+        }
+        self.refuse(names::KIND_SUBNET, raw.name_any(), reason.clone());
+        if let Ok(subnet) = convert::subnet(&rest) {
+            self.unread.pop();
+            let subnet = Box::new(subnet);
+            self.unread.push(Unread::Ledger { subnet, reason });
+        }
+    }
+
+    /// A pool that can't be read; without its records it may be.
+    fn refuse_pool(&mut self, raw: &SpiderIPPool, reason: String) {
+        let mut rest = raw.clone();
+        let records = rest
+            .status
+            .as_mut()
+            .and_then(|status| status.allocated_ips.take());
+        self.refuse(names::KIND_POOL, raw.name_any(), reason.clone());
+        if let Ok(pool) = convert::pool(&rest) {
+            self.unread.pop();
+            self.unread.push(Unread::Records {
+                pool: Box::new(pool),
+                salvage: Salvage::of(&records.unwrap_or_default()),
+                reason,
+            });
+        }
     }
 
     fn note<'c>(

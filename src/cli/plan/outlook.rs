@@ -130,6 +130,7 @@ fn world(subnets: &[SpiderSubnet], pools: &[SpiderIPPool]) -> World {
             .filter_map(|s| convert::subnet(s).ok())
             .collect(),
         pools: pools.iter().filter_map(|p| convert::pool(p).ok()).collect(),
+        residents: None,
     }
 }
 

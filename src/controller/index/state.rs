@@ -10,20 +10,20 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
 use ipam::demand::PodCount;
-use ipam::name::{PoolName, SubnetName, Uid};
-use ipam::plan::{Demand, Snapshot};
+use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
+use ipam::plan::{Demand, Holder, Snapshot};
 use ipam::pool::Pool;
 use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Pod, PodSpec, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::Dirty;
 use crate::api::convert::{self, FieldError};
-use crate::api::names::label;
-use crate::api::{SpiderIPPool, SpiderSubnet};
+use crate::api::names::{annotation, label};
+use crate::api::{SpiderIPPool, SpiderSubnet, pod};
 use crate::controller::workload::Seen;
 use crate::kube_io::cache::Unreadable;
 
@@ -35,7 +35,17 @@ const INVALID_ANNOTATION: &str = "InvalidAnnotation";
 pub(super) struct PodSeen {
     pub(super) owner: Option<Uid>,
     pub(super) living: bool,
-    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) addresses: BTreeMap<IpAddr, Option<Nic>>,
+    /// Whom a record would name; none for a Pod on its node's network.
+    pub(super) holder: Option<Identity>,
+}
+
+/// Who a Pod is, to its node: a static Pod's uid there is not that of its copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Identity {
+    name: PodName,
+    uid: Uid,
+    node: Option<NodeName>,
 }
 
 pub(super) struct SubnetEntry {
@@ -220,7 +230,7 @@ impl State {
                 .or_default()
                 .insert(uid.clone());
         }
-        for address in &seen.addresses {
+        for address in seen.addresses.keys() {
             self.on_pods
                 .entry(*address)
                 .or_default()
@@ -232,7 +242,7 @@ impl State {
         if let Some(owner) = &seen.owner {
             remove(&mut self.pods_of_owner, owner, uid);
         }
-        for address in &seen.addresses {
+        for address in seen.addresses.keys() {
             remove(&mut self.on_pods, address, uid);
         }
     }
@@ -296,6 +306,18 @@ impl State {
             .collect()
     }
 
+    /// The Pod with this uid as the holder of one of its addresses.
+    fn holder(&self, uid: &Uid, address: &IpAddr) -> Option<Holder> {
+        let seen = self.pods.get(uid)?;
+        let Identity { name, uid, node } = seen.holder.clone()?;
+        Some(Holder {
+            pod: name,
+            uid,
+            node,
+            nic: seen.addresses.get(address).cloned().flatten(),
+        })
+    }
+
     /// What is around the CIDR; returns the elder subnets that it overlaps.
     pub(super) fn surroundings(&self, cidr: &IpNet, snapshot: &mut Snapshot) -> Vec<SubnetName> {
         snapshot.reserved = self
@@ -303,11 +325,13 @@ impl State {
             .values()
             .fold(AddrSet::new(), |all, set| all.union(set));
         snapshot.surplus_since = self.surplus.clone();
-        snapshot.on_pods = self
-            .on_pods
-            .range(cidr.network()..=cidr.broadcast())
-            .map(|(a, _)| *a)
-            .collect();
+        let on_pods = || self.on_pods.range(cidr.network()..=cidr.broadcast());
+        snapshot.on_pods = on_pods().map(|(address, _)| *address).collect();
+        let holders = on_pods().filter_map(|(address, uids)| {
+            let holder = uids.iter().find_map(|uid| self.holder(uid, address));
+            Some((*address, holder?))
+        });
+        snapshot.holders = holders.collect();
         let (mut elsewhere, elders) = self.rivals(cidr);
         for (other, names) in self.pools_of.iter().filter(|(other, _)| *other != cidr) {
             snapshot.names_elsewhere.extend(names.iter().cloned());
@@ -435,8 +459,15 @@ pub(super) fn is_below_another(seen: &Seen) -> bool {
 
 /// Leaves of a Pod what the index reads of it: a cluster has very many.
 pub fn trim_pod(pod: &mut Pod) {
-    pod.spec = None;
-    pod.metadata.annotations = None;
+    pod.spec = pod.spec.take().map(|spec| PodSpec {
+        node_name: spec.node_name,
+        host_network: spec.host_network,
+        ..PodSpec::default()
+    });
+    pod.metadata.annotations = pod.metadata.annotations.take().map(|mut annotations| {
+        annotations.retain(|key, _| key == annotation::NETWORK_STATUS || key == pod::MIRROR);
+        annotations
+    });
     pod.metadata.labels = None;
     pod.status = pod.status.take().map(|status| PodStatus {
         phase: status.phase,
@@ -446,20 +477,23 @@ pub fn trim_pod(pod: &mut Pod) {
 }
 
 pub(super) fn pod_seen(pod: &Pod) -> PodSeen {
-    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
-    let finished = matches!(phase, Some("Succeeded" | "Failed"));
+    let finished = pod::has_finished(pod);
     let controller = pod
         .owner_references()
         .iter()
         .find(|r| r.controller == Some(true));
-    let ips = pod.status.iter().flat_map(|s| s.pod_ips.iter().flatten());
     PodSeen {
         owner: controller.map(|r| Uid::from(r.uid.as_str())),
         living: !finished && pod.meta().deletion_timestamp.is_none(),
         addresses: if finished {
-            BTreeSet::new()
+            BTreeMap::new()
         } else {
-            ips.filter_map(|ip| ip.ip.parse().ok()).collect()
+            pod::addresses(pod)
         },
+        holder: (!pod::is_on_host(pod)).then(|| Identity {
+            name: PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any()),
+            uid: pod::uid(pod),
+            node: pod::node(pod),
+        }),
     }
 }

@@ -421,3 +421,39 @@ fn an_annotation_that_agents_alone_follow_is_complained_of_whether_or_not_there_
     let seen = workload::seen(&broken, SizeRule::Flexible(1));
     assert_eq!(Index::new(features()).complaint(&seen), None);
 }
+
+#[test]
+fn a_pod_is_known_as_the_holder_of_its_addresses_but_not_of_its_node_s() {
+    let index = with_web();
+    let told = r#"[{"interface":"net1","ips":["10.6.0.12"]}]"#;
+    let own = json!({"metadata": {"name": "p", "namespace": "shop", "uid": "p",
+            "annotations": {"k8s.v1.cni.cncf.io/network-status": told, "other": "x"}},
+        "spec": {"nodeName": "n1", "containers": []},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.6.0.10"}]}});
+    let on_host = json!({"metadata": {"name": "h", "namespace": "shop", "uid": "h"},
+        "spec": {"nodeName": "n1", "hostNetwork": true, "containers": []},
+        "status": {"phase": "Running", "podIPs": [{"ip": "10.6.0.11"}]}});
+    for (uid, object) in [("p", own), ("h", on_host)] {
+        let mut pod: Pod = serde_json::from_value(object).unwrap();
+        trim_pod(&mut pod);
+        index.pod(&Uid::from(uid), Some(&Arc::new(pod)));
+    }
+    let seen = index.observe(&cidr());
+    assert_eq!(seen.snapshot.on_pods.to_texts(), ["10.6.0.10-10.6.0.12"]);
+    let holders = seen.snapshot.holders.iter().map(|(address, holder)| {
+        let node = holder.node.as_ref().unwrap();
+        (
+            address.to_string(),
+            holder.pod.to_string(),
+            node.to_string(),
+            holder.nic.is_some(),
+        )
+    });
+    assert_eq!(
+        holders.collect::<Vec<_>>(),
+        [
+            ("10.6.0.10".into(), "shop/p".into(), "n1".into(), false),
+            ("10.6.0.12".into(), "shop/p".into(), "n1".into(), true)
+        ]
+    );
+}

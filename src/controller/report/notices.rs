@@ -228,6 +228,7 @@ fn event_of(because: &Reason) -> Option<(Severity, &'static str)> {
         Reason::Admit => "IPPoolAdmitted",
         Reason::Revoke => return Some((Severity::Warning, "IPPoolRevoked")),
         Reason::Continue { .. } => "IPPoolContinued",
+        Reason::Found { .. } => return Some((Severity::Warning, "PodsFound")),
         Reason::WorkloadWantsPool { .. }
         | Reason::TakeBack
         | Reason::LastHolderGone

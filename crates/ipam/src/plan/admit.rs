@@ -14,9 +14,11 @@ use super::pass::{Pass, application, fence};
 use super::say::{self, in_order};
 use super::standing::{self, Standing};
 use super::{
-    Condition, ConditionKind, Needs, Plan, PoolEdit, PoolWrite, Reason, Snapshot, Step, retire,
+    Condition, ConditionKind, Needs, Plan, PoolEdit, PoolWrite, Reason, Snapshot, Step, found,
+    retire,
 };
 use crate::addr::AddrSet;
+use crate::name::PoolName;
 use crate::pool::Pool;
 use crate::subnet::SubnetLedger;
 
@@ -157,6 +159,10 @@ pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     let pools = &snapshot.pools;
     let standings = standing::judge(pools, &SubnetLedger::default(), &snapshot.elsewhere);
+    // Where a pool is unreadable, none is admitted below.
+    if let Some(plan) = found::plan(snapshot, found::unrecorded(snapshot, &standings)) {
+        return plan;
+    }
     let (mut winners, mut losers) = (vec![], vec![]);
     for (name, pool) in pools {
         let Some(standing) = standings.get(name) else {
@@ -240,6 +246,13 @@ fn admit_alone(plan: &mut Plan, winners: &[&Pool], losers: &[&Pool]) {
             plan.steps
                 .push(Step::After(write(pool, edit, Reason::Admit)));
         }
+    }
+}
+
+/// Leaves a pool as it is until every pool of the CIDR can be read.
+pub(super) fn wait(pass: &mut Pass<'_>, pool: &PoolName) {
+    if let Some((unreadable, reason)) = pass.snapshot.unreadable.first_key_value() {
+        pass.say(pool, waits_for(unreadable.as_str(), reason));
     }
 }
 

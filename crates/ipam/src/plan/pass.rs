@@ -10,7 +10,7 @@ use super::carve::Carve;
 use super::standing::{self, Standing, beside};
 use super::{
     Condition, ConditionKind, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite, Reason,
-    Shortfall, Snapshot, Step, admit, rebuild, resize, retire, say,
+    Shortfall, Snapshot, Step, admit, found, rebuild, resize, retire, say,
 };
 use crate::addr::{AddrCount, AddrSet};
 use crate::name::{Nic, PoolName, Uid};
@@ -24,14 +24,22 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
     if let Some(plan) = rebuild::first_of_all(snapshot, subnet, &ledger, &standings) {
         return plan;
     }
+    let found = found::unrecorded(snapshot, &standings);
+    let withheld: BTreeSet<&PoolName> = found.iter().map(|f| &f.pool.name).collect();
+    if let Some(plan) = found::plan(snapshot, found) {
+        return plan;
+    }
     let mut pass = Pass::new(snapshot, subnet, now, ledger, &standings);
+    for pool in &withheld {
+        admit::wait(&mut pass, pool);
+    }
     let matched = resize::match_pools(snapshot, subnet, &standings);
     let serving: BTreeSet<&PoolName> = matched
         .iter()
         .filter_map(|(_, pool)| pool.map(|p| &p.name))
         .collect();
     let idle = beside(snapshot, &standings).filter(|(pool, _)| !serving.contains(&pool.name));
-    for (pool, standing) in idle {
+    for (pool, standing) in idle.filter(|(pool, _)| !withheld.contains(&pool.name)) {
         match pool.owner {
             None => admit::pool_made_by_hand(&mut pass, pool, standing),
             Some(_) => retire::without_demand(&mut pass, pool, standing),
@@ -39,6 +47,7 @@ pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> P
     }
     for (demand, pool) in matched {
         match pool.and_then(|pool| Some((pool, standings.get(&pool.name)?))) {
+            Some((pool, _)) if withheld.contains(&pool.name) => {}
             Some((pool, standing)) => resize::serve(&mut pass, pool, standing, demand),
             None => resize::create(&mut pass, demand),
         }

@@ -33,7 +33,7 @@ pub(super) fn first_of_all(
     if !twice.is_empty() {
         let message = format!(
             "status.controlledIPPools gives {twice} to more than one IPPool: nothing is changed \
-             until each address stands in one entry"
+             until each address stands in one entry; `orbweaver ipam check --repair` sees to it"
         );
         return Some(idle("LedgerOverlap", message));
     }

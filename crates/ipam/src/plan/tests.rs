@@ -78,6 +78,10 @@ fn say(step: &Step) -> String {
     };
     match step {
         Step::ProtectSubnet { finalizer, .. } => format!("protect {finalizer}"),
+        Step::Record { pool, found, .. } => {
+            let addresses: AddrSet = found.keys().copied().collect();
+            format!("record {pool} {}", short(&addresses))
+        }
         Step::Create(new) => format!("create {}", new.name),
         Step::Before(w) => write("before", w),
         Step::Barrier => "barrier".to_owned(),
@@ -1187,4 +1191,65 @@ fn a_pool_that_nobody_asks_for_is_not_ready_and_says_why() {
         said(&["u-web"], vec![elsewhere]),
         "its workload no longer asks for it"
     );
+}
+
+/// Pods `shop/p<n>` that say they have these addresses.
+fn holders(addresses: &str) -> BTreeMap<IpAddr, Holder> {
+    let holder = |address: IpAddr| Holder {
+        pod: crate::name::PodName::new("shop", "p"),
+        uid: Uid::new(format!("u-{address}")),
+        node: None,
+        nic: None,
+    };
+    ips(addresses).iter().map(|a| (a, holder(a))).collect()
+}
+
+#[test]
+fn pods_of_a_pool_that_forgot_them_are_recorded_before_it_is_admitted() {
+    let new = Pool {
+        admitted: None,
+        ..in_use("2", pool("shop", "1-4"))
+    };
+    let snapshot = Snapshot {
+        on_pods: ips("2-3 9"),
+        holders: holders("2-3 9"),
+        ..seen(subnet("1-9", &[("shop", "1-4")]), vec![new.clone()], vec![])
+    };
+    assert_eq!(steps(&snapshot), ["record shop [3]"]);
+    // The first write is decided on a live list: another pool may have recorded it.
+    let cached = Snapshot {
+        live: false,
+        ..snapshot.clone()
+    };
+    assert!(plan_of(&cached).needs_live);
+    let other = in_use("3", pool("other", "8"));
+    let recorded = Snapshot {
+        pools: [(new.name.clone(), new.clone()), (other.name.clone(), other)].into(),
+        ..snapshot.clone()
+    };
+    assert!(!steps(&recorded).iter().any(|s| s.starts_with("record")));
+    // While a pool can't be read nobody knows whether it has recorded it.
+    let unreadable = Snapshot {
+        unreadable: [(PoolName::from("bad"), "x".to_owned())].into(),
+        ..snapshot
+    };
+    assert_eq!(steps(&unreadable), Vec::<String>::new());
+    let ready = condition(&plan_of(&unreadable), "shop", ConditionKind::Ready);
+    assert_eq!((ready.holds, ready.reason), (false, "PoolUnreadable"));
+}
+
+#[test]
+fn pods_of_a_pool_that_stands_alone_are_recorded_before_it_is_admitted() {
+    let new = Pool {
+        admitted: None,
+        ..pool("shop", "1-4")
+    };
+    let snapshot = Snapshot {
+        pools: [(new.name.clone(), new)].into(),
+        on_pods: ips("3"),
+        holders: holders("3"),
+        live: true,
+        ..Snapshot::default()
+    };
+    assert_eq!(steps(&snapshot), ["record shop [3]"]);
 }

@@ -1,12 +1,18 @@
 use insta::assert_snapshot;
+use ipam::audit::{Life, Resident};
+use ipam::name::{PodName, Uid};
 use serde_json::json;
 
 use super::*;
 use crate::cli::look::testing::{admitted, pools, sight, subnets};
 
+fn look(sight: &Sight) -> Checked {
+    check(sight, &repair::plan(&sight.world, &sight.unread))
+}
+
 #[test]
 fn a_consistent_cluster_is_one_line() {
-    let checked = check(&sight(&subnets(), &pools()));
+    let checked = look(&sight(&subnets(), &pools()));
     assert!(checked.consistent);
     assert_snapshot!(checked.text(None), @"consistent: 1 subnet, 2 pools");
 }
@@ -22,16 +28,14 @@ fn what_the_core_s_audit_finds_and_what_can_t_be_read_is_told() {
     pools.push(json!({
         "metadata": {"name": "typo"}, "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.300"]}
     }));
-    let checked = check(&sight(&subnets(), &pools));
+    let checked = look(&sight(&subnets(), &pools));
     assert!(!checked.consistent);
-    assert_snapshot!(checked.text(Some(100)), @r#"
-        FINDING        WHAT
-        HeldTwice      address 10.6.0.11 is recorded in IPPool auto4-web-eth0-c0ffe and in IPPool thief
-        PoolsOverlap   IPPools auto4-web-eth0-c0ffe and thief both own [10.6.0.11-10.6.0.12]
-        NotInLedger    IPPool thief has [10.6.0.11-10.6.0.13], which the ledger of SpiderSubnet net4 does
-                       not give it
-        Unreadable     SpiderIPPool typo can't be read and is left alone: spec.ips '10.6.0.300': invalid IP
-                       range format in IPv4 '10.6.0.300'
+    assert_snapshot!(checked.text(None), @r#"
+        FINDING        WHAT, AND WHAT TO DO
+        HeldTwice      address 10.6.0.11 is recorded in IPPool auto4-web-eth0-c0ffe and in IPPool thief. delete Pod shop/web-b or Pod shop/x: the next one gets another address
+        NotInLedger    IPPool thief has [10.6.0.11-10.6.0.13], which the ledger of SpiderSubnet net4 does not give it. the controller completes the ledger: does it run?
+        PoolsOverlap   IPPools auto4-web-eth0-c0ffe and thief both own [10.6.0.11-10.6.0.12]. the controller lets one of them serve: does it run?
+        Unreadable     SpiderIPPool typo can't be read and is left alone: spec.ips '10.6.0.300': invalid IP range format in IPv4 '10.6.0.300'. mend the field: `kubectl edit spiderippool typo`
 
         4 findings in 1 subnet, 4 pools
         "#);
@@ -43,14 +47,57 @@ fn what_a_second_look_does_not_find_was_a_write_under_way() {
     torn[0]["spec"]["ips"] = json!(["10.6.0.10-10.6.0.13"]);
     torn[0] = admitted(torn[0].clone());
     let (first, second) = (
-        check(&sight(&subnets(), &torn)),
-        check(&sight(&subnets(), &pools())),
+        look(&sight(&subnets(), &torn)),
+        look(&sight(&subnets(), &pools())),
     );
     assert!(!first.consistent);
     assert!(first.again(second).consistent);
     let (first, second) = (
-        check(&sight(&subnets(), &torn)),
-        check(&sight(&subnets(), &torn)),
+        look(&sight(&subnets(), &torn)),
+        look(&sight(&subnets(), &torn)),
     );
     assert_eq!(first.again(second).findings.len(), 1);
+}
+
+#[test]
+fn what_a_repair_writes_is_shown_before_it_is_done() {
+    let mut subnets = subnets();
+    subnets[0]["status"]["controlledIPPools"] = json!("{\"shop\":");
+    let mut pools = pools();
+    let half =
+        r#"{"10.6.0.10":{"pod":"shop/web-a","podUid":"a"},"10.6.0.11":{"pod":"shop/web-b"}}"#;
+    pools[0]["status"]["allocatedIPs"] = json!(half);
+    let mut sight = sight(&subnets, &pools);
+    let told = Resident {
+        pod: PodName::new("shop", "web-b"),
+        uid: Uid::from("b"),
+        node: None,
+        life: Life::Running,
+        addresses: [("10.6.0.11".parse().unwrap(), None)].into(),
+    };
+    sight.world.residents = Some(vec![told.clone()]);
+    let plan = repair::plan(&sight.world, &sight.unread);
+    let steps: Vec<String> = plan.steps.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        steps,
+        [
+            "IPPool auto4-web-eth0-c0ffe: gives out nothing until it is admitted anew",
+            "IPPool auto4-web-eth0-c0ffe: records 2 addresses by what is left of the text, Pods and SpiderEndpoints",
+            "SpiderSubnet net4: forgets the ledger, which the controller rebuilds from all pools",
+        ]
+    );
+    // While a Pod may have an address that it has not told, nobody knows; and the ledger stays, too.
+    let silent = Resident {
+        life: Life::Silent,
+        addresses: [].into(),
+        ..told
+    };
+    sight.world.residents = Some(vec![silent]);
+    let plan = repair::plan(&sight.world, &sight.unread);
+    assert_eq!(plan.steps, []);
+    let checked = check(&sight, &plan);
+    assert!(
+        checked.findings.iter().all(|f| f.by == "person"),
+        "{checked:?}"
+    );
 }

@@ -1,0 +1,351 @@
+//! From what the original wrote to us and back, judged by the original's own rules as an outsider
+//! states them: over the objects' text, with sets of addresses counted one by one.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use chrono::DateTime;
+use ipam::annotation::SizeRule;
+use ipam::name::Uid;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::controller::index::{Features, Switch};
+use crate::controller::rehearsal::Rehearsal;
+use crate::controller::workload;
+
+const FIVE: [&str; 5] = [
+    "ipam.spidernet.io/app-api-group",
+    "ipam.spidernet.io/app-api-version",
+    "ipam.spidernet.io/app-kind",
+    "ipam.spidernet.io/app-name",
+    "ipam.spidernet.io/app-namespace",
+];
+const FINALIZER: &str = "spiderpool.spidernet.io";
+
+fn golden() -> Vec<Value> {
+    let text = include_str!("../../../../tests/golden/objects.yaml");
+    serde_saphyr::from_multiple(text).unwrap()
+}
+
+fn all<K: serde::de::DeserializeOwned>(objects: &[Value], kind: &str) -> Vec<K> {
+    let of_kind = objects.iter().filter(|o| o["kind"] == kind);
+    of_kind
+        .map(|o| serde_json::from_value(o.clone()).unwrap())
+        .collect()
+}
+
+/// What pools have recorded: address, Pod, uid.
+fn recorded(pools: &[SpiderIPPool]) -> BTreeSet<(String, String, String)> {
+    let mut found = BTreeSet::new();
+    for pool in pools {
+        let text = pool.status.as_ref().and_then(|s| s.allocated_ips.clone());
+        let records: Value = serde_json::from_str(&text.unwrap_or("{}".into())).unwrap();
+        for (address, record) in records.as_object().unwrap() {
+            let part = |key: &str| record[key].as_str().unwrap().to_owned();
+            found.insert((address.clone(), part("pod"), part("podUid")));
+        }
+    }
+    found
+}
+
+/// Our controller at work on these objects until it rests, with a Pod for each record, and Deployment
+/// `web` with so many replicas; the other workloads are gone.
+fn taken_over(
+    subnets: &[SpiderSubnet],
+    pools: &[SpiderIPPool],
+    replicas: u32,
+) -> (Vec<SpiderSubnet>, Vec<SpiderIPPool>) {
+    let features = Features {
+        ipv4: true,
+        ipv6: true,
+        subnets: Switch::On,
+        auto_pools: Switch::On,
+    };
+    let mut stage = Rehearsal::new(features, DateTime::UNIX_EPOCH);
+    for (address, pod, uid) in recorded(pools) {
+        let (namespace, name) = pod.split_once('/').unwrap();
+        let object: Pod = serde_json::from_value(json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": uid},
+            "spec": {"nodeName": "n1", "containers": []},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}]}
+        }))
+        .unwrap();
+        stage.pod(&Uid::new(uid), Some(&Arc::new(object)));
+    }
+    let of_web = |p: &&SpiderIPPool| p.name_any() == "auto4-web-eth0-d5597";
+    let uid =
+        &pools.iter().find(of_web).unwrap().labels()["ipam.spidernet.io/owner-application-uid"];
+    let web: Deployment = serde_json::from_value(json!({
+        "metadata": {"name": "web", "namespace": "default", "uid": uid},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": {"metadata": {
+            "annotations": {"ipam.spidernet.io/subnet": r#"{"ipv4":["net4"],"ipv6":["net6"]}"#,
+                "ipam.spidernet.io/ippool-ip-number": "+2"},
+            "labels": {"app": "web"}}}}
+    }))
+    .unwrap();
+    stage.workload(workload::seen(&web, SizeRule::Flexible(1)));
+    subnets.iter().for_each(|s| stage.subnet(s.clone()));
+    pools.iter().for_each(|p| stage.pool(p.clone()));
+    stage.settle().unwrap();
+    (
+        stage.subnets().cloned().collect(),
+        stage.pools().cloned().collect(),
+    )
+}
+
+/// Each object as `--yes` leaves it.
+fn given_back(
+    subnets: &[SpiderSubnet],
+    pools: &[SpiderIPPool],
+) -> (Vec<SpiderSubnet>, Vec<SpiderIPPool>) {
+    let work = Work::of(subnets, pools, &[]);
+    assert_eq!(work.obstacles, Vec::<String>::new());
+    let mut new_pools = pools.to_vec();
+    for (main, parsed) in &work.pools {
+        let pool = original::pool_status(main, parsed);
+        let at = new_pools
+            .iter_mut()
+            .find(|p| p.name_any() == pool.name_any());
+        *at.unwrap() = pool;
+    }
+    let mut new_subnets = subnets.to_vec();
+    for subnet in work.subnets {
+        let at = new_subnets
+            .iter_mut()
+            .find(|s| s.name_any() == subnet.name_any());
+        *at.unwrap() = subnet;
+    }
+    (new_subnets, new_pools)
+}
+
+/// The addresses of ranges, one by one.
+fn expanded(ranges: &Value) -> BTreeSet<IpAddr> {
+    let number = |text: &str| match text.parse().unwrap() {
+        IpAddr::V4(ip) => (true, u128::from(u32::from(ip))),
+        IpAddr::V6(ip) => (false, u128::from(ip)),
+    };
+    let mut found = BTreeSet::new();
+    for range in ranges.as_array().into_iter().flatten() {
+        let text = range.as_str().unwrap();
+        let (first, last) = text.split_once('-').unwrap_or((text, text));
+        let ((is_v4, first), (_, last)) = (number(first), number(last));
+        for n in first..=last {
+            found.insert(if is_v4 {
+                IpAddr::V4(u32::try_from(n).unwrap().into())
+            } else {
+                IpAddr::V6(n.into())
+            });
+        }
+    }
+    found
+}
+
+fn owned(object: &Value) -> BTreeSet<IpAddr> {
+    let excluded = expanded(&object["spec"]["excludeIPs"]);
+    &expanded(&object["spec"]["ips"]) - &excluded
+}
+
+fn keys(object: &Value) -> BTreeSet<&str> {
+    object
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+fn parsed(text: &Value) -> Value {
+    serde_json::from_str(text.as_str().unwrap_or("{}")).unwrap()
+}
+
+/// What the original's webhooks and controller would say of these objects, one line each.
+fn refusals(subnets: &[SpiderSubnet], pools: &[SpiderIPPool]) -> Vec<String> {
+    let json = |object| serde_json::to_value(object).unwrap();
+    let pools: Vec<Value> = pools.iter().map(json).collect();
+    let mut found = vec![];
+    for subnet in subnets {
+        let subnet = serde_json::to_value(subnet).unwrap();
+        let ledger = parsed(&subnet["status"]["controlledIPPools"]);
+        let known = ["allocatedIPCount", "controlledIPPools", "totalIPCount"].into();
+        let name = subnet["metadata"]["name"].as_str().unwrap();
+        let mut is = |holds: bool, what: &str, of: &str| {
+            if !holds {
+                found.push(format!("{of}: {what}"));
+            }
+        };
+        is(
+            keys(&subnet["status"]).is_subset(&known),
+            "status has more",
+            name,
+        );
+        let entries = ledger.as_object().unwrap();
+        let sum: usize = entries.values().map(|e| expanded(&e["ips"]).len()).sum();
+        is(
+            subnet["status"]["allocatedIPCount"] == json!(sum),
+            "count",
+            name,
+        );
+        for (pool, entry) in entries {
+            is(
+                keys(entry).is_subset(&["ips", "application"].into()),
+                "entry has more",
+                pool,
+            );
+            let parts = entry["application"].as_str().map(|a| a.split('_').count());
+            is(matches!(parts, None | Some(4 | 5)), "application", pool);
+        }
+        for pool in pools
+            .iter()
+            .filter(|p| p["spec"]["subnet"] == subnet["spec"]["subnet"])
+        {
+            let (name, total) = (pool["metadata"]["name"].as_str().unwrap(), owned(pool));
+            let is_auto =
+                pool["metadata"]["labels"]["ipam.spidernet.io/owner-application-name"].is_string();
+            is(
+                total.is_subset(&owned(&subnet)),
+                "W9: beyond its subnet",
+                name,
+            );
+            let entry = expanded(&ledger[name]["ips"]);
+            is(
+                !is_auto || total.is_empty() || total == entry,
+                "W10: not its entry",
+                name,
+            );
+            let affinity = &pool["spec"]["podAffinity"];
+            let five = affinity["matchExpressions"].is_null()
+                && (!affinity["matchLabels"].is_object()
+                    || keys(&affinity["matchLabels"]) == FIVE.into());
+            is(!is_auto || five, "W8': affinity", name);
+            let records = parsed(&pool["status"]["allocatedIPs"]);
+            let two = ["pod", "podUid"].into();
+            is(
+                records
+                    .as_object()
+                    .unwrap()
+                    .values()
+                    .all(|r| keys(r) == two),
+                "record has more",
+                name,
+            );
+            let in_use = records
+                .as_object()
+                .unwrap()
+                .keys()
+                .map(|a| a.parse().unwrap());
+            is(
+                in_use.collect::<BTreeSet<IpAddr>>().is_subset(&total),
+                "U4: uses what it lacks",
+                name,
+            );
+            is(
+                pool["status"]["allocatedIPCount"] == json!(records.as_object().unwrap().len()),
+                "count",
+                name,
+            );
+            is(
+                pool["status"]["totalIPCount"] == json!(total.len()),
+                "total",
+                name,
+            );
+            let known = ["allocatedIPCount", "allocatedIPs", "totalIPCount"].into();
+            is(
+                keys(&pool["status"]).is_subset(&known),
+                "status has more",
+                name,
+            );
+            is(
+                pool["metadata"]["finalizers"] == json!([FINALIZER]),
+                "finalizer",
+                name,
+            );
+            let ours = |key: &&String| key.contains("orbweaver");
+            let annotations = pool["metadata"]["annotations"].as_object();
+            is(
+                annotations.is_none_or(|a| !a.keys().any(|k| ours(&k))),
+                "annotation",
+                name,
+            );
+        }
+    }
+    found
+}
+
+#[test]
+fn what_the_original_wrote_is_as_it_should_be_and_what_we_write_is_not() {
+    let (subnets, pools) = (
+        all(&golden(), "SpiderSubnet"),
+        all(&golden(), "SpiderIPPool"),
+    );
+    assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
+    let work = Work::of(&subnets, &pools, &[]);
+    assert!(work.told().done, "{:?}", work.told());
+    let (subnets, pools) = taken_over(&subnets, &pools, 3);
+    let ours = refusals(&subnets, &pools);
+    for rule in ["W8': affinity", "annotation", "status has more"] {
+        assert!(
+            ours.iter().any(|said| said.ends_with(rule)),
+            "{rule}: {ours:?}"
+        );
+    }
+}
+
+#[test]
+fn taken_over_scaled_given_back_and_taken_over_again_every_pod_keeps_its_address() {
+    let (subnets, pools) = (
+        all(&golden(), "SpiderSubnet"),
+        all(&golden(), "SpiderIPPool"),
+    );
+    let before = recorded(&pools);
+    let (subnets, pools) = taken_over(&subnets, &pools, 6);
+    assert_eq!(recorded(&pools), before);
+    let (subnets, pools) = given_back(&subnets, &pools);
+    assert_eq!(recorded(&pools), before);
+    assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
+    // Once is enough.
+    assert!(Work::of(&subnets, &pools, &[]).told().done);
+    let (_, pools) = taken_over(&subnets, &pools, 2);
+    assert_eq!(recorded(&pools), before);
+    for name in [
+        "auto4-web-eth0-d5597",
+        "auto4-db-eth0-e059e",
+        "static-ipv4-ippool",
+        "hand-made",
+    ] {
+        let pool = pools.iter().find(|p| p.name_any() == name).unwrap();
+        assert!(convert::pool(pool).unwrap().is_admitted(), "{name}");
+    }
+}
+
+#[test]
+fn an_address_in_use_that_its_pool_lacks_returns_to_it() {
+    let (subnets, pools): (Vec<SpiderSubnet>, Vec<SpiderIPPool>) = (
+        all(&golden(), "SpiderSubnet"),
+        all(&golden(), "SpiderIPPool"),
+    );
+    let (subnets, mut pools) = taken_over(&subnets, &pools, 3);
+    let of_static = |p: &&mut SpiderIPPool| p.name_any() == "static-ipv4-ippool";
+    let pool = pools.iter_mut().find(of_static).unwrap();
+    pool.spec.exclude_ips = Some(vec!["172.18.41.40".to_owned()]);
+    let (subnets, pools) = given_back(&subnets, &pools);
+    assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
+}
+
+#[test]
+fn a_pool_beyond_its_subnet_stands_in_the_way_and_nothing_is_written() {
+    let (mut subnets, pools): (Vec<SpiderSubnet>, Vec<SpiderIPPool>) = (
+        all(&golden(), "SpiderSubnet"),
+        all(&golden(), "SpiderIPPool"),
+    );
+    subnets[0].spec.exclude_ips = Some(vec!["172.18.41.44".to_owned()]);
+    let given = Work::of(&subnets, &pools, &[]).told();
+    assert!(!given.done);
+    assert!(
+        given.obstacles[0].contains("auto4-web-eth0-d5597"),
+        "{given:?}"
+    );
+}
