@@ -19,6 +19,7 @@
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! fixed: addresses that outlive their Pod
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read
+//! tasks: what runs beside the calls              disk: the journal's, or a simulation's
 //! ```
 
 use std::future::Future;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use ipam::addr::Family;
 use ipam::name::Uid;
 use kube_runtime::events::{Recorder, Reporter};
@@ -40,6 +42,7 @@ mod answer;
 mod batch;
 mod candidates;
 mod commit;
+mod disk;
 mod endpoint;
 mod error;
 pub mod explain;
@@ -55,19 +58,22 @@ mod pods;
 mod reads;
 mod release;
 mod server;
+mod tasks;
 mod turn;
 mod wait;
 mod wishes;
 mod writers;
 
+pub use self::disk::Disk;
+use self::disk::Folder;
 use self::endpoint::Endpoints;
 use self::fixed::Keepers;
-use self::journal::Journal;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
 use self::pods::NodePods;
 use self::reads::Reads;
 use self::release::Releases;
+use self::tasks::Tasks;
 use self::turn::Turns;
 use self::wait::Waits;
 use self::writers::Writers;
@@ -160,10 +166,11 @@ impl Agent {
     fn new(
         settings: Settings,
         clients: &Clients,
-        journal: Journal,
+        disk: Arc<dyn Disk>,
         metrics: Metrics,
     ) -> (Arc<Self>, UnboundedReceiver<Uid>) {
         let (wakes, woken) = unbounded_channel();
+        let tasks = Tasks::default();
         let pods = NodePods::new(wakes.clone());
         let memory = Arc::new(Memory::default());
         let turns = Turns::default();
@@ -172,7 +179,7 @@ impl Agent {
             instance: Some(settings.instance.clone()),
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
-        let waits = Waits::new(clients.read.clone(), recorder);
+        let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
         let reads = Reads::new(clients.read.clone());
         let writers = Writers::new(
             reads.clone(),
@@ -180,11 +187,12 @@ impl Agent {
             Arc::clone(&memory),
             wakes,
             metrics.clone(),
+            tasks,
         );
         let writers = Arc::new(writers);
         let keepers = Keepers::new(&settings, reads.clone(), clients.write.clone());
         let releases = Releases::new(
-            journal,
+            disk,
             Arc::clone(&writers),
             Arc::clone(&memory),
             turns.clone(),
@@ -241,6 +249,48 @@ impl Agent {
     }
 }
 
+/// An agent at work, without its socket. Dropping it ends all that it does, wherever that is.
+pub struct Work {
+    agent: Arc<Agent>,
+    background: JoinSet<()>,
+}
+
+impl Work {
+    /// Begins; must be called in a tokio runtime.
+    pub fn start(
+        settings: Settings,
+        clients: Clients,
+        disk: Arc<dyn Disk>,
+        metrics: Metrics,
+    ) -> Self {
+        let (agent, woken) = Agent::new(settings, &clients, disk, metrics);
+        let mut background = JoinSet::new();
+        background.spawn(Arc::clone(&agent).background(clients, woken));
+        Self { agent, background }
+    }
+
+    /// What answers to the socket's calls, once the node's Pods are listed and what an earlier
+    /// agent left undone is taken up.
+    ///
+    /// Errors: the disk cannot be read.
+    pub async fn calls(&self) -> io::Result<Router> {
+        self.agent.pods.synced().await;
+        self.agent.releases.replay()?;
+        Ok(server::router(Arc::clone(&self.agent)))
+    }
+
+    /// Waits until a part of it ends, which none should.
+    async fn ended(&mut self) {
+        self.background.join_next().await;
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.agent.writers.tasks().abort();
+    }
+}
+
 /// What the agent tells its probes.
 #[derive(Debug)]
 pub struct State {
@@ -262,30 +312,29 @@ pub async fn run(
     state: State,
     shutdown: impl Future<Output = ()> + Send,
 ) -> Result<(), AgentError> {
-    let path = settings.socket.clone();
+    let (path, node) = (settings.socket.clone(), settings.node.clone());
     let failed = |source| AgentError::Socket {
         path: path.clone(),
         source,
     };
-    let journal = Journal::beside(&path).map_err(failed)?;
-    let (agent, woken) = Agent::new(settings, &clients, journal, metrics);
-    let mut background = JoinSet::new();
-    background.spawn(Arc::clone(&agent).background(clients, woken));
+    let disk = Arc::new(Folder::beside(&path).map_err(failed)?);
+    let mut work = Work::start(settings, clients, disk, metrics);
     let mut shutdown = std::pin::pin!(shutdown);
-    tokio::select! {
-        () = agent.pods.synced() => {}
+    let calls = tokio::select! {
+        biased;
         () = &mut shutdown => return Ok(()),
-    }
-    agent.releases.replay().map_err(failed)?;
+        calls = work.calls() => calls.map_err(failed)?,
+    };
     let listener = server::bind(&path).map_err(failed)?;
-    tracing::info!(socket = %path.display(), node = agent.settings.node, "agent serves");
+    tracing::info!(socket = %path.display(), node, "agent serves");
     let (stop, stopping) = watch::channel(false);
-    let mut served = tokio::spawn(server::serve(listener, agent, stopping));
+    let mut served = tokio::spawn(server::serve(listener, calls, stopping));
     state.started.send_replace(true);
     let outcome = tokio::select! {
+        biased;
         () = &mut shutdown => Ok(()),
         () = health::watch_over(&path, &state.ready) => Err(AgentError::Lost { path: path.clone() }),
-        _ = background.join_next() => Err(AgentError::Stopped),
+        () = work.ended() => Err(AgentError::Stopped),
         _ = &mut served => Err(AgentError::Stopped),
     };
     stop.send_replace(true);

@@ -1,12 +1,13 @@
 //! The one home of everything that talks to the API server in a way of its own.
 //!
 //! Owns: [`clients`] (one for reads, one for writes), [`retry`] (what an answer means for the caller, and how long to wait), [`put`] (writes
-//! that fail where the object moved), [`cache`] (ordered, read-your-writes), [`lease`] (who acts), [`endpoint`] (one taken away)
+//! that fail where the object moved), [`cache`] (ordered, read-your-writes), [`lease`] (who acts), [`endpoint`] (one taken away), [`chance`] (what spreads callers out)
 //! and [`time`] (two libraries' clocks). Never does: know what our objects mean; that is the
 //! controller's and the agent's. Invariant: nothing here is needed for safety but [`put`]'s fence:
 //! caches may be stale and leaders may be two, and still no address is given twice.
 
 pub mod cache;
+pub mod chance;
 pub mod clients;
 pub mod endpoint;
 pub mod lease;

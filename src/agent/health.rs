@@ -45,6 +45,7 @@ async fn ask(socket: &Path) -> Result<bool, Box<dyn std::error::Error + Send + S
         .header(header::HOST, "")
         .body(Body::empty())?;
     tokio::select! {
+        biased;
         answer = sender.send_request(request) => Ok(answer?.status().is_success()),
         ended = connection => Err(match ended {
             Ok(()) => "the connection was closed".into(),

@@ -1,27 +1,23 @@
 //! The sandboxes that let go of their addresses, on disk: a DEL that was answered is not forgotten
 //! when the agent restarts before the addresses could be released.
 //!
-//! Owns: a directory beside the socket with one small file an interface. Never does: decide what an
-//! entry means. Invariant: a file is there, whole and synced, before [`Journal::write`] returns.
-//! A reboot of the node may take the directory with it: then `super::leaks` finds what is recorded
-//! for Pods that are gone.
+//! Owns: one small file an interface. Never does: decide what an entry means. Invariant: a file is
+//! there, whole and synced, before [`Journal::write`] returns. A reboot of the node may take the
+//! files with it: then `super::leaks` finds what is recorded for Pods that are gone.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid, stable_hash};
 use serde::{Deserialize, Serialize};
 
+use super::disk::Disk;
 use super::turn::Attachment;
 
-/// Suffix of an entry; what has another is not one.
-const SUFFIX: &str = "json";
-/// Suffix of an entry that is being written.
-const UNFINISHED: &str = "new";
+/// End of an entry's name; what has another is not one.
+const SUFFIX: &str = ".json";
 
 /// The sandboxes of one interface that let go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,45 +61,31 @@ impl Entry {
     }
 }
 
-/// The directory.
-#[derive(Debug, Clone)]
+/// The entries that are kept.
+#[derive(Clone)]
 pub(super) struct Journal {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
 }
 
 impl Journal {
-    /// The journal of the agent that listens on `socket`, made if it is not there.
-    ///
-    /// Errors: the directory cannot be made.
-    pub(super) fn beside(socket: &Path) -> io::Result<Self> {
-        let mut dir = socket.as_os_str().to_owned();
-        dir.push(".released");
-        let dir = PathBuf::from(dir);
-        DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir })
+    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
+        Self { disk }
     }
 
     /// All entries, for an agent that starts. One that cannot be read is reported and left where it
-    /// is; writes that were cut short are removed.
+    /// is.
     ///
-    /// Errors: the directory cannot be read.
+    /// Errors: the disk cannot be read.
     pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
         let mut entries = Vec::new();
-        for file in fs::read_dir(&self.dir)? {
-            let path = file?.path();
-            let suffix = path.extension().and_then(OsStr::to_str);
-            if suffix == Some(UNFINISHED) {
-                fs::remove_file(&path)?;
-            }
-            if suffix != Some(SUFFIX) {
+        for (name, content) in self.disk.files()? {
+            if !name.ends_with(SUFFIX) {
                 continue;
             }
-            let read = fs::read(&path).and_then(|bytes| Ok(serde_json::from_slice(&bytes)?));
-            match read {
+            match content.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
                 Ok(entry) => entries.push(entry),
                 Err(error) => {
-                    let path = path.display();
-                    tracing::error!(%path, %error, "entry of the journal can't be read; its addresses stay recorded");
+                    tracing::error!(name, %error, "entry of the journal can't be read; its addresses stay recorded");
                 }
             }
         }
@@ -114,44 +96,26 @@ impl Journal {
     ///
     /// Errors: it is not kept.
     pub(super) async fn write(&self, entry: Entry) -> io::Result<()> {
-        let (dir, path) = (self.dir.clone(), self.path(&entry.attachment()));
-        blocking(move || {
-            let whole = path.with_extension(UNFINISHED);
-            let mut file = File::create(&whole)?;
-            file.write_all(&serde_json::to_vec(&entry)?)?;
-            file.sync_all()?;
-            fs::rename(&whole, &path)?;
-            File::open(&dir)?.sync_all()
-        })
-        .await
+        let content = serde_json::to_vec(&entry)?;
+        self.disk.write(name(&entry.attachment()), content).await
     }
 
     /// Drops what is kept for an interface; nothing kept is no error.
     ///
     /// Errors: it may still be there.
     pub(super) async fn remove(&self, of: &Attachment) -> io::Result<()> {
-        let path = self.path(of);
-        blocking(move || match fs::remove_file(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        })
-        .await
-    }
-
-    /// A uid or an interface's name may have characters that no file name has.
-    fn path(&self, of: &Attachment) -> PathBuf {
-        let name = stable_hash(&format!("{} {}", of.uid, of.nic));
-        self.dir.join(name).with_extension(SUFFIX)
+        self.disk.remove(name(of)).await
     }
 }
 
-async fn blocking(work: impl FnOnce() -> io::Result<()> + Send + 'static) -> io::Result<()> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+/// A uid or an interface's name may have characters that no file name has.
+fn name(of: &Attachment) -> String {
+    stable_hash(&format!("{} {}", of.uid, of.nic)) + SUFFIX
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::disk::Folder;
     use super::*;
 
     fn entry(uid: &str, sandboxes: &[&str]) -> Entry {
@@ -169,11 +133,11 @@ mod tests {
     #[tokio::test]
     async fn what_is_written_is_read_after_a_restart_and_removed_once() {
         let dir = tempfile::tempdir().unwrap();
-        let socket = dir.path().join("agent.sock");
-        let journal = Journal::beside(&socket).unwrap();
+        let folder = || Arc::new(Folder::beside(&dir.path().join("agent.sock")).unwrap());
+        let journal = Journal::new(folder());
         journal.write(entry("a", &["s1"])).await.unwrap();
         journal.write(entry("a", &["s1", "s2"])).await.unwrap();
-        let again = Journal::beside(&socket).unwrap();
+        let again = Journal::new(folder());
         assert_eq!(again.entries().unwrap(), [entry("a", &["s1", "s2"])]);
         again.remove(&entry("a", &[]).attachment()).await.unwrap();
         again.remove(&entry("a", &[]).attachment()).await.unwrap();
@@ -181,19 +145,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_write_that_was_cut_short_goes_and_foreign_files_are_left_alone() {
+    async fn what_is_no_entry_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let journal = Journal::beside(&dir.path().join("s")).unwrap();
-        fs::write(journal.dir.join("x.new"), "{").unwrap();
-        fs::write(journal.dir.join("y.json"), "{").unwrap();
+        let folder = Arc::new(Folder::beside(&dir.path().join("s")).unwrap());
+        let journal = Journal::new(folder.clone());
         journal.write(entry("a", &["s1"])).await.unwrap();
-        fs::write(journal.dir.join("README"), "x").unwrap();
+        for name in ["y.json", "README"] {
+            folder.write(name.to_owned(), b"{".to_vec()).await.unwrap();
+        }
         assert_eq!(journal.entries().unwrap(), [entry("a", &["s1"])]);
-        let left = fs::read_dir(&journal.dir).unwrap();
-        assert_eq!(
-            left.count(),
-            3,
-            "the entry, the unreadable one and the README"
-        );
+        assert_eq!(folder.files().unwrap().len(), 3, "nothing is removed");
     }
 }

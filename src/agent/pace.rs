@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::kube_io::chance::up_to;
 use crate::kube_io::retry::{Backoff, Outcome};
 
 /// Bounds of what an attempt is taken to last.
@@ -103,11 +104,6 @@ impl Pace {
     fn measure(&mut self, took: Duration) {
         self.attempt = ((self.attempt + took) / 2).clamp(ATTEMPT.0, ATTEMPT.1);
     }
-}
-
-/// Drawn evenly from zero to `cap`.
-fn up_to(cap: Duration) -> Duration {
-    cap.mul_f64(rand::random())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::disk::Disk;
 use super::endpoint;
 use super::error::CommitError;
 use super::fixed::Keepers;
@@ -36,6 +37,7 @@ use super::memo::Age;
 use super::memory::{Memory, Trace};
 use super::pods;
 use super::reads::{ReadError, Reads};
+use super::tasks::Tasks;
 use super::turn::{Attachment, Turns};
 use super::writers::Writers;
 use crate::error::ErrorChain;
@@ -120,6 +122,8 @@ pub(super) struct Releases {
 struct Shared {
     acks: Mutex<BTreeMap<Attachment, Ack>>,
     journal: Journal,
+    disk: Arc<dyn Disk>,
+    tasks: Tasks,
     reads: Reads,
     writers: Arc<Writers>,
     memory: Arc<Memory>,
@@ -130,7 +134,7 @@ struct Shared {
 
 impl Releases {
     pub(super) fn new(
-        journal: Journal,
+        disk: Arc<dyn Disk>,
         writers: Arc<Writers>,
         memory: Arc<Memory>,
         turns: Turns,
@@ -139,7 +143,9 @@ impl Releases {
         Self {
             shared: Arc::new(Shared {
                 acks: Mutex::default(),
-                journal,
+                journal: Journal::new(Arc::clone(&disk)),
+                disk,
+                tasks: writers.tasks().clone(),
                 reads: keepers.reads().clone(),
                 writers,
                 memory,
@@ -169,9 +175,9 @@ impl Releases {
     pub(super) async fn acknowledge(&self, of: Attachment, torn_down: TornDown) -> io::Result<()> {
         // On its own, so that a caller who hangs up leaves nothing half done.
         let this = self.clone();
-        let kept = tokio::spawn(async move { this.keep(&of, torn_down).await });
-        kept.await
-            .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+        let kept = async move { this.keep(&of, torn_down).await };
+        let kept = self.shared.tasks.finish(kept).await;
+        kept.unwrap_or_else(|| Err(io::Error::other("the call was broken off")))
     }
 
     async fn keep(&self, of: &Attachment, torn_down: TornDown) -> io::Result<()> {
@@ -197,7 +203,7 @@ impl Releases {
         let surplus = entry.sandboxes.len().saturating_sub(SANDBOXES);
         entry.sandboxes.drain(..surplus);
         entry.namespaces.extend(namespace);
-        entry.namespaces = those_there(entry.namespaces).await;
+        entry.namespaces = self.shared.those_there(entry.namespaces).await;
         self.shared.journal.write(entry.clone()).await?;
         self.insert(entry);
         self.kick(of);
@@ -280,7 +286,7 @@ impl Releases {
         }
         ack.work = Work::Running;
         let (shared, of) = (Arc::clone(&self.shared), of.clone());
-        tokio::spawn(async move {
+        self.shared.tasks.spawn(async move {
             let _idle = IdleAfterPanic(&shared, &of);
             shared.look_after(&of).await;
         });
@@ -341,7 +347,7 @@ impl Shared {
         while let Some((since, namespaces)) = last() {
             if since.elapsed() < HOLD_OFF {
                 sleep_until(since + HOLD_OFF).await;
-            } else if those_there(namespaces).await.is_empty() {
+            } else if self.those_there(namespaces).await.is_empty() {
                 return;
             } else if since.elapsed() < NAMESPACE_MAX {
                 sleep(NAMESPACE_LOOK).await;
@@ -503,16 +509,14 @@ impl Shared {
         }
         Ok(pools)
     }
-}
 
-/// Those of the namespaces that are still there. A path below `/proc` says nothing: the agent sees
-/// processes of its own.
-async fn those_there(namespaces: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-    if namespaces.is_empty() {
-        return namespaces;
+    /// Those of the namespaces that are still there. A path below `/proc` says nothing: the agent
+    /// sees processes of its own.
+    async fn those_there(&self, mut namespaces: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
+        namespaces.retain(|path| !path.starts_with("/proc"));
+        if namespaces.is_empty() {
+            return namespaces;
+        }
+        self.disk.present(namespaces).await
     }
-    let is_there = |path: &PathBuf| !path.starts_with("/proc") && path.exists();
-    let look = move || namespaces.into_iter().filter(is_there).collect();
-    // Fails only while the agent stops.
-    tokio::task::spawn_blocking(look).await.unwrap_or_default()
 }

@@ -86,14 +86,14 @@ pub(super) fn bind(path: &Path) -> io::Result<UnixListener> {
 /// Serves until `stopping`, then finishes the calls in flight.
 pub(super) async fn serve(
     listener: UnixListener,
-    agent: Arc<Agent>,
+    calls: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
     let stopped = async move {
         // Fails only if the sender is gone, which says so too.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
-    let served = axum::serve(listener, router(agent)).with_graceful_shutdown(stopped);
+    let served = axum::serve(listener, calls).with_graceful_shutdown(stopped);
     if let Err(error) = served.await {
         tracing::error!(%error, "the socket is no longer served");
     }

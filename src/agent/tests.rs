@@ -14,13 +14,12 @@ use http::{Request, StatusCode, header};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
 use self::fake::{Fault, World};
-use super::journal::Journal;
-use super::{Agent, Metrics, Settings, server};
+use super::disk::Folder;
+use super::{Metrics, Settings, Work};
 use crate::kube_io::clients::Clients;
 
 mod adds;
@@ -37,7 +36,7 @@ struct Node {
     world: World,
     router: Router,
     alive: Arc<AtomicBool>,
-    _background: JoinSet<()>,
+    _work: Work,
 }
 
 impl Node {
@@ -54,17 +53,13 @@ impl Node {
             write: world.client(&alive),
         };
         let metrics = Metrics::register(&mut Registry::default());
-        let journal = Journal::beside(&settings.socket).unwrap();
-        let (agent, woken) = Agent::new(settings, &clients, journal, metrics);
-        let mut background = JoinSet::new();
-        background.spawn(Arc::clone(&agent).background(clients, woken));
-        agent.pods.synced().await;
-        agent.releases.replay().unwrap();
+        let disk = Arc::new(Folder::beside(&settings.socket).unwrap());
+        let work = Work::start(settings, clients, disk, metrics);
         Self {
             world: world.clone(),
-            router: server::router(agent),
+            router: work.calls().await.unwrap(),
             alive,
-            _background: background,
+            _work: work,
         }
     }
 

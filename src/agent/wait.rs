@@ -25,6 +25,7 @@ use tokio::sync::Semaphore;
 use super::locked;
 use super::memo::Age;
 use super::reads::{POOL_AGE, Reads};
+use super::tasks::Tasks;
 use crate::api::conditions::ConditionStatus;
 use crate::api::{SpiderIPPool, convert};
 use crate::error::ErrorChain;
@@ -68,16 +69,18 @@ type Watch = Shared<BoxFuture<'static, ()>>;
 pub(super) struct Waits {
     client: Client,
     recorder: Recorder,
+    tasks: Tasks,
     free: Arc<Semaphore>,
     /// By what is watched: a field or a label selector.
     open: Mutex<BTreeMap<String, WeakShared<BoxFuture<'static, ()>>>>,
 }
 
 impl Waits {
-    pub(super) fn new(client: Client, recorder: Recorder) -> Self {
+    pub(super) fn new(client: Client, recorder: Recorder, tasks: Tasks) -> Self {
         Self {
             client,
             recorder,
+            tasks,
             free: Arc::new(Semaphore::new(WATCHES)),
             open: Mutex::default(),
         }
@@ -153,7 +156,7 @@ impl Waits {
             secondary: None,
         };
         let (recorder, about) = (self.recorder.clone(), pod.object_ref(&()));
-        tokio::spawn(async move {
+        self.tasks.spawn(async move {
             if let Err(error) = recorder.publish(&event, &about).await {
                 tracing::warn!(error = %ErrorChain(&error), "Event could not be published");
             }

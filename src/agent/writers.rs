@@ -17,6 +17,7 @@ use super::error::CommitError;
 use super::memory::{Granted, Memory};
 use super::metrics::Metrics;
 use super::reads::{Reading, Reads};
+use super::tasks::Tasks;
 use super::turn::Attachment;
 use super::{Wakes, locked};
 
@@ -27,6 +28,7 @@ pub(super) struct Writers {
     memory: Arc<Memory>,
     wakes: Wakes,
     metrics: Metrics,
+    tasks: Tasks,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
@@ -37,6 +39,7 @@ impl Writers {
         memory: Arc<Memory>,
         wakes: Wakes,
         metrics: Metrics,
+        tasks: Tasks,
     ) -> Self {
         Self {
             reads,
@@ -44,6 +47,7 @@ impl Writers {
             memory,
             wakes,
             metrics,
+            tasks,
             queues: Mutex::default(),
         }
     }
@@ -141,9 +145,14 @@ impl Writers {
             metrics: self.metrics.clone(),
             inbox,
         };
-        tokio::spawn(writer.run());
+        self.tasks.spawn(writer.run());
         queues.insert(pool.clone(), queue.clone());
         queue
+    }
+
+    /// Where the writers run.
+    pub(super) fn tasks(&self) -> &Tasks {
+        &self.tasks
     }
 
     /// Forgets writers that have ended.

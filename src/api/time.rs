@@ -1,15 +1,29 @@
 //! The two libraries' clocks, and the one reading of the wall clock.
 //!
 //! Owns: conversion between `jiff`, which `kube` and `k8s-openapi` speak, and `chrono`, which the
-//! core speaks. Never does: arithmetic. Invariant: no other file of this package names both.
+//! core speaks. Never does: arithmetic. Invariants: no other file of this package names both, and
+//! none reads the wall clock.
+
+use std::cell::RefCell;
 
 use chrono::{DateTime, Utc};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
+type Wall = Box<dyn Fn() -> Timestamp>;
+
+thread_local! {
+    static WALL: RefCell<Wall> = RefCell::new(Box::new(Timestamp::now));
+}
+
 /// The wall clock now. The core takes time as a parameter; this is where it comes from.
 pub fn now() -> DateTime<Utc> {
-    from_timestamp(Timestamp::now())
+    from_timestamp(WALL.with_borrow(|wall| wall()))
+}
+
+/// Hangs another clock on this thread's wall: that of a simulation, whose time is tokio's.
+pub fn read_from(wall: impl Fn() -> Timestamp + 'static) {
+    WALL.set(Box::new(wall));
 }
 
 /// A time on an object, for the core.
@@ -61,6 +75,14 @@ mod tests {
         let core = from_wire(&wire);
         assert_eq!(core.to_rfc3339(), "2026-11-22T17:41:24+00:00");
         assert_eq!(to_wire(core), wire);
+    }
+
+    #[test]
+    fn the_wall_clock_is_the_one_that_hangs_on_this_thread() {
+        read_from(|| Timestamp::UNIX_EPOCH);
+        assert_eq!(now(), DateTime::UNIX_EPOCH);
+        let elsewhere = std::thread::spawn(now).join().unwrap();
+        assert!(elsewhere > DateTime::UNIX_EPOCH);
     }
 
     #[test]

@@ -19,6 +19,8 @@ use backoff::exponential::{ExponentialBackoff, ExponentialBackoffBuilder};
 use kube::core::Status;
 use kube::{Client, Config};
 
+use super::chance;
+
 /// Longest wait for the answer to a write. The API server gives up on a request after 60 s at the
 /// latest; a caller of ours waits 10 s, and on silence looks at the object itself.
 pub const WRITE_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
@@ -38,13 +40,12 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses of at most `initial`, then twice that, and so on up to `max`.
     pub fn new(initial: Duration, max: Duration) -> Self {
-        // The crate draws from interval ± factor × interval: half the cap and the factor 1 make
-        // that zero to the cap.
+        // The crate's own jitter is off: it would draw from a source of its own.
         let inner = ExponentialBackoffBuilder::new()
-            .with_initial_interval(initial / 2)
-            .with_max_interval(max / 2)
+            .with_initial_interval(initial)
+            .with_max_interval(max)
             .with_multiplier(2.0)
-            .with_randomization_factor(1.0)
+            .with_randomization_factor(0.0)
             .with_max_elapsed_time(None)
             .build();
         Self { inner }
@@ -52,8 +53,8 @@ impl Backoff {
 
     /// The next pause; the cap doubles.
     pub fn next_delay(&mut self) -> Duration {
-        let cap = self.inner.max_interval * 2;
-        self.inner.next_backoff().unwrap_or(cap).min(cap)
+        let longest = self.inner.max_interval;
+        chance::up_to(self.inner.next_backoff().unwrap_or(longest))
     }
 
     /// The next pause after this outcome: never shorter than the server asked, up to

@@ -1,5 +1,6 @@
 //! DEL: an address is freed with both halves of the proof, and with one of them never.
 
+use super::super::disk::Disk as _;
 use super::*;
 
 const ADDRESS: &str = "172.18.41.40";
@@ -20,11 +21,8 @@ fn is_recorded(world: &World) -> bool {
 }
 
 fn journal(dir: &Path) -> usize {
-    Journal::beside(&dir.join("agent.sock"))
-        .unwrap()
-        .entries()
-        .unwrap()
-        .len()
+    let folder = Folder::beside(&dir.join("agent.sock")).unwrap();
+    folder.files().unwrap().len()
 }
 
 #[tokio::test(start_paused = true)]
