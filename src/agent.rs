@@ -15,7 +15,7 @@
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
-//! leaks ── writers                                   once an hour: what no DEL will release
+//! leaks ── writers                                   what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! fixed: addresses that outlive their Pod
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read

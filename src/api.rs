@@ -25,6 +25,7 @@ pub mod crd;
 pub mod endpoint;
 pub mod ippool;
 pub mod names;
+pub mod node;
 pub mod pod;
 pub mod reserved_ip;
 pub mod route;

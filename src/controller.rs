@@ -10,12 +10,15 @@
 
 pub mod apply;
 pub mod edit;
+pub mod gc;
 pub mod index;
 mod kept;
 mod metrics;
 pub mod queue;
 pub mod rehearsal;
 pub mod report;
+#[cfg(test)]
+mod testing;
 mod watches;
 pub mod workload;
 
@@ -27,6 +30,7 @@ use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
 use ipam::plan::{self, Plan};
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
 use kube::core::DeserializeGuard;
 use tokio::sync::{Notify, watch};
@@ -42,6 +46,7 @@ use crate::kube_io::retry::{Backoff, Outcome};
 use crate::kube_io::time;
 
 use apply::{Done, Writer};
+use gc::Gc;
 use index::{Dirty, Features, Index, Observed};
 use kept::Kept;
 pub use metrics::Metrics;
@@ -68,6 +73,8 @@ pub struct Options {
     pub default_rule: SizeRule,
     /// Pods of a `StatefulSet` keep their addresses.
     pub stateful_sets: bool,
+    /// When records without a living owner are freed.
+    pub gc: gc::Options,
     /// Name of this replica's Pod, for Events.
     pub pod_name: Option<String>,
 }
@@ -83,6 +90,7 @@ struct Context {
     metrics: Metrics,
     /// Some object may have become one that no pass looks at.
     strays: Notify,
+    pods: Cache<Pod>,
     kept: Kept,
 }
 
@@ -116,6 +124,7 @@ pub async fn run(
         default_rule: options.default_rule,
         metrics,
         strays: Notify::new(),
+        pods: Cache::new(),
         kept: Kept::new(options.stateful_sets),
     });
     ctx.metrics
@@ -123,6 +132,15 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let synced = watches::watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
+    let gc = Gc {
+        options: &options.gc,
+        stateful_sets: options.stateful_sets,
+        pods: &ctx.pods,
+        clients: &ctx.clients,
+        writer: &ctx.writer,
+        reports: &ctx.reports,
+        metrics: &ctx.metrics,
+    };
     let work = async {
         let mut stopped = stop.clone();
         tokio::select! {
@@ -136,6 +154,7 @@ pub async fn run(
             () = resync(ctx.clone(), leadership.clone()) => {}
             () = strays(ctx.clone(), leadership.clone()) => {}
             () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
+            () = Box::pin(gc.run(leadership.clone())) => {}
             () = passes(ctx.clone(), leadership, stop) => {}
         }
     };

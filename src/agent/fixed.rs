@@ -15,7 +15,7 @@ use ipam::name::{NodeName, PodName, PoolName, Uid, WorkloadId};
 use ipam::release::{Owner, Release};
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Client, ResourceExt};
 
 use super::Settings;
@@ -24,11 +24,10 @@ use super::memo::Age;
 use super::memory::Trace;
 use super::pods;
 use super::reads::{POOL_AGE, ReadError, Reading, Reads};
+use crate::api::node::{is_out_of_service, is_ready};
 use crate::api::{SpiderEndpoint, convert, time};
 use crate::kube_io::endpoint::{self, RemoveError};
 
-/// By which a person says that a node is down and none of its Pods runs any more.
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// A record of the original names no sandbox whose end could be told. Its Pod is known to be gone;
 /// its node is given this long, counted from the new Pod's creation, to have removed the sandbox.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(60);
@@ -84,7 +83,7 @@ impl Inheritance {
         if records.any(nameless)
             && let Some(endpoint) = reads.endpoint(&pod).await?
             && let Some(set) = set_of(reads, &asker.workload).await?
-            && tells_of(&endpoint, &set)
+            && endpoint.tells_of(&set)
             && let Some(status) = &endpoint.status
         {
             inheritance.heritage.former = Some(Former {
@@ -148,18 +147,6 @@ async fn set_of(
     Ok(found.filter(|set| set.uid().as_deref() == Some(workload.uid.as_str())))
 }
 
-/// True where the endpoint was written for a Pod of this very StatefulSet: of its name, and not of
-/// a former one's, whose endpoints are older than the set.
-fn tells_of(endpoint: &SpiderEndpoint, set: &StatefulSet) -> bool {
-    let is_named = endpoint.status.as_ref().is_some_and(|status| {
-        status.owner_controller_type == StatefulSet::KIND
-            && status.owner_controller_name == set.name_any()
-    });
-    let made = set.metadata.creation_timestamp.as_ref();
-    let told = endpoint.metadata.creation_timestamp.as_ref();
-    is_named && made.zip(told).is_some_and(|(made, told)| made.0 <= told.0)
-}
-
 /// What the interface had; an element without a name is of an interface whose call never came.
 fn addresses(endpoint: &SpiderEndpoint, nic: &str) -> BTreeSet<IpAddr> {
     let elements = endpoint.status.iter().flat_map(|s| &s.current.ips);
@@ -169,25 +156,6 @@ fn addresses(endpoint: &SpiderEndpoint, nic: &str) -> BTreeSet<IpAddr> {
         .flatten()
         .filter_map(|text| text.split('/').next()?.parse().ok())
         .collect()
-}
-
-/// Kubernetes itself takes a node for lost by these two together.
-fn is_out_of_service(node: &Node) -> bool {
-    let taints = node
-        .spec
-        .iter()
-        .flat_map(|spec| spec.taints.iter().flatten());
-    taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE) && !is_ready(node)
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node
-        .status
-        .iter()
-        .flat_map(|s| s.conditions.iter().flatten());
-    conditions
-        .into_iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn settled(pod: &Pod) -> bool {
@@ -301,7 +269,7 @@ impl Keepers {
         let endpoint = self.reads.endpoint(pod).await?;
         Ok(endpoint.is_some_and(|endpoint| {
             let current = endpoint.status.as_ref().map(|s| s.current.uid.as_str());
-            current == Some(uid.as_str()) && tells_of(&endpoint, set)
+            current == Some(uid.as_str()) && endpoint.tells_of(set)
         }))
     }
 }

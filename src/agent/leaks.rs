@@ -6,8 +6,10 @@
 //! pools' writers, with a live look at the Pod under the interface's turn. Nodes that are lost or
 //! deleted have no agent, so theirs is the controller's.
 //!
-//! A look is one list of all pools, from the API server's memory; nothing more where nothing leaked.
-//! It is the only thing that an agent reads of other nodes' Pods, and so it is seldom.
+//! The controller, which knows all records and all Pods anyway, marks the pools where something
+//! should have been released by an agent ([`label::LEAK`]). A look is one list of those, from the
+//! API server's memory, which most often is empty: what a node receives does not grow with the
+//! cluster. Without a controller nobody looks, and leaked addresses wait.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,14 +28,14 @@ use super::pods;
 use super::reads::ReadError;
 use super::release::WRITE_MAX;
 use super::turn::Attachment;
+use crate::api::names::label;
+use crate::api::node::is_ready;
 use crate::error::ErrorChain;
 use crate::kube_io::retry::Backoff;
 
-/// From one look to the next, where nothing looks leaked: each costs a list of all pools.
-const EVERY: Duration = Duration::from_hours(1);
-/// From a look that found something to the one that confirms it; also before the first look, so
-/// that who calls again after a restart was heard.
-const SOON: Duration = Duration::from_mins(10);
+/// From one look to the next; also before the first, so that who calls again after a restart was
+/// heard.
+const EVERY: Duration = Duration::from_mins(10);
 /// The first look is put off by up to this, at random: agents of all nodes may start at once.
 const SPREAD: Duration = Duration::from_mins(10);
 
@@ -49,12 +51,12 @@ enum LeakError {
 /// Looks for ever; drop the future to stop.
 pub(super) async fn run(agent: &Agent) {
     let mut suspects = Suspects::default();
-    sleep(SOON + Backoff::new(SPREAD, SPREAD).next_delay()).await;
+    sleep(EVERY + Backoff::new(SPREAD, SPREAD).next_delay()).await;
     loop {
         if let Err(error) = look(agent, &mut suspects).await {
             tracing::warn!(error = %ErrorChain(&error), "look for leaked addresses failed; the next does it again");
         }
-        sleep(if suspects.is_any() { SOON } else { EVERY }).await;
+        sleep(EVERY).await;
     }
 }
 
@@ -80,15 +82,15 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
             "many addresses of this node look leaked at once; they are freed only if the next look finds the same"
         );
     }
-    for leaked in found.leaked {
+    for leaked in found.now {
         free(agent, &leaked).await?;
     }
     Ok(())
 }
 
-/// The records of this node in all pools.
+/// The records of this node in the pools that the controller marked.
 async fn held(agent: &Agent, node: &NodeName) -> Result<Vec<Holding>, ReadError> {
-    let listing = agent.reads.pools_as_remembered().await?;
+    let listing = agent.reads.pools_as_remembered(label::LEAK).await?;
     let pools = listing.pools.iter();
     let readable = pools.filter_map(|reading| reading.candidate.pool.as_ref().ok());
     Ok(readable.flat_map(|pool| holdings(pool, node)).collect())
@@ -117,12 +119,7 @@ fn known(agent: &Agent, holding: &Holding) -> Here {
 }
 
 fn kubelet(node: Option<Arc<Node>>) -> Kubelet {
-    let conditions = node.and_then(|node| node.status.clone()?.conditions);
-    let is_ready = conditions
-        .into_iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if is_ready {
+    if node.is_some_and(|node| is_ready(&node)) {
         Kubelet::Ready
     } else {
         Kubelet::Unknown

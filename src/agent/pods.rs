@@ -1,4 +1,4 @@
-//! The Pods of this node, watched, and what a Pod's object says about its life and its owner.
+//! The Pods of this node, watched, and what a Pod's object says about its owner.
 //!
 //! Owns: the one watch of the agent, and the difference between a Pod that was here before the
 //! agent and one that came after. Never does: look at Pods of other nodes, or decide what a Pod's
@@ -19,8 +19,8 @@ use kube_runtime::watcher;
 use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
-pub(super) use crate::api::pod::uid;
-use crate::api::pod::{controller, controller_of, static_uid};
+use crate::api::pod::{controller, controller_of};
+pub(super) use crate::api::pod::{life, name, uid};
 use crate::kube_io::cache::{Cache, Key};
 
 /// The Pods of this node.
@@ -102,28 +102,6 @@ impl NodePods {
     }
 }
 
-/// `namespace/name`.
-pub(super) fn name(pod: &Pod) -> PodName {
-    PodName::new(&pod.namespace().unwrap_or_default(), &pod.name_any())
-}
-
-/// How near its end the Pod is.
-///
-/// A phase `Succeeded` or `Failed` is final: the kubelet never starts a container of such a Pod
-/// again, whatever its restart policy. A static Pod's copy says less: its node may run the same uid
-/// again.
-pub(super) fn life(pod: &Pod) -> Life {
-    let status = pod.status.as_ref();
-    let phase = status.and_then(|status| status.phase.as_deref());
-    if matches!(phase, Some("Succeeded" | "Failed")) && static_uid(pod).is_none() {
-        Life::Gone
-    } else if pod.metadata.deletion_timestamp.is_some() {
-        Life::Ending
-    } else {
-        Life::Alive
-    }
-}
-
 /// True where the Pod may start and use addresses.
 pub(super) fn is_alive(pod: &Pod) -> bool {
     life(pod) == Life::Alive
@@ -179,69 +157,5 @@ fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {
         namespace: namespace.to_owned(),
         name: owner.name.clone(),
         uid: Uid::from(owner.uid.as_str()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::api::pod::MIRROR;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-    use serde_json::json;
-
-    fn pod(spec: &serde_json::Value, status: &serde_json::Value) -> Pod {
-        let meta = json!({"name": "web-0", "namespace": "shop", "uid": "u"});
-        serde_json::from_value(json!({"metadata": meta, "spec": spec, "status": status})).unwrap()
-    }
-
-    #[test]
-    fn a_life_follows_phase_and_deletion_and_no_restart_policy() {
-        let table = [
-            ("Running", false, Life::Alive),
-            ("Pending", false, Life::Alive),
-            ("Unknown", false, Life::Alive),
-            ("Running", true, Life::Ending),
-            ("Succeeded", false, Life::Gone),
-            ("Failed", false, Life::Gone),
-            ("Failed", true, Life::Gone),
-        ];
-        for policy in ["Always", "OnFailure", "Never"] {
-            for (phase, deleted, expected) in table {
-                let spec = json!({"containers": [], "restartPolicy": policy});
-                let mut pod = pod(&spec, &json!({"phase": phase}));
-                pod.metadata.deletion_timestamp = deleted.then(a_moment);
-                assert_eq!(life(&pod), expected, "{phase} {policy} {deleted}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_static_pod_s_node_may_run_it_again() {
-        let mut pod = pod(&json!({"containers": []}), &json!({"phase": "Failed"}));
-        pod.annotations_mut()
-            .insert(MIRROR.to_owned(), "0a".to_owned());
-        assert_eq!(life(&pod), Life::Gone, "it is not of a node");
-        pod.owner_references_mut().push(of_node());
-        assert_eq!(life(&pod), Life::Alive);
-    }
-
-    fn of_node() -> OwnerReference {
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true});
-        serde_json::from_value(owner).unwrap()
-    }
-
-    fn a_moment() -> Time {
-        serde_json::from_value(json!("2026-11-22T17:41:24Z")).unwrap()
-    }
-
-    #[test]
-    fn a_static_pod_is_known_by_the_uid_of_its_node() {
-        let mut pod = pod(&json!({"containers": []}), &json!({}));
-        assert_eq!(uid(&pod), Uid::from("u"));
-        let hash = "0a1b2c3d".to_owned();
-        pod.annotations_mut().insert(MIRROR.to_owned(), hash);
-        assert_eq!(uid(&pod), Uid::from("u"), "anyone may write an annotation");
-        pod.owner_references_mut().push(of_node());
-        assert_eq!(uid(&pod), Uid::from("0a1b2c3d"));
     }
 }

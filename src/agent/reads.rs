@@ -165,9 +165,11 @@ impl Reads {
         self.kept.listings.get(&key, age, read).await
     }
 
-    /// All pools as the API server remembers them, which costs no read of its store; not kept.
-    pub(super) async fn pools_as_remembered(&self) -> Result<Listing, ReadError> {
-        self.list(&ListParams::default().match_any()).await
+    /// The pools of this selector as the API server remembers them, which costs no read of its
+    /// store; not kept.
+    pub(super) async fn pools_as_remembered(&self, selector: &str) -> Result<Listing, ReadError> {
+        self.list(&ListParams::default().labels(selector).match_any())
+            .await
     }
 
     async fn list(&self, params: &ListParams) -> Result<Listing, ReadError> {

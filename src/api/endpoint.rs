@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::Resource as _;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceColumnDefinition, CustomResourceDefinition, CustomResourceDefinitionNames,
     CustomResourceDefinitionSpec, CustomResourceDefinitionVersion, CustomResourceValidation,
@@ -124,6 +126,18 @@ impl SpiderEndpoint {
             },
             status: Some(status),
         }
+    }
+
+    /// True where it was written for a Pod of this very StatefulSet: of its name, and not of a
+    /// former one's, whose endpoints are older than the set.
+    pub fn tells_of(&self, set: &StatefulSet) -> bool {
+        let is_named = self.status.as_ref().is_some_and(|status| {
+            status.owner_controller_type == StatefulSet::KIND
+                && set.metadata.name.as_ref() == Some(&status.owner_controller_name)
+        });
+        let made = set.metadata.creation_timestamp.as_ref();
+        let told = self.metadata.creation_timestamp.as_ref();
+        is_named && made.zip(told).is_some_and(|(made, told)| made.0 <= told.0)
     }
 }
 

@@ -56,6 +56,10 @@ pub mod label {
     /// On an auto pool: `true` if it goes with its workload, else `false`.
     pub const RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 
+    /// On a pool, set by the controller: some agent should have released a record of it by now, and
+    /// is to look.
+    pub const LEAK: &str = "orbweaver.io/leak";
+
     /// Value of [`IP_VERSION`] for IPv4.
     pub const FAMILY_V4: &str = "IPv4";
     /// Value of [`IP_VERSION`] for IPv6.
@@ -109,6 +113,15 @@ pub mod env {
     pub const LOG_FORMAT: &str = "ORBWEAVER_LOG_FORMAT";
     /// Most records a pool may hold.
     pub const POOL_MAX_ALLOCATED_IPS: &str = "SPIDERPOOL_IPPOOL_MAX_ALLOCATED_IPS";
+    /// `false` if records without a living owner are left alone.
+    pub const GC_ENABLED: &str = "SPIDERPOOL_GC_IP_ENABLED";
+    /// Seconds from one look for such records to the next.
+    pub const GC_INTERVAL: &str = "SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION";
+    /// Seconds added to every grace period of Pods and nodes.
+    pub const GC_DELAY: &str = "SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY";
+    /// `false` if addresses on lost nodes wait until a person says that the node is lost.
+    pub const GC_LOST_NODES: &str =
+        "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED";
     /// Seconds a lease lasts without renewal.
     pub const LEADER_DURATION: &str = "SPIDERPOOL_LEADER_DURATION";
     /// Seconds after which a leader that could not renew steps down.

@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use chrono::TimeDelta;
 use clap::ArgAction;
 use ipam::annotation::SizeRule;
+use ipam::collect::{LostNodes, Policy};
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,7 +15,7 @@ use super::{Common, MetricArguments, connection};
 use crate::api::names::{self, env};
 use crate::config::Config;
 use crate::controller::index::Features;
-use crate::controller::{self, Options};
+use crate::controller::{self, Options, gc};
 use crate::kube_io::lease::{Durations, LeaderElector};
 use crate::ports::{self, Health};
 
@@ -32,6 +34,8 @@ pub(super) struct Arguments {
     /// Port of the probes.
     #[arg(long, env = env::HEALTH_PORT, default_value_t = 5720)]
     health_port: u16,
+    #[command(flatten)]
+    gc: GcArguments,
     /// Seconds that the lease lasts without renewal.
     #[arg(long, env = env::LEADER_DURATION, default_value_t = 15)]
     leader_duration: u64,
@@ -41,6 +45,54 @@ pub(super) struct Arguments {
     /// Seconds between two tries to take or renew the lease.
     #[arg(long, env = env::LEADER_RETRY_PERIOD, default_value_t = 2)]
     leader_retry_period: u64,
+}
+
+/// When addresses are taken back that no agent will release.
+#[derive(Debug, Clone, clap::Args)]
+struct GcArguments {
+    /// Whether addresses of Pods that ended are taken back from nodes that have let go.
+    #[arg(long, env = env::GC_ENABLED, default_value_t = true, action = ArgAction::Set)]
+    gc_enabled: bool,
+    /// Seconds from one look for such addresses to the next; two looks must agree.
+    #[arg(long, env = env::GC_INTERVAL, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+    gc_interval: u32,
+    #[command(flatten)]
+    policy: PolicyArguments,
+}
+
+/// Which of them may be taken back.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct PolicyArguments {
+    /// Seconds added to every grace period of Pods and nodes.
+    #[arg(long, env = env::GC_DELAY, default_value_t = 0)]
+    gc_delay: u32,
+    /// Whether a node counts as lost that has long been unready and does not answer.
+    #[arg(long, env = env::GC_LOST_NODES, default_value_t = true, action = ArgAction::Set)]
+    gc_lost_nodes: bool,
+}
+
+impl PolicyArguments {
+    /// For the core.
+    pub(super) fn policy(&self) -> Policy {
+        Policy {
+            lost_nodes: if self.gc_lost_nodes {
+                LostNodes::ByTime
+            } else {
+                LostNodes::ByWord
+            },
+            delay: TimeDelta::seconds(self.gc_delay.into()),
+        }
+    }
+}
+
+impl GcArguments {
+    fn options(&self) -> gc::Options {
+        gc::Options {
+            on: self.gc_enabled.into(),
+            interval: Duration::from_secs(self.gc_interval.into()),
+            policy: self.policy.policy(),
+        }
+    }
 }
 
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
@@ -53,6 +105,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         metrics: served,
         enabled_debug_metric,
         health_port,
+        gc,
         leader_duration,
         leader_renew_deadline,
         leader_retry_period,
@@ -97,7 +150,10 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let leadership = elector.leadership();
     let mut election = tokio::spawn(elector.run(stopped));
     tasks.spawn(controller::run(
-        options(&config, pod_name),
+        Options {
+            gc: gc.options(),
+            ..options(&config, pod_name)
+        },
         clients,
         metrics,
         leadership,
@@ -122,7 +178,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     ended
 }
 
-/// What a controller is told at start.
+/// What a controller is told at start; collection as it is by default.
 pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
     let Config {
         ipam_unix_socket_path: _,
@@ -142,6 +198,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         },
         stateful_sets: *enable_stateful_set,
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
+        gc: gc::Options::default(),
         pod_name,
     }
 }

@@ -1,11 +1,13 @@
 //! `orbweaver ipam …`: what there is in a cluster, whose it is, and whether it is consistent.
 //!
 //! Owns: the sub-commands. Never does: judge: figures are the core's `census`, refusals its `select`
-//! through the agent's own search, findings its `audit` and `repair`; or write, but for what a
-//! person was shown and says yes to (`check --repair --yes`, `give-back --yes`).
+//! through the agent's own search, findings its `audit` and `repair`, what may be released its
+//! `collect`; or write, but for what a person was shown and says yes to (`check --repair --yes`,
+//! `give-back --yes`).
 
 mod check;
 mod explain;
+mod gc;
 mod give_back;
 mod mend;
 #[cfg(all(test, feature = "demo"))]
@@ -46,6 +48,8 @@ enum Question {
     Check(check::Arguments),
     /// Leave the objects as Spiderpool's controller accepts them; shows what, and writes with --yes.
     GiveBack(give_back::Arguments),
+    /// Which addresses have no living Pod, and what becomes of them?
+    Gc(gc::Arguments),
 }
 
 /// Answers the question; the exit code is 0, or 2 where the answer is one that a script should act
@@ -64,6 +68,7 @@ pub(super) fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             Question::Explain(arguments) => explain::run(arguments, &connection, output).await,
             Question::Check(arguments) => check::run(&arguments, &connection, output).await,
             Question::GiveBack(arguments) => give_back::run(&arguments, &connection, output).await,
+            Question::Gc(arguments) => gc::run(&arguments, &connection, output).await,
         }
     })
 }

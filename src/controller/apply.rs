@@ -15,6 +15,7 @@ use ipam::plan::{
     self, Fence, Holder, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen,
 };
 use ipam::pool::Pool;
+use ipam::record::Records;
 use ipam::subnet::Subnet;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
@@ -130,6 +131,25 @@ pub struct Writer {
     pub pools: Cache<SpiderIPPool>,
     /// Subnets.
     pub subnets: Cache<SpiderSubnet>,
+}
+
+impl Writer {
+    /// Writes `records` in place of those of `pool`, at the version that was read.
+    ///
+    /// Errors: what became of the write; the pool as known here is as it was.
+    pub async fn put_records(
+        &self,
+        pool: &SpiderIPPool,
+        records: &Records,
+    ) -> Result<(), PutError> {
+        let mut pool = pool.clone();
+        let status = pool.status.get_or_insert_default();
+        status.allocated_ips = records.to_text();
+        status.allocated_ip_count = Some(records.count().to_wire());
+        put::replace(&self.client, Part::Status, &mut pool, Reply::Full).await?;
+        self.pools.apply_written(pool);
+        Ok(())
+    }
 }
 
 /// Carries out the steps of `plan`, made on `seen`. Returns what is known afterwards.

@@ -30,7 +30,7 @@ use crate::kube_io::cache::{Cache, Change, Key};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::lease::Leadership;
-use crate::kube_io::put::{self, Part, PutError, Reply};
+use crate::kube_io::put::PutError;
 
 /// Pause after a look that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
@@ -225,12 +225,7 @@ impl Look<'_> {
         if freed.is_empty() {
             return Ok(());
         }
-        let mut object = (*object).clone();
-        let status = object.status.get_or_insert_default();
-        status.allocated_ips = records.to_text();
-        status.allocated_ip_count = Some(records.count().to_wire());
-        put::replace(&self.writer.client, Part::Status, &mut object, Reply::Full).await?;
-        self.writer.pools.apply_written(object);
+        self.writer.put_records(&object, &records).await?;
         for (address, record, why) in freed {
             tracing::info!(pool = %self.pool, %address, pod = %record.pod, because = %why, "kept address freed");
         }
@@ -306,3 +301,6 @@ fn supersedes(pool: &SpiderIPPool, kept: (IpAddr, &Record)) -> bool {
     let mut others = records.iter();
     others.any(|other| keep::is_superseded(kept, other))
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,12 +58,33 @@ struct PassLabels {
     outcome: PassOutcome,
 }
 
+/// What a record without a living owner waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum GcState {
+    /// The agent of its node, which is well.
+    Agent,
+    /// A sign that its node has let go.
+    Waiting,
+    /// The look that confirms it.
+    Due,
+    /// A further look, because many are due.
+    Braked,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GcLabels {
+    state: GcState,
+}
+
 /// The controller's series. Cheap to clone: clones count into the same ones.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     passes: Family<PassLabels, Counter>,
     seconds: Histogram,
     leads: Gauge,
+    collected: Counter,
+    not_collected: Counter,
+    collectable: Family<GcLabels, Gauge>,
     world: Arc<OnceLock<World>>,
 }
 
@@ -74,6 +95,9 @@ impl Metrics {
             passes: Family::default(),
             seconds: Histogram::new(SECONDS),
             leads: Gauge::default(),
+            collected: Counter::default(),
+            not_collected: Counter::default(),
+            collectable: Family::default(),
             world: Arc::default(),
         };
         let ours = registry.sub_registry_with_prefix("orbweaver_controller");
@@ -93,6 +117,21 @@ impl Metrics {
             "1 if this replica holds the Lease and acts, else 0",
             metrics.leads.clone(),
         );
+        registry.register(
+            "spiderpool_ip_gc_counts",
+            "Addresses of Pods that ended, released by the controller",
+            metrics.collected.clone(),
+        );
+        registry.register(
+            "spiderpool_ip_gc_failure_counts",
+            "Addresses of Pods that ended, which the controller failed to release",
+            metrics.not_collected.clone(),
+        );
+        registry.register(
+            "orbweaver_gc_records",
+            "Addresses of Pods that ended, and what their release waits for",
+            metrics.collectable.clone(),
+        );
         registry.register_collector(Box::new(Books {
             world: Arc::clone(&metrics.world),
             of_each_pool,
@@ -110,6 +149,25 @@ impl Metrics {
     pub(super) fn passed(&self, outcome: PassOutcome, took: Duration) {
         self.passes.get_or_create(&PassLabels { outcome }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts addresses released without an agent.
+    pub(super) fn collected(&self, count: usize) {
+        self.collected.inc_by(u64::try_from(count).unwrap_or(0));
+    }
+
+    /// Counts addresses that should have been.
+    pub(super) fn not_collected(&self, count: usize) {
+        self.not_collected.inc_by(u64::try_from(count).unwrap_or(0));
+    }
+
+    /// Notes what a look found; the states not among these have none.
+    pub(super) fn collectable(&self, found: &[(GcState, usize)]) {
+        self.collectable.clear();
+        for (state, count) in found {
+            let gauge = self.collectable.get_or_create(&GcLabels { state: *state });
+            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        }
     }
 
     /// Notes whether this replica acts.

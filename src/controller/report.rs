@@ -14,6 +14,7 @@ mod notices;
 use ipam::addr::AddrCount;
 use ipam::name::PoolName;
 use ipam::plan::{Condition, Plan, SubnetSeen};
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, ResourceExt};
 
 use super::apply::{self, Done, Writer};
@@ -86,6 +87,12 @@ impl Reports {
             // Its status can't be written without losing what can't be read.
             Stray::Unreadable(_) => {}
         }
+    }
+
+    /// Addresses of a pool that were released since their Pods' nodes have let go; a note each proof.
+    pub(super) fn collected(&self, pool: &ObjectReference, notes: Vec<String>) {
+        let notices = notes.into_iter().map(|note| notices::collected(pool, note));
+        self.teller.tell(notices.collect(), EVENTS_PER_PASS);
     }
 
     /// A workload of which there is nothing to complain any more.

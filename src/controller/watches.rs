@@ -83,7 +83,7 @@ pub(super) fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Sync
         watch_kind(ctx, tasks, ctx.writer.subnets.clone(), subnets, whole),
         watch_kind(ctx, tasks, ctx.writer.pools.clone(), pools, whole),
         watch_kind(ctx, tasks, Cache::new(), reserved, whole),
-        watch_kind(ctx, tasks, Cache::new(), pods, index::trim_pod),
+        watch_kind(ctx, tasks, ctx.pods.clone(), pods, index::trim_pod),
         watch_workloads::<Deployment>(ctx, tasks, Cache::new()),
         watch_workloads::<ReplicaSet>(ctx, tasks, Cache::new()),
         watch_workloads(ctx, tasks, ctx.kept.sets.clone()),

@@ -5,7 +5,7 @@ use std::path::Path;
 use orbweaver::config::Config;
 use serde_json::{Value, json};
 
-use crate::chart::{Chart, at, refusal, render};
+use crate::chart::{Chart, at, env, refusal, render};
 
 /// Values that make a default IPv4 pool complete.
 const DEFAULT_POOL: [&str; 3] = [
@@ -203,4 +203,46 @@ fn program(chart: &Chart) -> Config {
         Path::new("conf.yml"),
     )
     .unwrap()
+}
+
+#[test]
+fn collection_is_the_controller_s_and_as_the_values_say() {
+    let switches = [
+        "ipam.gc.enabled=false",
+        "ipam.gc.gcAll.intervalInSecond=5",
+        "ipam.gc.gcDeletingTimeOutPodDelay=30",
+        "ipam.gc.statelessPod.zombieOnNotReadyNode=false",
+    ];
+    let (Some(plain), Some(set)) = (render(&[]), render(&switches)) else {
+        return;
+    };
+    let told = [
+        ("SPIDERPOOL_GC_IP_ENABLED", "true", "false"),
+        ("SPIDERPOOL_GC_DEFAULT_INTERVAL_DURATION", "600", "5"),
+        ("SPIDERPOOL_GC_ADDITIONAL_GRACE_DELAY", "0", "30"),
+        (
+            "SPIDERPOOL_GC_STATELESS_TERMINATING_POD_ON_NOT_READY_NODE_ENABLED",
+            "true",
+            "false",
+        ),
+    ];
+    for (name, by_default, when_set) in told {
+        assert_eq!(env(plain.pod("Deployment"), name), Some(by_default));
+        assert_eq!(env(set.pod("Deployment"), name), Some(when_set));
+        assert_eq!(env(set.pod("DaemonSet"), name), None);
+    }
+}
+
+#[test]
+fn what_collection_does_not_do_is_refused() {
+    for value in [
+        "ipam.gc.gcAll.intervalInSecond=0",
+        "ipam.gc.statelessPod.zombieOnReadyNode=true",
+        "ipam.enableCleanOutdatedEndpoint=true",
+    ] {
+        let Some(why) = refusal(&[value]) else { return };
+        let (key, _) = value.rsplit_once('=').unwrap();
+        let name = key.rsplit('.').next().unwrap();
+        assert!(why.contains(name), "{why}");
+    }
 }

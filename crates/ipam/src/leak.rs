@@ -3,32 +3,34 @@
 //! Owns: the rule by which a node's agent finds what leaked on its own node: the runtime's state
 //! was wiped, the node rebooted between a DEL and the release, a DEL named no uid, a write arrived
 //! after the release. Never does: read anything; the host looks, at long intervals, and carries out
-//! what a look gives. Records of other nodes, or of none, are not judged here.
+//! what a look gives. Records of other nodes, or of none, are not judged here: see
+//! [`crate::collect`].
 //!
-//! A record goes where, in [`LOOKS`] looks running,
+//! A record goes where, in [`crate::looks::LOOKS`] looks running,
 //!
 //! * its Pod was gone or finished by a live read ([`Life::Gone`]),
 //! * the agent knew of no sandbox for it ([`Here::Unknown`]), so no DEL is due or under way,
 //! * the kubelet of the node was well, and so had stopped what has no Pod;
 //!
-//! and if many would go at once, only a further look lets them: [`MANY`], or more than half of what
-//! the node has, is what a mistake looks like. A static Pod's record never goes this way: its copy
-//! at the API server says nothing of whether it runs.
+//! and if many would go at once, only a further look lets them ([`BRAKE`]). A static Pod's record
+//! never goes this way: its copy at the API server says nothing of whether it runs.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::looks::{Brake, Due, Looks};
 use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
 use crate::pool::Pool;
+use crate::record::Record;
 use crate::release::Life;
 
-/// Looks running that must find a record leaked.
-pub const LOOKS: u32 = 2;
+/// How many records of one node may go at once.
+pub const BRAKE: Brake = Brake {
+    many: 16,
+    most: 256,
+};
 
-/// So many at one look, or more than half of the node's records, wait for a further look.
-pub const MANY: usize = 16;
-
-/// A record of the node in question.
+/// A record that is judged, with its place: another holder, or another sandbox of the same, is
+/// another one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Holding {
     /// Pool.
@@ -41,24 +43,41 @@ pub struct Holding {
     pub uid: Uid,
     /// Its interface, if the record says.
     pub nic: Option<Nic>,
+    /// Its node, if the record says.
+    pub node: Option<NodeName>,
     /// The sandbox that last had the address, if the record says.
     pub sandbox: Option<Sandbox>,
+    /// The StatefulSet whose Pods keep their addresses, if the record says.
+    pub owner: Option<Uid>,
 }
 
-/// The records of `pool` that name `node`, but for addresses that wait for the next Pod of their
-/// identity ([`crate::keep`]). Cost: O(n).
-pub fn holdings(pool: &Pool, node: &NodeName) -> Vec<Holding> {
-    let of_node = pool.records.iter();
-    of_node
-        .filter(|(_, record)| record.node.as_ref() == Some(node) && !record.kept)
-        .map(|(address, record)| Holding {
-            pool: pool.name.clone(),
+impl Holding {
+    /// The record of `address` in `pool`; `None` for an address that waits for the next Pod of its
+    /// identity ([`crate::keep`]), which nobody holds.
+    pub fn of(pool: &PoolName, address: IpAddr, record: &Record) -> Option<Self> {
+        (!record.kept).then(|| Self {
+            pool: pool.clone(),
             address,
             pod: record.pod.clone(),
             uid: record.uid.clone(),
             nic: record.nic.clone(),
+            node: record.node.clone(),
             sandbox: record.sandbox.clone(),
+            owner: record.owner.clone(),
         })
+    }
+
+    /// True for a static Pod's: its uid is a hash of its kubelet's, unlike those of the API server.
+    pub fn is_static(&self) -> bool {
+        !self.uid.as_str().contains('-')
+    }
+}
+
+/// The records of `pool` that name `node`. Cost: O(n).
+pub fn holdings(pool: &Pool, node: &NodeName) -> Vec<Holding> {
+    let records = pool.records.iter();
+    let held = records.filter_map(|(address, record)| Holding::of(&pool.name, address, record));
+    held.filter(|holding| holding.node.as_ref() == Some(node))
         .collect()
 }
 
@@ -80,72 +99,33 @@ pub enum Kubelet {
     Unknown,
 }
 
-/// What a look lets go.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Found {
-    /// These may go now.
-    pub leaked: Vec<Holding>,
-    /// So many wait for a further look, because they are many.
-    pub braked: usize,
-}
-
 /// What the looks so far found.
-#[derive(Debug, Clone, Default)]
-pub struct Suspects {
-    looks: BTreeMap<Holding, u32>,
+#[derive(Debug, Clone)]
+pub struct Suspects(Looks<Holding>);
+
+impl Default for Suspects {
+    fn default() -> Self {
+        Self(Looks::new(BRAKE))
+    }
 }
 
 impl Suspects {
-    /// True where the last look found something that the next may confirm, or show to be freed.
-    pub fn is_any(&self) -> bool {
-        !self.looks.is_empty()
-    }
-
-    /// Takes in a look at all records of the node. A record that is not leaked at one look starts
-    /// anew at the next. Cost: O(n log n).
-    pub fn look(&mut self, seen: Vec<(Holding, Life, Here)>, kubelet: Kubelet) -> Found {
+    /// Takes in a look at records of the node. A record that is not leaked at one look starts anew
+    /// at the next. Cost: O(n log n).
+    pub fn look(&mut self, seen: Vec<(Holding, Life, Here)>, kubelet: Kubelet) -> Due<Holding> {
         let total = seen.len();
-        let mut looks = BTreeMap::new();
-        for (holding, life, here) in seen {
+        let leaked = seen.into_iter().filter_map(|(holding, life, here)| {
             let is_leaked = (life, here, kubelet) == (Life::Gone, Here::Unknown, Kubelet::Ready);
-            if is_leaked && !is_static(&holding.uid) {
-                let before = self.looks.get(&holding).copied().unwrap_or_default();
-                looks.insert(holding, before.saturating_add(1));
-            }
-        }
-        self.looks = looks;
-        let after = |least: u32| {
-            let enough = self.looks.iter().filter(move |(_, looks)| **looks >= least);
-            enough
-                .map(|(holding, _)| holding.clone())
-                .collect::<Vec<_>>()
-        };
-        let due = after(LOOKS);
-        let are_many = due.len() >= MANY || due.len().saturating_mul(2) > total;
-        if !are_many {
-            return Found {
-                leaked: due,
-                braked: 0,
-            };
-        }
-        let leaked = after(LOOKS.saturating_add(1));
-        Found {
-            braked: due.len().saturating_sub(leaked.len()),
-            leaked,
-        }
+            (is_leaked && !holding.is_static()).then_some(holding)
+        });
+        self.0.look(leaked, total)
     }
-}
-
-/// True for the uid that a kubelet gives its static Pods: a hash, unlike those of the API server.
-fn is_static(uid: &Uid) -> bool {
-    !uid.as_str().contains('-')
 }
 
 #[cfg(test)]
 #[expect(clippy::indexing_slicing, reason = "a test may fail by panic")]
 mod tests {
     use super::*;
-    use crate::record::Record;
     use crate::testing::{in_use, ip, pool, record};
 
     fn held(n: u8) -> Holding {
@@ -155,10 +135,16 @@ mod tests {
             pod: PodName::new("shop", &format!("p{n}")),
             uid: Uid::new(format!("u-{n}")),
             nic: Some(Nic::from("eth0")),
+            node: Some(NodeName::from("n1")),
             sandbox: Some(Sandbox::from("s1")),
+            owner: None,
         }
     }
 
+    const NONE: Due<Holding> = Due {
+        now: vec![],
+        braked: 0,
+    };
     const GONE: (Life, Here) = (Life::Gone, Here::Unknown);
 
     /// A node with records 1 to `total`, the first `gone` of which look leaked.
@@ -185,17 +171,14 @@ mod tests {
         for ((life, here), kubelet) in doubts {
             let mut suspects = Suspects::default();
             let mut seen = node(9, 1);
-            assert_eq!(
-                suspects.look(seen.clone(), Kubelet::Ready),
-                Found::default()
-            );
+            assert_eq!(suspects.look(seen.clone(), Kubelet::Ready), NONE);
             seen[0].1 = life;
             seen[0].2 = here;
-            assert_eq!(suspects.look(seen, kubelet), Found::default());
+            assert_eq!(suspects.look(seen, kubelet), NONE);
             let first = suspects.look(node(9, 1), Kubelet::Ready);
-            assert_eq!(first, Found::default(), "{life:?} {here:?} {kubelet:?}");
+            assert_eq!(first, NONE, "{life:?} {here:?} {kubelet:?}");
             let second = suspects.look(node(9, 1), Kubelet::Ready);
-            assert_eq!(second.leaked, [held(1)]);
+            assert_eq!(second.now, [held(1)]);
         }
     }
 
@@ -205,24 +188,18 @@ mod tests {
         suspects.look(node(9, 1), Kubelet::Ready);
         let mut seen = node(9, 1);
         seen[0].0.sandbox = Some(Sandbox::from("s2"));
-        assert_eq!(suspects.look(seen, Kubelet::Ready), Found::default());
+        assert_eq!(suspects.look(seen, Kubelet::Ready), NONE);
     }
 
     #[test]
-    fn many_at_once_wait_for_a_third_look() {
-        let many = u8::try_from(MANY).unwrap();
-        for (total, gone) in [(9, 5), (200, many), (1, 1)] {
-            let mut suspects = Suspects::default();
-            suspects.look(node(total, gone), Kubelet::Ready);
-            let second = suspects.look(node(total, gone), Kubelet::Ready);
-            assert_eq!((second.leaked.len(), second.braked), (0, usize::from(gone)));
-            let third = suspects.look(node(total, gone), Kubelet::Ready);
-            assert_eq!((third.leaked.len(), third.braked), (usize::from(gone), 0));
-        }
+    fn many_of_a_node_at_once_wait_for_a_third_look() {
+        let many = u8::try_from(BRAKE.many).unwrap();
         let mut suspects = Suspects::default();
-        suspects.look(node(200, many - 1), Kubelet::Ready);
-        let second = suspects.look(node(200, many - 1), Kubelet::Ready);
-        assert_eq!((second.leaked.len(), second.braked), (MANY - 1, 0));
+        suspects.look(node(200, many), Kubelet::Ready);
+        let second = suspects.look(node(200, many), Kubelet::Ready);
+        assert_eq!((second.now.len(), second.braked), (0, BRAKE.many));
+        let third = suspects.look(node(200, many), Kubelet::Ready);
+        assert_eq!((third.now.len(), third.braked), (BRAKE.many, 0));
     }
 
     #[test]
@@ -231,10 +208,7 @@ mod tests {
         seen[0].0.uid = Uid::from("0a1b2c3d");
         let mut suspects = Suspects::default();
         for _ in 0..4 {
-            assert_eq!(
-                suspects.look(seen.clone(), Kubelet::Ready),
-                Found::default()
-            );
+            assert_eq!(suspects.look(seen.clone(), Kubelet::Ready), NONE);
         }
     }
 

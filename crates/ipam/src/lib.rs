@@ -20,7 +20,9 @@
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
 //! | [`release`] | when an address may leave its record |
-//! | [`leak`] | which records no DEL will ever release |
+//! | [`leak`] | which records of a node no DEL will ever release |
+//! | [`collect`] | which records no agent will ever release |
+//! | [`looks`] | when looks agree, and when they are too many |
 //! | [`admit`] | whether what a person wrote may stand, and what follows from it |
 //! | [`plan`] | what the controller does next for one CIDR |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
@@ -39,11 +41,13 @@ pub mod annotation;
 pub mod attachment;
 pub mod audit;
 pub mod census;
+pub mod collect;
 pub mod demand;
 pub mod keep;
 pub mod leak;
 pub mod ledger;
 pub mod listed;
+pub mod looks;
 pub mod name;
 mod overlap;
 pub mod pattern;

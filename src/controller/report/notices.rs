@@ -24,6 +24,8 @@ const INSUFFICIENT: &str = "InsufficientAddresses";
 const WRITE_REFUSED: &str = "WriteRefused";
 /// The subnet that the workload asks serves nobody until it is mended.
 const SUBNET_NOT_READY: &str = "SubnetNotReady";
+/// Addresses were taken back from nodes that have let go.
+const ADDRESSES_RELEASED: &str = "AddressesReleased";
 /// A pool has what is another's.
 const OVERLAP: &str = "Overlap";
 
@@ -94,6 +96,18 @@ pub(super) fn complaint(workload: &WorkloadId, reason: &'static str, note: Strin
         telling: Telling::Once,
         reason,
         // A workload has one complaint a time, and its text names what is wrong.
+        subject: String::new(),
+        note,
+    }
+}
+
+/// Addresses that no Pod has any more, taken back from nodes that have let go.
+pub(super) fn collected(pool: &ObjectReference, note: String) -> Notice {
+    Notice {
+        about: pool.clone(),
+        severity: Severity::Normal,
+        telling: Telling::Each,
+        reason: ADDRESSES_RELEASED,
         subject: String::new(),
         note,
     }

@@ -1,0 +1,210 @@
+//! Records that two looks found to have no owner: confirmed live, freed, and told of.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use ipam::collect::{self, Proof, Verdict};
+use ipam::leak::Holding;
+use ipam::name::{PoolName, Uid};
+use ipam::record::{Records, RecordsError};
+use kube::Resource;
+use kube::api::Api;
+
+use super::Gc;
+use super::survey::{Ask, Survey};
+use crate::api::SpiderIPPool;
+use crate::error::ErrorChain;
+use crate::kube_io::cache::Key;
+use crate::kube_io::endpoint::{self, RemoveError};
+use crate::kube_io::put::PutError;
+use crate::kube_io::retry::Outcome;
+use crate::kube_io::time;
+
+/// How often a write follows a pool that allocations keep moving.
+const TRIES: usize = 5;
+
+/// Why records stay until the next look.
+#[derive(Debug, thiserror::Error)]
+enum FreeError {
+    #[error("could not read once more")]
+    Read(#[from] kube::Error),
+    #[error(transparent)]
+    Endpoint(#[from] RemoveError),
+    #[error("IPPool was not written")]
+    Put(#[from] PutError),
+    #[error("IPPool can't be read")]
+    Records(#[from] RecordsError),
+}
+
+/// A record that goes, by live reads.
+struct Leaving {
+    holding: Holding,
+    proof: Proof,
+    /// The `StatefulSet` that wants the address kept.
+    keep_for: Option<Uid>,
+}
+
+impl Gc<'_> {
+    /// Frees these as far as live reads say the same. What fails is found again.
+    pub(super) async fn free(&self, due: Vec<Holding>) {
+        let mut by_pool: BTreeMap<PoolName, Vec<Holding>> = BTreeMap::new();
+        for holding in due {
+            by_pool
+                .entry(holding.pool.clone())
+                .or_default()
+                .push(holding);
+        }
+        let mut survey = Survey::new(self.clients.read.clone(), Ask::Machines);
+        for (pool, holdings) in by_pool {
+            let count = holdings.len();
+            if let Err(error) = self.free_in(&pool, holdings, &mut survey).await {
+                self.metrics.not_collected(count);
+                tracing::warn!(%pool, error = %ErrorChain(&error), "addresses without an owner not freed; the next look does it");
+            }
+        }
+    }
+
+    async fn free_in(
+        &self,
+        pool: &PoolName,
+        holdings: Vec<Holding>,
+        survey: &mut Survey,
+    ) -> Result<(), FreeError> {
+        let mut leaving = Vec::new();
+        for holding in holdings {
+            if let Some(confirmed) = self.confirm(holding, survey).await? {
+                leaving.push(confirmed);
+            }
+        }
+        for gone in leaving.iter().filter(|leaving| leaving.keep_for.is_none()) {
+            // Before the record: the endpoint is derived from it, and nobody looks for it after.
+            let (namespace, name) = gone.holding.pod.parts();
+            let uid = gone.holding.uid.as_str();
+            endpoint::remove_of(&self.writer.client, namespace, name, uid).await?;
+        }
+        if let Some((object, left)) = self.write(pool, leaving).await? {
+            self.metrics.collected(left.len());
+            self.tell(&object, &left);
+        }
+        Ok(())
+    }
+
+    /// The record as live reads have it; `None` if it may not go, after all.
+    async fn confirm(
+        &self,
+        holding: Holding,
+        survey: &mut Survey,
+    ) -> Result<Option<Leaving>, kube::Error> {
+        let fate = survey.fate(&holding).await?;
+        let seen = survey.see(holding, fate).await?;
+        let verdict = collect::judge(&seen, &self.options.policy, time::now());
+        let Verdict::Goes(proof) = verdict else {
+            return Ok(None);
+        };
+        let keep_for = if self.stateful_sets {
+            survey.keeper(&seen).await?
+        } else {
+            None
+        };
+        Ok(Some(Leaving {
+            holding: seen.holding,
+            proof,
+            keep_for,
+        }))
+    }
+
+    /// Writes the pool without those that are still recorded so; returns it and them.
+    async fn write(
+        &self,
+        pool: &PoolName,
+        leaving: Vec<Leaving>,
+    ) -> Result<Option<(SpiderIPPool, Vec<Leaving>)>, FreeError> {
+        let key = Key::cluster(pool.as_str());
+        let mut object = self.writer.pools.get(&key).map(|known| (*known).clone());
+        let mut tries = 0;
+        while let Some(known) = object {
+            let text = known
+                .status
+                .as_ref()
+                .and_then(|s| s.allocated_ips.as_deref());
+            let mut records = Records::parse(text)?;
+            let is_there = |leaving: &Leaving| take(&mut records, leaving);
+            let there: Vec<bool> = leaving.iter().map(is_there).collect();
+            if !there.contains(&true) {
+                return Ok(None);
+            }
+            match self.writer.put_records(&known, &records).await {
+                Ok(()) => {
+                    let left = leaving.into_iter().zip(there);
+                    let left = left.filter_map(|(leaving, there)| there.then_some(leaving));
+                    return Ok(Some((known, left.collect())));
+                }
+                Err(error) if error.outcome() == Outcome::Conflict && tries < TRIES => tries += 1,
+                Err(error) => return Err(error.into()),
+            }
+            let api: Api<SpiderIPPool> = Api::all(self.clients.read.clone());
+            object = api.get_opt(pool.as_str()).await?;
+        }
+        Ok(None)
+    }
+
+    /// One log line an address, one Event a proof.
+    fn tell(&self, pool: &SpiderIPPool, left: &[Leaving]) {
+        let mut by_proof: BTreeMap<String, Vec<&Leaving>> = BTreeMap::new();
+        for leaving in left {
+            let Leaving {
+                holding,
+                proof,
+                keep_for,
+            } = leaving;
+            let what = if keep_for.is_some() {
+                "address of a Pod that ended kept for the next Pod of its name"
+            } else {
+                "address of a Pod that ended released"
+            };
+            tracing::info!(
+                pool = %holding.pool, address = %holding.address, pod = %holding.pod, uid = %holding.uid,
+                because = %proof, "{what}"
+            );
+            by_proof.entry(proof.to_string()).or_default().push(leaving);
+        }
+        let notes = by_proof.iter().map(|(proof, left)| note(proof, left));
+        self.reports
+            .collected(&pool.object_ref(&()), notes.collect());
+    }
+}
+
+/// Takes the record out, or keeps its address, if it is still the one that was judged.
+fn take(records: &mut Records, leaving: &Leaving) -> bool {
+    let Holding { pool, address, .. } = &leaving.holding;
+    let Some(record) = records.get(*address) else {
+        return false;
+    };
+    if Holding::of(pool, *address, record).as_ref() != Some(&leaving.holding) {
+        return false;
+    }
+    match &leaving.keep_for {
+        Some(set) => {
+            let kept = record.keep_for(set);
+            records.insert(*address, kept);
+        }
+        None => drop(records.remove(*address)),
+    }
+    true
+}
+
+/// What an Event says: who had what, and why it is free.
+fn note(proof: &str, left: &[&Leaving]) -> String {
+    let mut note = format!("released, since {proof}, and the Pods are gone:");
+    for leaving in left {
+        let Holding { address, pod, .. } = &leaving.holding;
+        let kept = if leaving.keep_for.is_some() {
+            ", kept"
+        } else {
+            ""
+        };
+        // Writing to a String cannot fail.
+        let _ = write!(note, " {address} (Pod {pod}{kept})");
+    }
+    note
+}

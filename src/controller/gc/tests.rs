@@ -1,0 +1,275 @@
+use std::sync::Arc;
+
+use kube::api::{Api, DeleteParams, ListParams};
+use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::api::SpiderEndpoint;
+use crate::controller::testing::{Stage, clients, options};
+
+/// A record of a Pod that never was here, as our agents write it.
+fn record(pod: &str, node: &str) -> Value {
+    json!({
+        "pod": format!("shop/{pod}"), "podUid": format!("gone-{pod}"),
+        "nic": "eth0", "node": node, "sandbox": "s1",
+    })
+}
+
+/// A node whose kubelet is ready or not, and that says nowhere where it is.
+async fn node(stage: &Stage, name: &str, ready: &str, taints: Value) {
+    stage
+        .put(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "spec": {"taints": taints},
+            "status": {"conditions": [{
+                "type": "Ready", "status": ready, "lastTransitionTime": "2020-01-01T00:00:00Z",
+            }]},
+        }))
+        .await;
+}
+
+async fn nodes(stage: &Stage) {
+    let lost = json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]);
+    node(stage, "n1", "True", json!([])).await;
+    node(stage, "n2", "Unknown", json!([])).await;
+    node(stage, "n3", "Unknown", lost).await;
+}
+
+async fn events(stage: &Stage, reason: &str) -> Vec<String> {
+    let api: Api<k8s_openapi::api::events::v1::Event> = Api::all(stage.client.clone());
+    let all = api.list(&ListParams::default()).await.unwrap();
+    let of = all
+        .into_iter()
+        .filter(|event| event.reason.as_deref() == Some(reason));
+    of.filter_map(|event| event.note).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_go_where_the_node_is_gone_or_out_of_service_and_stay_where_it_may_run() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let living = stage.pod("lives").await;
+    let records = json!({
+        "10.6.0.10": {"pod": "shop/lives", "podUid": living, "nic": "eth0", "node": "gone", "sandbox": "s"},
+        "10.6.0.11": record("a", "n1"),
+        "10.6.0.12": record("b", "n2"),
+        "10.6.0.13": record("c", "n3"),
+        "10.6.0.14": record("d", "gone"),
+        "10.6.0.15": record("e", "gone"),
+        "10.6.0.16": {"pod": "kube-system/static", "podUid": "0a1b2c", "nic": "eth0", "node": "gone"},
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.29", &records).await;
+    stage.start(options()).await;
+    stage.comes_to("net", &[10, 11, 12, 16]).await;
+    let mut told = events(&stage, "AddressesReleased").await;
+    told.sort();
+    assert_eq!(
+        told,
+        [
+            "released, since Node gone is deleted, and the Pods are gone: 10.6.0.14 (Pod shop/d) \
+             10.6.0.15 (Pod shop/e)",
+            "released, since Node n3 is tainted out of service and not ready, and the Pods are gone: \
+             10.6.0.13 (Pod shop/c)",
+        ]
+    );
+    assert_eq!(stage.stays("net").await, [10, 11, 12, 16]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_is_marked_for_agents_until_they_have_released_what_is_theirs() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let leaked = json!({"10.6.0.11": record("a", "n1"), "10.6.0.12": record("b", "n2")});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &leaked).await;
+    stage
+        .pool(
+            "other",
+            "10.6.0.20-10.6.0.29",
+            &json!({"10.6.0.20": record("c", "n2")}),
+        )
+        .await;
+    stage.start(options()).await;
+    let marked = async || {
+        let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
+        let found = api.list(&ListParams::default().labels(label::LEAK)).await;
+        let names = found.unwrap().into_iter().map(|pool| pool.name_any());
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(stage.stays("net").await, [11, 12]);
+    assert_eq!(marked().await, ["net"]);
+    stage
+        .pool(
+            "net",
+            "10.6.0.10-10.6.0.19",
+            &json!({"10.6.0.12": record("b", "n2")}),
+        )
+        .await;
+    assert_eq!(stage.stays("net").await, [12]);
+    assert!(marked().await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn switched_off_nothing_goes_and_no_agent_is_asked() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let records = json!({"10.6.0.11": record("a", "n1"), "10.6.0.14": record("d", "gone")});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let mut off = options();
+    off.gc.on = Switch::Off;
+    stage.start(off).await;
+    assert_eq!(stage.stays("net").await, [11, 14]);
+    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
+    let pool = stage.get(api, "net").await.unwrap();
+    assert!(!pool.labels().contains_key(label::LEAK));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stateful_set_s_address_on_a_deleted_node_is_kept_and_a_former_set_s_is_freed() {
+    let mut stage = Stage::new().await;
+    let set = stage.stateful_set("db", 2).await;
+    let of = |ordinal: u8, owner: &str| {
+        let mut of = record(&format!("db-{ordinal}"), "gone");
+        of["owner"] = json!(owner);
+        of
+    };
+    let records = json!({
+        "10.6.0.10": of(0, &set),
+        "10.6.0.11": of(1, "a-former-set"),
+        "10.6.0.12": of(2, &set),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    stage.comes_to("net", &[-10]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_original_s_record_is_of_the_node_that_its_endpoint_names() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let original =
+        |pod: &str| json!({"pod": format!("shop/{pod}"), "podUid": format!("gone-{pod}")});
+    for (pod, node) in [("a", "gone"), ("b", "n2")] {
+        let current = json!({"uid": format!("gone-{pod}"), "node": node, "ips": []});
+        let status = json!({
+            "current": current, "ownerControllerType": "ReplicaSet", "ownerControllerName": "web",
+        });
+        stage
+            .put(json!({
+                "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+                "metadata": {
+                    "name": pod, "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
+                },
+                "status": status,
+            }))
+            .await;
+    }
+    // Of c nobody knows a node, and one of the nodes is in doubt.
+    let records = json!({
+        "10.6.0.10": original("a"), "10.6.0.11": original("b"), "10.6.0.12": original("c"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    stage.comes_to("net", &[11, 12]).await;
+    let endpoints: Api<SpiderEndpoint> = Api::namespaced(stage.client.clone(), "shop");
+    assert!(stage.get(endpoints.clone(), "a").await.is_none());
+    assert!(stage.get(endpoints, "b").await.is_some());
+    assert_eq!(stage.stays("net").await, [11, 12]);
+}
+
+/// What a release works with, its caches empty.
+struct Bench {
+    stage: Stage,
+    clients: Clients,
+    writer: Writer,
+    pods: Cache<Pod>,
+    reports: Reports,
+    metrics: Metrics,
+    options: Options,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let stage = Stage::new().await;
+        let clients = clients(&stage.client);
+        let (reports, _events) = Reports::new(stage.client.clone(), None);
+        Self {
+            writer: Writer {
+                client: stage.client.clone(),
+                pools: Cache::new(),
+                subnets: Cache::new(),
+            },
+            stage,
+            clients,
+            pods: Cache::new(),
+            reports,
+            metrics: Metrics::register(&mut Registry::default(), false),
+            options: Options::default(),
+        }
+    }
+
+    /// Takes the pool as it is into the cache, and releases all that it has.
+    async fn free_all_of(&self, pool: &Arc<SpiderIPPool>) {
+        let gc = Gc {
+            options: &self.options,
+            stateful_sets: true,
+            pods: &self.pods,
+            clients: &self.clients,
+            writer: &self.writer,
+            reports: &self.reports,
+            metrics: &self.metrics,
+        };
+        self.writer.pools.apply_written((**pool).clone());
+        gc.free(survey::holdings(pool)).await;
+    }
+
+    async fn read(&self, pool: &str) -> Arc<SpiderIPPool> {
+        let api: Api<SpiderIPPool> = Api::all(self.stage.client.clone());
+        Arc::new(self.stage.get(api, pool).await.unwrap())
+    }
+}
+
+#[tokio::test]
+async fn nothing_goes_that_a_live_read_shows_to_be_in_use() {
+    let bench = Bench::new().await;
+    let uid = bench.stage.pod("late").await;
+    let records = json!({
+        "10.6.0.10": {"pod": "shop/late", "podUid": uid, "nic": "eth0", "node": "gone", "sandbox": "s"},
+        "10.6.0.11": record("a", "gone"),
+        "10.6.0.12": record("b", "n2"),
+    });
+    bench
+        .stage
+        .pool("net", "10.6.0.10-10.6.0.19", &records)
+        .await;
+    node(&bench.stage, "n2", "Unknown", json!([])).await;
+    bench.free_all_of(&bench.read("net").await).await;
+    assert_eq!(bench.stage.recorded("net").await, [10, 12]);
+    // Ended since, but by the name of another.
+    let pods: Api<Pod> = Api::namespaced(bench.stage.client.clone(), "shop");
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete("late", &now).await.unwrap();
+    bench.stage.pod("late").await;
+    bench.free_all_of(&bench.read("net").await).await;
+    assert_eq!(bench.stage.recorded("net").await, [12]);
+}
+
+#[tokio::test]
+async fn a_write_follows_a_pool_that_agents_moved_and_leaves_what_they_wrote() {
+    let bench = Bench::new().await;
+    let before = json!({"10.6.0.10": record("a", "gone"), "10.6.0.11": record("b", "gone")});
+    bench
+        .stage
+        .pool("net", "10.6.0.10-10.6.0.19", &before)
+        .await;
+    let behind = bench.read("net").await;
+    // Given to another sandbox since, and a new one beside it.
+    let mut again = record("b", "gone");
+    again["sandbox"] = json!("s2");
+    let since = json!({
+        "10.6.0.10": record("a", "gone"), "10.6.0.11": again, "10.6.0.12": record("c", "n1"),
+    });
+    bench.stage.pool("net", "10.6.0.10-10.6.0.19", &since).await;
+    bench.free_all_of(&behind).await;
+    assert_eq!(bench.stage.recorded("net").await, [11, 12]);
+}

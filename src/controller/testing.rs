@@ -1,0 +1,202 @@
+//! The controller on an API server in memory, for tests of what it does in the end.
+
+use std::time::Duration;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::{Client, Resource};
+use kubesim::Server;
+use prometheus_client::registry::Registry;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::index::{Features, Switch};
+use super::{Metrics, Options, gc};
+use crate::api::{self, SpiderIPPool};
+use crate::kube_io::clients::Clients;
+use crate::kube_io::lease::Leadership;
+use ipam::annotation::SizeRule;
+use ipam::record::Records;
+
+/// In a test's own time: it passes as soon as nobody has anything to do.
+const WAIT_MAX: Duration = Duration::from_mins(30);
+
+/// A server, and what runs on it.
+pub(super) struct Stage {
+    pub(super) server: Server,
+    pub(super) client: Client,
+    running: JoinSet<()>,
+}
+
+/// Every feature on, looks every minute.
+pub(super) fn options() -> Options {
+    Options {
+        features: Features {
+            ipv4: true,
+            ipv6: true,
+            subnets: Switch::On,
+            auto_pools: Switch::On,
+        },
+        default_rule: SizeRule::Flexible(0),
+        stateful_sets: true,
+        gc: gc::Options {
+            interval: Duration::from_mins(1),
+            ..gc::Options::default()
+        },
+        pod_name: None,
+    }
+}
+
+pub(super) fn clients(client: &Client) -> Clients {
+    Clients {
+        read: client.clone(),
+        write: client.clone(),
+    }
+}
+
+impl Stage {
+    /// A server with our kinds, and nobody on it.
+    pub(super) async fn new() -> Self {
+        let server = Server::new(7);
+        let client = server.client("test");
+        let api: Api<CustomResourceDefinition> = Api::all(client.clone());
+        for definition in api::crd::definitions().unwrap() {
+            api.create(&PostParams::default(), &definition)
+                .await
+                .unwrap();
+        }
+        let stage = Self {
+            server,
+            client,
+            running: JoinSet::new(),
+        };
+        let namespace =
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
+        stage.put(namespace).await;
+        stage
+    }
+
+    /// Has the controller, as the leader, see and do what there is to do.
+    pub(super) async fn start(&mut self, options: Options) {
+        let clients = clients(&self.server.client("controller"));
+        let metrics = Metrics::register(&mut Registry::default(), false);
+        let (ready, mut is_ready) = watch::channel(false);
+        self.running.spawn(async move {
+            let (_leads, leadership) = watch::channel(Leadership::Leader);
+            let (_stop, stopped) = watch::channel(false);
+            super::run(options, clients, metrics, leadership, ready, stopped).await;
+        });
+        is_ready.wait_for(|ready| *ready).await.unwrap();
+    }
+
+    /// Creates an object with its status, or replaces what it had there.
+    pub(super) async fn put(&self, object: Value) -> DynamicObject {
+        let object: DynamicObject = serde_json::from_value(object).unwrap();
+        let types = object.types.clone().unwrap();
+        let (group, version) = types
+            .api_version
+            .split_once('/')
+            .unwrap_or(("", &types.api_version));
+        let kind = kube::core::GroupVersionKind::gvk(group, version, &types.kind);
+        let resource = ApiResource::from_gvk(&kind);
+        let api: Api<DynamicObject> = match &object.metadata.namespace {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
+            None => Api::all_with(self.client.clone(), &resource),
+        };
+        let name = object.metadata.name.clone().unwrap();
+        if api.get_opt(&name).await.unwrap().is_none() {
+            api.create(&PostParams::default(), &object).await.unwrap();
+        }
+        let patch = Patch::Merge(object.clone());
+        let params = PatchParams::default();
+        api.patch(&name, &params, &patch).await.unwrap();
+        if object.data.get("status").is_some() && types.kind != "SpiderEndpoint" {
+            api.patch_status(&name, &params, &patch).await.unwrap();
+        }
+        api.get(&name).await.unwrap()
+    }
+
+    /// A pool of 10.6.0.0/24 made by hand with these records.
+    pub(super) async fn pool(&self, name: &str, ips: &str, records: &Value) {
+        self.put(json!({
+            "apiVersion": api::names::API_VERSION, "kind": "SpiderIPPool",
+            "metadata": {"name": name},
+            "spec": {"subnet": "10.6.0.0/24", "ips": [ips]},
+            "status": {"allocatedIPs": records.to_string()},
+        }))
+        .await;
+    }
+
+    /// Pod `shop/<name>` on node n1; returns its uid.
+    pub(super) async fn pod(&self, name: &str) -> String {
+        let container = json!({"name": "main", "image": "main"});
+        let pod = self
+            .put(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {"nodeName": "n1", "containers": [container]},
+                "status": {"phase": "Running"},
+            }))
+            .await;
+        pod.metadata.uid.unwrap()
+    }
+
+    /// StatefulSet `shop/<name>`; returns its uid.
+    pub(super) async fn stateful_set(&self, name: &str, replicas: u32) -> String {
+        let labels = json!({"app": name});
+        let container = json!({"name": "main", "image": "main"});
+        let set = self
+            .put(json!({
+                "apiVersion": "apps/v1", "kind": "StatefulSet",
+                "metadata": {"name": name, "namespace": "shop"},
+                "spec": {
+                    "replicas": replicas, "serviceName": name,
+                    "selector": {"matchLabels": labels},
+                    "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+                },
+            }))
+            .await;
+        set.metadata.uid.unwrap()
+    }
+
+    pub(super) async fn get<K>(&self, api: Api<K>, name: &str) -> Option<K>
+    where
+        K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Serialize,
+    {
+        api.get_opt(name).await.unwrap()
+    }
+
+    /// The last bytes of the addresses recorded in a pool; kept ones are negative.
+    pub(super) async fn recorded(&self, pool: &str) -> Vec<i16> {
+        let found = self.get::<SpiderIPPool>(Api::all(self.client.clone()), pool);
+        let status = found.await.unwrap().status.unwrap_or_default();
+        let records = Records::parse(status.allocated_ips.as_deref()).unwrap();
+        let each = records.iter().map(|(address, record)| {
+            let text = address.to_string();
+            let last: i16 = text.rsplit('.').next().unwrap().parse().unwrap();
+            if record.kept { -last } else { last }
+        });
+        each.collect()
+    }
+
+    /// Waits until just these are recorded.
+    pub(super) async fn comes_to(&self, pool: &str, expected: &[i16]) {
+        let until = async {
+            while self.recorded(pool).await != expected {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if tokio::time::timeout(WAIT_MAX, until).await.is_err() {
+            assert_eq!(self.recorded(pool).await, expected, "in pool {pool}");
+        }
+    }
+
+    /// What is recorded after as long as any look could take.
+    pub(super) async fn stays(&self, pool: &str) -> Vec<i16> {
+        tokio::time::sleep(WAIT_MAX).await;
+        self.recorded(pool).await
+    }
+}
