@@ -182,16 +182,21 @@ pub fn ensure_working(cluster: &Cluster) -> Result<()> {
     })
 }
 
-/// The controller that acts: who holds the lease, on which node, and that it lives.
-pub fn acting_controller(cluster: &Cluster) -> Result<(&Node, Process)> {
-    let lease = cluster
-        .kubectl()
-        .json(&["get", "lease", LEASE, "--namespace", NAMESPACE])?;
+/// The name of the controller's Pod that holds the lease.
+pub fn leader(cluster: &Cluster) -> Result<String> {
+    let lease = ["get", "lease", LEASE, "--namespace", NAMESPACE];
+    let lease = cluster.kubectl().json(&lease)?;
     let holder = lease
         .pointer("/spec/holderIdentity")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+        .and_then(Value::as_str);
+    let holder = holder.unwrap_or_default();
     ensure!(!holder.is_empty(), "nobody holds lease {LEASE}");
+    Ok(holder.to_owned())
+}
+
+/// The controller that acts: who holds the lease, on which node, and that it lives.
+pub fn acting_controller(cluster: &Cluster) -> Result<(&Node, Process)> {
+    let holder = &leader(cluster)?;
     let pod = cluster
         .kubectl()
         .json(&["get", "pod", holder, "--namespace", NAMESPACE])?;

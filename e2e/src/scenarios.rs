@@ -5,10 +5,12 @@ use crate::scenario::Scenario;
 
 pub mod annotations;
 pub mod auto_pool;
+pub mod availability;
 pub mod bare;
 pub mod crash;
 pub mod flags;
 pub mod golden_objects;
+pub mod lost_node;
 pub mod metrics;
 pub mod multi_nic;
 pub mod no_room;
@@ -91,6 +93,18 @@ pub const ALL: &[Scenario] = &[
         about: "a StatefulSet's Pods keep their addresses over deletion, moves and kills; scaled, made anew, moved to another subnet",
         needs_product: true,
         run: stateful::run,
+    },
+    Scenario {
+        name: "lost-node",
+        about: "a node stops, is tainted out of service, is deleted: addresses stay while they may be used, then come back, fixed ones to their Pods",
+        needs_product: true,
+        run: lost_node::run,
+    },
+    Scenario {
+        name: "availability",
+        about: "the acting controller killed and stopped, no controller at all, both roles upgraded: Pods come and go, and no call fails",
+        needs_product: true,
+        run: availability::run,
     },
     Scenario {
         name: "flags",

@@ -5,6 +5,7 @@
 //! same output; a line a call goes into a file of the node. So calls are seen from outside the
 //! product, with the time of each reply.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
@@ -74,6 +75,32 @@ pub fn calls(node: &Node, since: Duration) -> Result<Vec<Call>> {
     Ok(calls.filter(|call| call.began >= since).collect())
 }
 
+/// Notes that every sandbox of a node is gone though nobody called DEL: it lost its power.
+pub fn note_power_cut(node: &Node) -> Result<()> {
+    let mut open = BTreeMap::new();
+    for call in calls(node, Duration::ZERO)?
+        .into_iter()
+        .filter(|call| call.succeeded)
+    {
+        let sandbox = (call.container.clone(), call.interface.clone());
+        match call.command.as_str() {
+            "DEL" => drop(open.remove(&sandbox)),
+            _ => drop(open.insert(sandbox, call)),
+        }
+    }
+    for call in open.into_values() {
+        let end = Call {
+            began: now(),
+            ended: now(),
+            command: "DEL".to_owned(),
+            addresses: Vec::new(),
+            ..call
+        };
+        write_down(&end, &node.path(FILE))?;
+    }
+    Ok(())
+}
+
 /// The time now, as time since 1970.
 pub fn now() -> Duration {
     SystemTime::now()
@@ -103,7 +130,7 @@ fn pass_on() -> Result<ExitCode> {
     let output = run_product(&as_for_product(&input))?;
     let call = call_of(began, &output);
     if matches!(call.command.as_str(), "ADD" | "DEL") {
-        write_down(&call)?;
+        write_down(&call, Path::new(FILE))?;
     }
     std::io::stdout()
         .write_all(&output.stdout)
@@ -195,11 +222,11 @@ fn addresses_of(result: &str) -> Vec<String> {
 }
 
 /// One write a line, so that calls at the same time don't mix.
-fn write_down(call: &Call) -> Result<()> {
+fn write_down(call: &Call, to: &Path) -> Result<()> {
     let line = serde_json::to_string(call).context("cannot encode a call")? + "\n";
-    let file = OpenOptions::new().create(true).append(true).open(FILE);
+    let file = OpenOptions::new().create(true).append(true).open(to);
     file.and_then(|mut file| file.write_all(line.as_bytes()))
-        .with_context(|| format!("cannot write {FILE}"))
+        .with_context(|| format!("cannot write {}", to.display()))
 }
 
 #[cfg(test)]

@@ -43,6 +43,7 @@ pub fn leaving_nothing(
 /// A Deployment to be, whose Pods do nothing and stop at once.
 #[derive(Clone, Debug)]
 pub struct Deployment {
+    kind: &'static str,
     name: String,
     replicas: u32,
     template_annotations: Map<String, Value>,
@@ -52,9 +53,19 @@ impl Deployment {
     /// A Deployment whose Pods carry the label `app` with its name, spread over the nodes.
     pub fn new(name: &str, replicas: u32) -> Self {
         Self {
+            kind: "Deployment",
             name: name.to_owned(),
             replicas,
             template_annotations: Map::new(),
+        }
+    }
+
+    /// The same Pods of a StatefulSet, all at once.
+    #[must_use]
+    pub fn as_stateful_set(self) -> Self {
+        Self {
+            kind: "StatefulSet",
+            ..self
         }
     }
 
@@ -82,9 +93,9 @@ impl Deployment {
 
     fn manifest(&self) -> Value {
         let labels = json!({ "app": self.name });
-        json!({
+        let mut object = json!({
             "apiVersion": "apps/v1",
-            "kind": "Deployment",
+            "kind": self.kind,
             "metadata": { "name": self.name },
             "spec": {
                 "replicas": self.replicas,
@@ -108,7 +119,12 @@ impl Deployment {
                     },
                 },
             },
-        })
+        });
+        if self.kind == "StatefulSet" {
+            object["spec"]["serviceName"] = json!(self.name);
+            object["spec"]["podManagementPolicy"] = json!("Parallel");
+        }
+        object
     }
 }
 

@@ -16,6 +16,7 @@ use super::network::{link_node, node_address};
 use super::state::NodeState;
 use crate::command::{program, run};
 use crate::paths::NODE_OWN;
+use crate::process::Process;
 use crate::tools::Tools;
 use crate::wait::eventually;
 
@@ -214,6 +215,25 @@ impl Node {
         fs::write(&part, conflist.to_string())
             .and_then(|()| fs::rename(&part, &file))
             .with_context(|| format!("cannot install the CNI configuration {}", file.display()))
+    }
+
+    /// Its kubelet.
+    pub fn kubelet(&self) -> Result<Process> {
+        let config = format!("--config={}", self.folder.join("kubelet.yaml").display());
+        let found = self.lab.init().descendants_running(&["kubelet", &config]);
+        let kubelet = found.first().copied();
+        kubelet.with_context(|| format!("no kubelet runs on node {}", self.name))
+    }
+
+    /// Takes away what a power cut takes of Pods that are not on the node's own network: their
+    /// processes, and their network namespaces with all links. The kubelet should not see it.
+    pub fn cut_off_pods(&self) -> Result<()> {
+        let script = r#"
+            for namespace in $(ip netns list | cut -d' ' -f1); do
+                ip netns pids "$namespace" | xargs --no-run-if-empty kill -9
+                ip netns delete "$namespace" || exit
+            done"#;
+        run(self.lab.enter("sh").args(["-c", script])).map(drop)
     }
 
     fn start_runtime(&self, log: &Path) -> Result<()> {

@@ -9,14 +9,13 @@ use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
-use crate::image::BUSYBOX;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, names};
 use crate::product::{Role, acting_controller};
 use crate::progress::say;
 use crate::wait::eventually;
 use crate::workload::{
-    NUMBER, SETTLE, SUBNET, delete, gone, leaving_nothing, ping_each_other, running, subnet,
+    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, ping_each_other, running, subnet,
 };
 
 const REPLICAS: usize = 3;
@@ -232,41 +231,11 @@ impl Set<'_> {
     }
 
     fn apply(&self, subnet: &str) -> Result<()> {
-        let labels = json!({ "app": "db" });
-        let annotations = json!({ SUBNET: json!({ "ipv4": [subnet] }).to_string(), NUMBER: "+0" });
-        let spread = json!([{
-            "maxSkew": 1,
-            "topologyKey": "kubernetes.io/hostname",
-            "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": { "matchLabels": labels },
-        }]);
-        let container = json!({
-            "name": "main",
-            "image": BUSYBOX,
-            "imagePullPolicy": "IfNotPresent",
-            "command": ["sleep", "infinity"],
-        });
-        let object = json!({
-            "apiVersion": "apps/v1",
-            "kind": "StatefulSet",
-            "metadata": { "name": "db" },
-            "spec": {
-                "serviceName": "db",
-                "replicas": REPLICAS,
-                "podManagementPolicy": "Parallel",
-                "selector": { "matchLabels": labels },
-                "template": {
-                    "metadata": { "labels": labels, "annotations": annotations },
-                    "spec": {
-                        "terminationGracePeriodSeconds": 0,
-                        "topologySpreadConstraints": spread,
-                        "containers": [container],
-                    },
-                },
-            },
-        });
-        let args = ["--namespace", self.namespace];
-        self.kubectl.apply(&object.to_string(), &args).map(drop)
+        Deployment::new("db", u32::try_from(REPLICAS)?)
+            .as_stateful_set()
+            .with_subnet(subnet)
+            .annotated(NUMBER, "+0")
+            .create(self.kubectl, self.namespace)
     }
 }
 

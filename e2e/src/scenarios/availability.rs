@@ -1,0 +1,182 @@
+//! Two controllers, one of which acts; agents that need neither; and an upgrade of both roles while
+//! Pods come and go.
+//!
+//! The runtime's calls are the witness: through all of it none may fail, since a Pod whose call
+//! fails starts late, or not at all.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+
+use crate::cluster::Cluster;
+use crate::cluster::kubectl::Kubectl;
+use crate::product::books::Books;
+use crate::product::objects::{Pod, Pool};
+use crate::product::{self, NAMESPACE, Role, acting_controller};
+use crate::progress::say;
+use crate::tap;
+use crate::wait::eventually;
+use crate::workload::{
+    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, scale, subnet,
+};
+
+const CONTROLLER: &str = "deployment/orbweaver-controller";
+/// The Pods that come and go.
+const REPLICAS: usize = 4;
+/// Pods that are replaced while roles are upgraded, at least.
+const CHURNED: usize = 4;
+
+/// Runs it.
+pub fn run(cluster: &Cluster) -> Result<()> {
+    leaving_nothing(cluster, "availability", |namespace| {
+        let kubectl = cluster.kubectl();
+        let since = tap::now();
+        subnet(kubectl, "available", &["172.18.41.100-172.18.41.129"])?;
+        let web = Deployment::new("web", u32::try_from(REPLICAS)?).with_subnet("available");
+        web.annotated(NUMBER, "+1").create(kubectl, namespace)?;
+        let stage = Stage {
+            cluster,
+            kubectl,
+            namespace,
+        };
+        stage.follows(REPLICAS)?;
+        stage.leader_is_killed()?;
+        stage.leader_is_stopped()?;
+        stage.none_is_there()?;
+        stage.both_are_upgraded()?;
+        stage.no_call_failed(since)?;
+        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
+        gone(kubectl, namespace, "web")?;
+        delete(kubectl, &["spidersubnet", "available"])
+    })
+}
+
+struct Stage<'a> {
+    cluster: &'a Cluster,
+    kubectl: &'a Kubectl,
+    namespace: &'a str,
+}
+
+impl Stage<'_> {
+    fn leader_is_killed(&self) -> Result<()> {
+        say("the acting controller killed");
+        acting_controller(self.cluster)?.1.kill()?;
+        scale(self.kubectl, self.namespace, "web", REPLICAS + 2)?;
+        self.follows(REPLICAS + 2)
+    }
+
+    /// One that is told to stop gives the Lease back, and the other one acts.
+    fn leader_is_stopped(&self) -> Result<()> {
+        say("the acting controller stopped");
+        let leader = product::leader(self.cluster)?;
+        let args = ["delete", "pod", &leader, "--wait=false"];
+        self.kubectl
+            .run(&[&args[..], &["--namespace", NAMESPACE]].concat())?;
+        eventually(SETTLE, "another controller leads", || {
+            let now = product::leader(self.cluster)?;
+            ensure!(now != leader, "{now} leads");
+            Ok(())
+        })?;
+        scale(self.kubectl, self.namespace, "web", REPLICAS)?;
+        self.follows(REPLICAS)?;
+        product::ensure_working(self.cluster)
+    }
+
+    /// Without any controller, Pods are replaced: each finds an address in its pool.
+    fn none_is_there(&self) -> Result<()> {
+        say("no controller at all, and all Pods replaced");
+        self.controllers(0)?;
+        eventually(SETTLE, "no controller runs", || {
+            for node in self.cluster.nodes() {
+                let runs = Role::Controller.process_on(node).is_some();
+                ensure!(!runs, "one runs on {}", node.name());
+            }
+            Ok(())
+        })?;
+        let before = uids(&running(self.kubectl, self.namespace, "web", REPLICAS)?);
+        let args = ["delete", "pods", "--selector=app=web"];
+        self.kubectl
+            .run(&[&args[..], &["--namespace", self.namespace]].concat())?;
+        let after = uids(&running(self.kubectl, self.namespace, "web", REPLICAS)?);
+        let stayed = after.iter().filter(|uid| before.contains(uid)).count();
+        ensure!(stayed == 0, "{stayed} Pods are the same");
+        self.controllers(2)?;
+        product::ensure_working(self.cluster)
+    }
+
+    /// All Pods of both roles are replaced while Pods come and go.
+    fn both_are_upgraded(&self) -> Result<()> {
+        say("helm upgrade of both roles, while Pods come and go");
+        let is_over = AtomicBool::new(false);
+        let upgrade = || {
+            let roles = ["spiderpoolAgent", "spiderpoolController"];
+            let marks = roles.map(|role| format!("{role}.podAnnotations.upgraded=again"));
+            let args = ["--reuse-values", "--set", &marks[0], "--set", &marks[1]];
+            product::upgrade(self.cluster, &args)
+        };
+        let churned = thread::scope(|scope| {
+            let churn = scope.spawn(|| self.churn(&is_over));
+            let upgraded = upgrade();
+            is_over.store(true, Ordering::Relaxed);
+            let churned = churn.join().map_err(|_| anyhow!("the churn broke off"))?;
+            upgraded.and(churned)
+        })?;
+        ensure!(churned >= CHURNED, "only {churned} Pods were replaced");
+        self.follows(REPLICAS)
+    }
+
+    /// Replaces one Pod after the other until it is over, and at least a few; returns how many.
+    fn churn(&self, is_over: &AtomicBool) -> Result<usize> {
+        let mut churned = 0;
+        while churned < CHURNED || !is_over.load(Ordering::Relaxed) {
+            let pods = running(self.kubectl, self.namespace, "web", REPLICAS)?;
+            let pod = pods.get(churned % REPLICAS).context("no Pod")?;
+            let args = ["delete", "pod", &pod.name, "--namespace", self.namespace];
+            self.kubectl.run(&args)?;
+            churned += 1;
+        }
+        Ok(churned)
+    }
+
+    /// Waits until so many Pods run, and their pool has one address more.
+    fn follows(&self, replicas: usize) -> Result<()> {
+        running(self.kubectl, self.namespace, "web", replicas)?;
+        eventually(SETTLE, "the pool has followed, and the books agree", || {
+            let pool = Pool::of_deployment(self.kubectl, self.namespace, "web")?;
+            let size = pool.addresses.len();
+            ensure!(size == replicas + 1, "it has {size} addresses");
+            Books::read(self.kubectl)?.ensure_agree()
+        })
+    }
+
+    fn no_call_failed(&self, since: Duration) -> Result<()> {
+        for node in self.cluster.nodes() {
+            let calls = tap::calls(node, since)?;
+            let failed: Vec<String> = calls
+                .iter()
+                .filter(|call| !call.succeeded)
+                .map(|call| format!("{} of {}: {}", call.command, call.pod, call.error))
+                .collect();
+            let (name, all) = (node.name(), calls.len());
+            ensure!(
+                failed.is_empty(),
+                "of {all} calls on {name} failed: {}",
+                failed.join("; ")
+            );
+            say(format_args!("{all} calls on {name}, none failed"));
+        }
+        Ok(())
+    }
+
+    fn controllers(&self, replicas: usize) -> Result<()> {
+        let replicas = format!("--replicas={replicas}");
+        let args = ["scale", CONTROLLER, "--namespace", NAMESPACE, &replicas];
+        self.kubectl.run(&args).map(drop)
+    }
+}
+
+fn uids(pods: &[Pod]) -> Vec<String> {
+    pods.iter().map(|pod| pod.uid.clone()).collect()
+}
