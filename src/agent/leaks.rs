@@ -90,7 +90,8 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
 
 /// The records of this node in the pools that the controller marked.
 async fn held(agent: &Agent, node: &NodeName) -> Result<Vec<Holding>, ReadError> {
-    let listing = agent.reads.pools_as_remembered(label::LEAK).await?;
+    let marked = format!("{}={}", label::LEAK, label::SUSPECTED);
+    let listing = agent.reads.pools_as_remembered(&marked).await?;
     let pools = listing.pools.iter();
     let readable = pools.filter_map(|reading| reading.candidate.pool.as_ref().ok());
     Ok(readable.flat_map(|pool| holdings(pool, node)).collect())

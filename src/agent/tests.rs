@@ -27,6 +27,7 @@ mod explain;
 mod fake;
 mod fixed;
 mod http_api;
+mod leaks;
 mod releases;
 mod several;
 mod socket;

@@ -59,6 +59,8 @@ pub mod label {
     /// On a pool, set by the controller: some agent should have released a record of it by now, and
     /// is to look.
     pub const LEAK: &str = "orbweaver.io/leak";
+    /// The value of [`LEAK`].
+    pub const SUSPECTED: &str = "suspected";
 
     /// Value of [`IP_VERSION`] for IPv4.
     pub const FAMILY_V4: &str = "IPv4";

@@ -181,7 +181,7 @@ impl Gc<'_> {
     async fn toggle(&self, mut pool: SpiderIPPool) {
         let labels = pool.labels_mut();
         if labels.remove(label::LEAK).is_none() {
-            labels.insert(label::LEAK.to_owned(), "suspected".to_owned());
+            labels.insert(label::LEAK.to_owned(), label::SUSPECTED.to_owned());
         }
         let name = pool.name_any();
         match put::replace(&self.writer.client, Part::Main, &mut pool, Reply::Full).await {

@@ -398,9 +398,26 @@ mod tests {
         metrics.look_at(pool_cache, subnet_cache);
         metrics.passed(PassOutcome::Done, Duration::from_millis(7));
         metrics.leads(true);
+        metrics.collected(3);
+        metrics.not_collected(1);
+        metrics.collectable(&[(GcState::Due, 9)]);
+        metrics.collectable(&[(GcState::Waiting, 2)]);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         text
+    }
+
+    #[test]
+    fn what_is_collected_is_counted_and_what_waits_is_as_the_last_look_found_it() {
+        let text = scraped(false, &[], &[]);
+        for line in [
+            "spiderpool_ip_gc_counts_total 3",
+            "spiderpool_ip_gc_failure_counts_total 1",
+            "orbweaver_gc_records{state=\"Waiting\"} 2",
+        ] {
+            assert!(text.contains(line), "no {line} in {text}");
+        }
+        assert!(!text.contains("Due"), "{text}");
     }
 
     fn pool(name: &str, total: i64, used: i64, exhausted: bool) -> Value {
