@@ -10,7 +10,8 @@ mod explain;
 mod gc;
 mod give_back;
 mod mend;
-#[cfg(all(test, feature = "demo"))]
+#[cfg(test)]
+#[cfg(feature = "demo")]
 mod on_a_server;
 mod residents;
 mod show;

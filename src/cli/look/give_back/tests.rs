@@ -88,8 +88,12 @@ fn taken_over(
     }))
     .unwrap();
     stage.workload(workload::seen(&web, SizeRule::Flexible(1)));
-    subnets.iter().for_each(|s| stage.subnet(s.clone()));
-    pools.iter().for_each(|p| stage.pool(p.clone()));
+    for subnet in subnets {
+        stage.subnet(subnet.clone());
+    }
+    for pool in pools {
+        stage.pool(pool.clone());
+    }
     stage.settle().unwrap();
     (
         stage.subnets().cloned().collect(),
@@ -169,110 +173,89 @@ fn refusals(subnets: &[SpiderSubnet], pools: &[SpiderIPPool]) -> Vec<String> {
     let mut found = vec![];
     for subnet in subnets {
         let subnet = serde_json::to_value(subnet).unwrap();
-        let ledger = parsed(&subnet["status"]["controlledIPPools"]);
-        let known = ["allocatedIPCount", "controlledIPPools", "totalIPCount"].into();
-        let name = subnet["metadata"]["name"].as_str().unwrap();
-        let mut is = |holds: bool, what: &str, of: &str| {
-            if !holds {
-                found.push(format!("{of}: {what}"));
-            }
-        };
-        is(
-            keys(&subnet["status"]).is_subset(&known),
-            "status has more",
-            name,
-        );
-        let entries = ledger.as_object().unwrap();
-        let sum: usize = entries.values().map(|e| expanded(&e["ips"]).len()).sum();
-        is(
-            subnet["status"]["allocatedIPCount"] == json!(sum),
-            "count",
-            name,
-        );
-        for (pool, entry) in entries {
-            is(
-                keys(entry).is_subset(&["ips", "application"].into()),
-                "entry has more",
-                pool,
-            );
-            let parts = entry["application"].as_str().map(|a| a.split('_').count());
-            is(matches!(parts, None | Some(4 | 5)), "application", pool);
-        }
-        for pool in pools
+        refusals_of_subnet(&subnet, &mut found);
+        let its = pools
             .iter()
-            .filter(|p| p["spec"]["subnet"] == subnet["spec"]["subnet"])
-        {
-            let (name, total) = (pool["metadata"]["name"].as_str().unwrap(), owned(pool));
-            let is_auto =
-                pool["metadata"]["labels"]["ipam.spidernet.io/owner-application-name"].is_string();
-            is(
-                total.is_subset(&owned(&subnet)),
-                "W9: beyond its subnet",
-                name,
-            );
-            let entry = expanded(&ledger[name]["ips"]);
-            is(
-                !is_auto || total.is_empty() || total == entry,
-                "W10: not its entry",
-                name,
-            );
-            let affinity = &pool["spec"]["podAffinity"];
-            let five = affinity["matchExpressions"].is_null()
-                && (!affinity["matchLabels"].is_object()
-                    || keys(&affinity["matchLabels"]) == FIVE.into());
-            is(!is_auto || five, "W8': affinity", name);
-            let records = parsed(&pool["status"]["allocatedIPs"]);
-            let two = ["pod", "podUid"].into();
-            is(
-                records
-                    .as_object()
-                    .unwrap()
-                    .values()
-                    .all(|r| keys(r) == two),
-                "record has more",
-                name,
-            );
-            let in_use = records
-                .as_object()
-                .unwrap()
-                .keys()
-                .map(|a| a.parse().unwrap());
-            is(
-                in_use.collect::<BTreeSet<IpAddr>>().is_subset(&total),
-                "U4: uses what it lacks",
-                name,
-            );
-            is(
-                pool["status"]["allocatedIPCount"] == json!(records.as_object().unwrap().len()),
-                "count",
-                name,
-            );
-            is(
-                pool["status"]["totalIPCount"] == json!(total.len()),
-                "total",
-                name,
-            );
-            let known = ["allocatedIPCount", "allocatedIPs", "totalIPCount"].into();
-            is(
-                keys(&pool["status"]).is_subset(&known),
-                "status has more",
-                name,
-            );
-            is(
-                pool["metadata"]["finalizers"] == json!([FINALIZER]),
-                "finalizer",
-                name,
-            );
-            let ours = |key: &&String| key.contains("orbweaver");
-            let annotations = pool["metadata"]["annotations"].as_object();
-            is(
-                annotations.is_none_or(|a| !a.keys().any(|k| ours(&k))),
-                "annotation",
-                name,
-            );
+            .filter(|pool| pool["spec"]["subnet"] == subnet["spec"]["subnet"]);
+        for pool in its {
+            refusals_of_pool(pool, &subnet, &mut found);
         }
     }
     found
+}
+
+/// Takes down what does not hold of an object.
+fn note(found: &mut Vec<String>, holds: bool, what: &str, of: &str) {
+    if !holds {
+        found.push(format!("{of}: {what}"));
+    }
+}
+
+fn refusals_of_subnet(subnet: &Value, found: &mut Vec<String>) {
+    let ledger = parsed(&subnet["status"]["controlledIPPools"]);
+    let name = subnet["metadata"]["name"].as_str().unwrap();
+    let known = ["allocatedIPCount", "controlledIPPools", "totalIPCount"].into();
+    let plain = keys(&subnet["status"]).is_subset(&known);
+    note(found, plain, "status has more", name);
+    let entries = ledger.as_object().unwrap();
+    let sum: usize = entries.values().map(|e| expanded(&e["ips"]).len()).sum();
+    let counted = subnet["status"]["allocatedIPCount"] == json!(sum);
+    note(found, counted, "count", name);
+    for (pool, entry) in entries {
+        let plain = keys(entry).is_subset(&["ips", "application"].into());
+        note(found, plain, "entry has more", pool);
+        let parts = entry["application"].as_str().map(|a| a.split('_').count());
+        note(
+            found,
+            matches!(parts, None | Some(4 | 5)),
+            "application",
+            pool,
+        );
+    }
+}
+
+fn refusals_of_pool(pool: &Value, subnet: &Value, found: &mut Vec<String>) {
+    let name = pool["metadata"]["name"].as_str().unwrap();
+    let (labels, status) = (&pool["metadata"]["labels"], &pool["status"]);
+    let is_auto = labels["ipam.spidernet.io/owner-application-name"].is_string();
+    let total = owned(pool);
+    let within = total.is_subset(&owned(subnet));
+    note(found, within, "W9: beyond its subnet", name);
+    let entry = expanded(&parsed(&subnet["status"]["controlledIPPools"])[name]["ips"]);
+    let agrees = !is_auto || total.is_empty() || total == entry;
+    note(found, agrees, "W10: not its entry", name);
+    let affinity = &pool["spec"]["podAffinity"];
+    let five = affinity["matchExpressions"].is_null()
+        && (!affinity["matchLabels"].is_object() || keys(&affinity["matchLabels"]) == FIVE.into());
+    note(found, !is_auto || five, "W8': affinity", name);
+    let records = parsed(&status["allocatedIPs"]);
+    let records = records.as_object().unwrap();
+    let two = ["pod", "podUid"].into();
+    let plain = records.values().all(|record| keys(record) == two);
+    note(found, plain, "record has more", name);
+    let in_use: BTreeSet<IpAddr> = records.keys().map(|a| a.parse().unwrap()).collect();
+    note(
+        found,
+        in_use.is_subset(&total),
+        "U4: uses what it lacks",
+        name,
+    );
+    let counted = status["allocatedIPCount"] == json!(records.len());
+    note(found, counted, "count", name);
+    let counted = status["totalIPCount"] == json!(total.len());
+    note(found, counted, "total", name);
+    let known = ["allocatedIPCount", "allocatedIPs", "totalIPCount"].into();
+    note(
+        found,
+        keys(status).is_subset(&known),
+        "status has more",
+        name,
+    );
+    let finalizers = &pool["metadata"]["finalizers"];
+    note(found, *finalizers == json!([FINALIZER]), "finalizer", name);
+    let annotations = pool["metadata"]["annotations"].as_object();
+    let plain = annotations.is_none_or(|a| !a.keys().any(|key| key.contains("orbweaver")));
+    note(found, plain, "annotation", name);
 }
 
 #[test]
