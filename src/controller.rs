@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
-use ipam::plan::{self, Plan};
+use ipam::plan::{self, Plan, Step};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams};
@@ -57,6 +57,12 @@ use workload::Seen;
 
 /// First and longest cap of the pause after a pass that failed.
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+/// After a pass that wrote a ledger the next one waits this long: of a burst of workloads the first
+/// is served at once and the others together, by a few writes of the ledger.
+const LEDGER_PAUSE: Duration = Duration::from_millis(400);
+/// A pass rests this many times as long as it computed: passes over a CIDR take a fifth of one CPU at
+/// most, however large it is and however much goes on.
+const REST: u32 = 4;
 /// Most passes that run at once.
 const PASSES_AT_ONCE: usize = 16;
 /// How long passes may take to end when the process stops.
@@ -296,10 +302,15 @@ struct Running {
     ctx: Arc<Context>,
     cidr: IpNet,
     again: Again,
+    /// How long the next pass waits at least.
+    pause: Duration,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.ctx
+            .queue
+            .gather(self.cidr, Instant::now() + self.pause);
         match self.again {
             Again::OnChange => {}
             Again::Within(delay) => self.ctx.queue.add_at(self.cidr, Instant::now() + delay),
@@ -315,16 +326,20 @@ async fn guarded_pass(ctx: Arc<Context>, cidr: IpNet) {
         ctx: ctx.clone(),
         cidr,
         again: Again::After(PASS_BACKOFF.1),
+        pause: Duration::ZERO,
     };
-    running.again = pass(&ctx, &cidr).await;
+    running.again = pass(&ctx, &cidr, &mut running.pause).await;
 }
 
-/// One pass over `cidr`; when to come again.
+/// One pass over `cidr`; when to come again, and after what pause at least.
 #[tracing::instrument(name = "pass", skip_all, fields(cidr = %cidr))]
-async fn pass(ctx: &Context, cidr: &IpNet) -> Again {
+async fn pass(ctx: &Context, cidr: &IpNet, pause: &mut Duration) -> Again {
     let (now, began) = (time::now(), Instant::now());
     let (seen, mut plan) = match observe(ctx, cidr, now).await {
-        Ok(both) => both,
+        Ok(both) => {
+            *pause = pause_after(&both.1, began.elapsed());
+            both
+        }
         Err(error) => {
             tracing::warn!(error = %ErrorChain(&error), "pools could not be listed; trying again");
             ctx.metrics.passed(PassOutcome::Failed, began.elapsed());
@@ -383,6 +398,14 @@ async fn observe(
     let seen = ctx.index.observe_live(cidr, pools.items);
     let plan = plan::plan(&seen.snapshot, now);
     Ok((seen, plan))
+}
+
+/// How long the next pass waits that follows `plan`, which took so long to make.
+fn pause_after(plan: &Plan, took: Duration) -> Duration {
+    let writes_ledger = |step: &Step| matches!(step, Step::Ledger { .. });
+    let gathers = plan.steps.iter().any(writes_ledger);
+    let gather = if gathers { LEDGER_PAUSE } else { Duration::ZERO };
+    gather.max(took * REST).min(PASS_BACKOFF.1)
 }
 
 fn outcome_of(done: &Done) -> PassOutcome {

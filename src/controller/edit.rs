@@ -21,7 +21,7 @@ use crate::api::conditions::{Observed, upsert};
 use crate::api::convert;
 use crate::api::names::{self, annotation, label};
 use crate::api::{
-    ConditionStatus, SpiderIPPool, SpiderIPPoolSpec, SpiderIPPoolStatus, SpiderSubnet,
+    ConditionStatus, SpiderIPPool, SpiderIPPoolSpec, SpiderSubnet,
 };
 
 /// A pool to create.
@@ -99,7 +99,7 @@ pub fn edited_pool(
 
 fn adopt(pool: &mut SpiderIPPool, name: &SubnetName, uid: &Uid, subnet: Option<&SpiderSubnet>) {
     pool.labels_mut()
-        .insert(label::OWNER_SUBNET.to_owned(), label_value(name.as_str()));
+        .insert(label::OWNER_SUBNET.to_owned(), label_value(name.as_str()).into_owned());
     let references = pool.owner_references_mut();
     // What a subnet of another uid left behind goes; what another controller has stays its own, and
     // then ours is a plain owner beside it: two controllers would replace each other for ever.
@@ -241,8 +241,7 @@ pub fn pool_status(
     conditions: &[Condition],
     now: &Time,
 ) -> Option<SpiderIPPool> {
-    let mut pool = raw.clone();
-    let status: &mut SpiderIPPoolStatus = pool.status.get_or_insert_default();
+    let mut status = raw.status.clone().unwrap_or_default();
     if let Some(parsed) = parsed {
         status.total_ip_count = Some(parsed.total().count().to_wire());
         status.allocated_ip_count = Some(parsed.used().to_wire());
@@ -253,7 +252,10 @@ pub fn pool_status(
         raw.meta().generation,
         now,
     );
-    (pool.status != raw.status).then_some(pool)
+    (Some(&status) != raw.status.as_ref()).then(|| SpiderIPPool {
+        status: Some(status),
+        ..raw.clone()
+    })
 }
 
 fn observe(

@@ -112,7 +112,7 @@ impl Index {
         let old = match new {
             None => state.subnets.remove(name),
             Some(raw) => {
-                let parsed = convert::subnet(raw);
+                let parsed = convert::subnet(raw).map(Arc::new);
                 let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();
                 state.subnets.insert(
                     name.to_owned(),
@@ -144,7 +144,7 @@ impl Index {
                 state.pools.remove(&name)
             }
             Some(raw) => {
-                let parsed = convert::pool(raw);
+                let parsed = convert::pool(raw).map(Arc::new);
                 let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();
                 state.pools.insert(
                     name.clone(),
@@ -329,7 +329,7 @@ impl Index {
 
     /// What there is to plan for `cidr`. Cost: O(pools of the CIDR + workloads that ask for it).
     pub fn observe(&self, cidr: &IpNet) -> Observed {
-        let state = self.state();
+        let mut state = self.state();
         let mut seen = Observed::default();
         let family = Family::of(cidr.addr());
         let mut subnets = state.subnets_with(cidr).into_iter();
@@ -337,23 +337,25 @@ impl Index {
             Switch::On => subnets.next(),
             Switch::Off => None,
         };
+        let mut asked = None;
         if let Some((name, entry)) = serving {
             seen.subnet = Some(entry.raw.clone());
             seen.snapshot.subnet = match &entry.parsed {
-                Ok(subnet) => SubnetSeen::Readable(Box::new(subnet.clone())),
+                Ok(subnet) => SubnetSeen::Readable(subnet.clone()),
                 Err(error) => SubnetSeen::Unreadable {
                     name: name.as_str().into(),
                     reason: error.to_string(),
                 },
             };
-            seen.snapshot.demands = match self.features.auto_pools {
-                Switch::On if self.features.serves(family) => state.demands(name, family),
-                Switch::On | Switch::Off => vec![],
-            };
+            asked = Some(name.clone());
         }
         seen.idle = subnets.map(|(_, entry)| entry.raw.clone()).collect();
         if seen.subnet.is_some() {
             seen.twins.clone_from(&seen.idle);
+        }
+        let auto = self.features.auto_pools == Switch::On && self.features.serves(family);
+        if let Some(name) = asked.filter(|_| auto) {
+            seen.snapshot.demands = state.demands(&name, family);
         }
         for name in state.pools_of.get(cidr).into_iter().flatten() {
             if let Some(entry) = state.pools.get(name) {
@@ -393,7 +395,7 @@ impl Index {
             let Ok(other) = convert::cidr(&raw.spec.subnet, raw.spec.ip_version) else {
                 continue;
             };
-            let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw));
+            let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw).map(Arc::new));
             if other == *cidr {
                 self.add_pool(&state, &mut seen, &name, &Arc::new(raw), &parsed);
             } else if let (true, Ok(pool)) = (overlap(&other, cidr), parsed) {
@@ -410,7 +412,7 @@ impl Index {
         seen: &mut Observed,
         name: &PoolName,
         raw: &Arc<SpiderIPPool>,
-        parsed: &Result<Pool, PoolFault>,
+        parsed: &Result<Arc<Pool>, PoolFault>,
     ) {
         seen.pools.insert(name.clone(), raw.clone());
         match parsed {
@@ -420,16 +422,19 @@ impl Index {
                     .insert(name.clone(), fault.to_string());
             }
             Ok(pool) => {
-                let mut pool = pool.clone();
-                let family = pool.family();
-                if let Some(owner) = &mut pool.owner {
+                let (mut pool, family) = (Arc::clone(pool), pool.family());
+                if let Some(owner) = &pool.owner {
                     if state.workloads.contains_key(&owner.uid) {
                         seen.snapshot.living.insert(owner.uid.clone());
                     }
                     // Nobody asks for the pool, but not because nobody wants it: it is kept.
                     let off =
                         self.features.auto_pools == Switch::Off || !self.features.serves(family);
-                    owner.reclaim &= !off && !state.is_undecided(&owner.uid);
+                    let kept = off || state.is_undecided(&owner.uid);
+                    if kept && owner.reclaim {
+                        let pool = Arc::make_mut(&mut pool);
+                        pool.owner.iter_mut().for_each(|owner| owner.reclaim = false);
+                    }
                 }
                 seen.snapshot.pools.insert(name.clone(), pool);
             }

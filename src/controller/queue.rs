@@ -28,7 +28,7 @@ struct State<K> {
     ready: BTreeSet<K>,
     running: BTreeSet<K>,
     later: BTreeMap<K, Instant>,
-    /// Keys whose last pass failed, and until when they rest, whatever asks for them.
+    /// Keys that rest, since their last pass failed or to gather what is asked, and until when.
     resting: BTreeMap<K, Instant>,
 }
 
@@ -93,6 +93,11 @@ impl<K: Key> Queue<K> {
         let mut state = self.state();
         state.ready.insert(key.clone());
         state.resting.insert(key, until);
+    }
+
+    /// A pass over `key` that is asked for waits until `until`, for what else will be asked by then.
+    pub fn gather(&self, key: K, until: Instant) {
+        self.state().resting.insert(key, until);
     }
 
     /// The pass over `key` ended.
@@ -183,6 +188,19 @@ mod tests {
         queue.add(1);
         assert_eq!(queue.next().await, 1);
         assert_eq!(start.elapsed(), Duration::from_secs(3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_gathers_comes_later_and_only_if_it_is_asked_for() {
+        let queue = Queue::default();
+        let start = Instant::now();
+        queue.gather(1, start + Duration::from_secs(3));
+        queue.gather(2, start + Duration::from_secs(3));
+        queue.add(1);
+        assert_eq!(queue.next().await, 1);
+        assert_eq!(start.elapsed(), Duration::from_secs(3));
+        let waited = tokio::time::timeout(Duration::from_secs(9), queue.next()).await;
+        assert!(waited.is_err(), "handed out unasked");
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,8 @@ mod conditions;
 mod events;
 mod notices;
 
+use std::sync::Arc;
+
 use ipam::addr::AddrCount;
 use ipam::name::PoolName;
 use ipam::plan::{Condition, Plan, SubnetSeen};
@@ -52,9 +54,15 @@ impl Reports {
         notices::heal(&mut self.teller.said(), seen, plan, done);
         let notices = notices::notices(seen, plan, done, &said);
         self.teller.tell(notices, EVENTS_PER_PASS);
+        let now = time::to_wire(time::now());
         let work = said.iter().filter_map(|(name, conditions)| {
             let raw = done.pools.get(name)?;
-            Some(pool_status(writer, name, raw, conditions))
+            // Most pools are as the pass read them, and parsed then.
+            let as_read = seen.pools.get(name).is_some_and(|seen| Arc::ptr_eq(seen, raw));
+            let parsed = seen.snapshot.pools.get(name).filter(|_| as_read);
+            let parsed = parsed.cloned().or_else(|| convert::pool(raw).ok().map(Arc::new));
+            let pool = edit::pool_status(raw, parsed.as_deref(), conditions, &now)?;
+            Some(put_pool_status(writer, name, pool))
         });
         apply::together(work.collect()).await;
         subnet_status(writer, seen, plan, done).await;
@@ -81,7 +89,10 @@ impl Reports {
         let said = conditions::unreadable(fault);
         match stray {
             Stray::Pool(pool, _) => {
-                pool_status(writer, &PoolName::new(pool.name_any()), pool, &said).await;
+                let (parsed, now) = (convert::pool(pool).ok(), time::to_wire(time::now()));
+                if let Some(new) = edit::pool_status(pool, parsed.as_ref(), &said, &now) {
+                    put_pool_status(writer, &PoolName::new(pool.name_any()), new).await;
+                }
             }
             Stray::Subnet(subnet, _) => put_subnet_status(writer, subnet, None, &said).await,
             // Its status can't be written without losing what can't be read.
@@ -101,17 +112,7 @@ impl Reports {
     }
 }
 
-async fn pool_status(
-    writer: &Writer,
-    name: &PoolName,
-    raw: &SpiderIPPool,
-    conditions: &[Condition],
-) {
-    let now = time::to_wire(time::now());
-    let parsed = convert::pool(raw).ok();
-    let Some(mut pool) = edit::pool_status(raw, parsed.as_ref(), conditions, &now) else {
-        return;
-    };
+async fn put_pool_status(writer: &Writer, name: &PoolName, mut pool: SpiderIPPool) {
     match put::replace(&writer.client, Part::Status, &mut pool, Reply::Full).await {
         Ok(()) => writer.pools.apply_written(pool),
         // An agent was faster: its write wakes the next pass, which says it again.

@@ -241,8 +241,10 @@ fn surge_count(surge: Option<&IntOrString>, default: &str, replicas: u32) -> u32
     }
 }
 
-/// Leaves of a workload what [`seen`] reads: containers and volumes are most of it.
+/// Leaves of a workload what [`seen`] reads: containers, volumes and what kubectl last applied are
+/// most of it.
 pub fn trim<W: Workload>(workload: &mut W) {
+    workload.annotations_mut().remove(LAST_APPLIED);
     if let Some(spec) = workload.template_mut().and_then(|t| t.spec.as_mut()) {
         *spec = PodSpec {
             host_network: spec.host_network,
@@ -250,6 +252,9 @@ pub fn trim<W: Workload>(workload: &mut W) {
         };
     }
 }
+
+/// The whole object as text.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
 /// A workload as the controller keeps it.
 #[derive(Debug, Clone, PartialEq)]

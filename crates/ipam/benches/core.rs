@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -144,11 +145,11 @@ fn at_rest(pools: u32) -> Snapshot {
             application: Some(demand.workload.application()),
         };
         ledger.set(&pool.name, entry);
-        seen.pools.insert(pool.name.clone(), pool);
-        seen.demands.push(demand);
+        seen.pools.insert(pool.name.clone(), Arc::new(pool));
+        seen.demands.push(Arc::new(demand));
     }
     seen.on_pods = on_pods.into_iter().collect();
-    seen.subnet = SubnetSeen::Readable(Box::new(Subnet {
+    seen.subnet = SubnetSeen::Readable(Arc::new(Subnet {
         name: "net4".into(),
         uid: "uid-net4".into(),
         version: Version::from("1"),
@@ -174,9 +175,9 @@ fn plans(c: &mut Criterion) {
     for pools in [100, 10_000] {
         let rest = at_rest(pools);
         let mut scaled = rest.clone();
-        scaled.demands[0].pods.replicas = SIZE + 9;
+        Arc::make_mut(&mut scaled.demands[0]).pods.replicas = SIZE + 9;
         let mut new = rest.clone();
-        new.demands.push(demand(pools, SIZE - 1));
+        new.demands.push(Arc::new(demand(pools, SIZE - 1)));
         for (what, steps, seen) in [("rest", 0, rest), ("grow", 2, scaled), ("create", 3, new)] {
             assert_eq!(plan(&seen, now()).steps.len(), steps, "{what}");
             group.bench_with_input(BenchmarkId::new(what, pools), &seen, |b, seen| {
@@ -184,7 +185,8 @@ fn plans(c: &mut Criterion) {
             });
         }
     }
-    let demands = (0..1_000).map(|n| demand(n, SIZE - 1)).collect();
+    let demands = (0..1_000).map(|n| Arc::new(demand(n, SIZE - 1)));
+    let demands = demands.collect();
     let all_new = Snapshot {
         demands,
         ..at_rest(0)

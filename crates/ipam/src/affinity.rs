@@ -135,15 +135,32 @@ impl Selector {
     #[must_use]
     pub fn for_workload(&self, workload: &WorkloadId) -> Self {
         let mut own = self.clone();
-        own.match_labels.extend(app_labels(workload));
+        let app = app_labels(workload).into_iter();
+        let app = app.map(|(key, value)| (key.to_owned(), value.clone()));
+        own.match_labels.extend(app);
         own
+    }
+
+    /// True where this is `own`, narrowed to `workload`; as building and comparing it, without
+    /// building it.
+    pub fn is_narrowed(&self, own: &Self, workload: &WorkloadId) -> bool {
+        let mut rest = own.match_labels.iter();
+        let rest_holds = rest.all(|(key, value)| {
+            APP_KEYS.contains(&key.as_str()) || self.match_labels.get(key) == Some(value)
+        });
+        let is_own = |key: &&String| own.match_labels.contains_key(*key);
+        let others = self.match_labels.keys().filter(|key| !is_own(key));
+        rest_holds
+            && self.names_workload(workload)
+            && others.into_iter().all(|key| APP_KEYS.contains(&key.as_str()))
+            && self.match_expressions == own.match_expressions
     }
 
     /// True where the five keys are those of `workload`; absent keys are not.
     pub fn names_workload(&self, workload: &WorkloadId) -> bool {
         app_labels(workload)
-            .iter()
-            .all(|(k, v)| self.match_labels.get(k) == Some(v))
+            .into_iter()
+            .all(|(key, value)| self.match_labels.get(key) == Some(value))
     }
 
     /// The selector without the five keys: what a Pod's own labels must answer.
@@ -157,18 +174,14 @@ impl Selector {
 }
 
 /// The five keys of `workload` with their values.
-fn app_labels(workload: &WorkloadId) -> Labels {
-    APP_KEYS
-        .into_iter()
-        .zip([
-            &workload.group,
-            &workload.version,
-            &workload.kind,
-            &workload.namespace,
-            &workload.name,
-        ])
-        .map(|(key, value)| (key.to_owned(), value.clone()))
-        .collect()
+fn app_labels(workload: &WorkloadId) -> [(&'static str, &String); 5] {
+    [
+        (APP_GROUP, &workload.group),
+        (APP_VERSION, &workload.version),
+        (APP_KIND, &workload.kind),
+        (APP_NAMESPACE, &workload.namespace),
+        (APP_NAME, &workload.name),
+    ]
 }
 
 #[cfg(test)]

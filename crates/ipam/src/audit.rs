@@ -3,6 +3,7 @@
 
 mod tenancy;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -293,7 +294,7 @@ fn records(by_name: &[&Pool], found: &mut Vec<Violation>) {
 }
 
 fn pools(by_name: &[&Pool], found: &mut Vec<Violation>) {
-    let admitted: Vec<(&PoolName, AddrSet)> = by_name
+    let admitted: Vec<(&PoolName, Cow<'_, AddrSet>)> = by_name
         .iter()
         .filter(|p| p.is_admitted())
         .map(|p| (&p.name, p.claimed()))
@@ -309,9 +310,9 @@ fn pools(by_name: &[&Pool], found: &mut Vec<Violation>) {
 
 fn ledger(by_name: &[&Pool], subnet: &Subnet, found: &mut Vec<Violation>) {
     let Some(ledger) = &subnet.ledger else { return };
-    let entries: Vec<(&PoolName, AddrSet)> = ledger
+    let entries: Vec<(&PoolName, Cow<'_, AddrSet>)> = ledger
         .iter()
-        .map(|(name, entry)| (name, entry.ips.clone()))
+        .map(|(name, entry)| (name, Cow::Borrowed(&entry.ips)))
         .collect();
     for_pairs(&entries, |first, second, overlap| {
         let subnet = subnet.name.clone();
@@ -342,8 +343,8 @@ fn ledger(by_name: &[&Pool], subnet: &Subnet, found: &mut Vec<Violation>) {
     }
 }
 
-fn for_pairs(sets: &[(&PoolName, AddrSet)], mut on: impl FnMut(PoolName, PoolName, AddrSet)) {
-    for ((a, b), overlap) in overlap::pairs(sets.iter().map(|(_, set)| set)) {
+fn for_pairs(sets: &[(&PoolName, Cow<'_, AddrSet>)], mut on: impl FnMut(PoolName, PoolName, AddrSet)) {
+    for ((a, b), overlap) in overlap::pairs(sets.iter().map(|(_, set)| &**set)) {
         if let (Some((first, _)), Some((second, _))) = (sets.get(a), sets.get(b)) {
             on((*first).clone(), (*second).clone(), overlap);
         }

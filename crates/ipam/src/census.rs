@@ -41,9 +41,11 @@ pub struct PoolFigures {
 pub fn of_subnet(subnet: &Subnet, world: &World, reserved: &AddrSet) -> SubnetFigures {
     let pools = || world.pools.iter().filter(|pool| pool.cidr == subnet.cidr);
     let entered = subnet.ledger.iter().map(SubnetLedger::taken);
-    let taken = entered
-        .chain(pools().map(Pool::claimed))
-        .fold(AddrSet::new(), |all, set| all.union(&set));
+    let claimed = pools().map(|pool| pool.claimed().into_owned());
+    let taken: AddrSet = entered
+        .chain(claimed)
+        .flat_map(|set| set.ranges().to_vec())
+        .collect();
     SubnetFigures {
         total: subnet.total().count(),
         taken: taken.count(),

@@ -35,7 +35,11 @@ pub struct PodCount {
 /// Whose addresses `records` hold beside those that `replicas` counts already: an address that a
 /// StatefulSet's Pod of a wanted ordinal has, or had, serves the next Pod of that ordinal and
 /// nobody else. Cost: O(records).
-pub fn holders(records: &Records, workload: &Uid, pods: &PodCount) -> BTreeSet<Uid> {
+pub fn holders<'r>(
+    records: &'r Records,
+    workload: &Uid,
+    pods: &PodCount,
+) -> BTreeSet<&'r Uid> {
     let is_counted = |record: &Record| {
         let ordinal = keep::ordinal(&record.pod).map(|(_, ordinal)| ordinal);
         let wanted = pods.ordinals.zip(ordinal);
@@ -44,7 +48,7 @@ pub fn holders(records: &Records, workload: &Uid, pods: &PodCount) -> BTreeSet<U
     };
     let records = records.iter().map(|(_, record)| record);
     let others = records.filter(|record| !is_counted(record));
-    others.map(|record| record.uid.clone()).collect()
+    others.map(|record| &record.uid).collect()
 }
 
 /// How many addresses the pool of such a workload should have, given who holds one now.
@@ -56,17 +60,18 @@ pub fn holders(records: &Records, workload: &Uid, pods: &PodCount) -> BTreeSet<U
 /// use ipam::demand::{PodCount, wanted};
 ///
 /// let pods = PodCount { replicas: 3, surge: 1, ..PodCount::default() };
-/// let holders = ["old-1", "old-2", "old-3"].map(Into::into).into();
+/// let holders = ["old-1", "old-2", "old-3"].map(Into::into);
 /// // Three to be, one more while the roll-out runs, and three that have not let go yet.
-/// assert_eq!(wanted(SizeRule::Flexible(0), &pods, &holders).get(), 7);
+/// assert_eq!(wanted(SizeRule::Flexible(0), &pods, &holders.iter().collect()).get(), 7);
 /// ```
-pub fn wanted(rule: SizeRule, pods: &PodCount, holders: &BTreeSet<Uid>) -> AddrCount {
+pub fn wanted(rule: SizeRule, pods: &PodCount, holders: &BTreeSet<&Uid>) -> AddrCount {
     let spare = match rule {
         SizeRule::Fixed(number) => return AddrCount::from(number),
         SizeRule::Flexible(spare) => spare,
     };
     let replicas = AddrCount::from(pods.replicas);
-    let leaving = count(holders.difference(&pods.living).count());
+    let leaving = holders.iter().filter(|uid| !pods.living.contains(**uid));
+    let leaving = count(leaving.count());
     let present = count(pods.living.len()).saturating_add(leaving);
     let rolling = if pods.surge == 0 {
         AddrCount::ZERO
@@ -108,7 +113,7 @@ mod tests {
             living: uids(living),
             ordinals: None,
         };
-        wanted(rule, &pods, &uids(holders)).get()
+        wanted(rule, &pods, &uids(holders).iter().collect()).get()
     }
 
     #[test]
@@ -187,7 +192,8 @@ mod tests {
             ..PodCount::default()
         };
         // A third Pod that still stops, one of a former set, one that no record ties to the set.
-        let beside = ["web-2", "web-0", "web-1"].map(Uid::from).into();
+        let beside = ["web-2", "web-0", "web-1"].map(Uid::from);
+        let beside: BTreeSet<&Uid> = beside.iter().collect();
         assert_eq!(holders(&records, &Uid::from("set"), &pods), beside);
         pods.ordinals = None;
         assert_eq!(holders(&records, &Uid::from("set"), &pods).len(), 3);

@@ -3,6 +3,7 @@
 //! The text inside is the API server's and is never changed; only [`label_value`] and
 //! [`pool_name`] make new names, within the limits of RFC 1123 and of label values.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -222,16 +223,16 @@ pub fn stable_hash(text: &str) -> String {
 /// `text` as a label value: itself where it fits, else its head and a hash of the whole.
 ///
 /// Two texts that differ give two values (up to the hash). Cost: O(length).
-pub fn label_value(text: &str) -> String {
+pub fn label_value(text: &str) -> Cow<'_, str> {
     if text.len() <= LABEL_VALUE_MAX {
-        return text.to_owned();
+        return Cow::Borrowed(text);
     }
     let hash: String = stable_hash(text).chars().take(8).collect();
     let head: String = text
         .chars()
         .take(LABEL_VALUE_MAX.saturating_sub(9))
         .collect();
-    format!("{}-{hash}", head.trim_end_matches(['-', '.', '_']))
+    Cow::Owned(format!("{}-{hash}", head.trim_end_matches(['-', '.', '_'])))
 }
 
 /// The name of a workload's pool: `auto4-<workload>-<nic>-<uid5>`, as the original names it.
@@ -324,7 +325,8 @@ mod tests {
 
     #[test]
     fn long_label_values_are_cut_but_stay_distinct() {
-        let (a, b) = (label_value(&"a".repeat(100)), label_value(&"a".repeat(101)));
+        let (long, longer) = ("a".repeat(100), "a".repeat(101));
+        let (a, b) = (label_value(&long), label_value(&longer));
         assert!(a.len() <= LABEL_VALUE_MAX && b.len() <= LABEL_VALUE_MAX);
         assert_ne!(a, b);
         assert_eq!(label_value("web"), "web");

@@ -33,6 +33,7 @@ mod standing;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ipnet::IpNet;
@@ -73,7 +74,7 @@ pub enum SubnetSeen {
     #[default]
     None,
     /// It parsed.
-    Readable(Box<Subnet>),
+    Readable(Arc<Subnet>),
     /// It did not: nothing is changed until a person mends it.
     Unreadable {
         /// Name.
@@ -101,8 +102,8 @@ pub struct Holder {
 pub struct Snapshot {
     /// The subnet.
     pub subnet: SubnetSeen,
-    /// All pools with the CIDR that parsed.
-    pub pools: BTreeMap<PoolName, Pool>,
+    /// All pools with the CIDR that parsed; shared with the host, which knows them from pass to pass.
+    pub pools: BTreeMap<PoolName, Arc<Pool>>,
     /// Pools with the CIDR that did not parse, with the reason: they keep what the ledger gives
     /// them and are otherwise left alone.
     pub unreadable: BTreeMap<PoolName, String>,
@@ -121,7 +122,7 @@ pub struct Snapshot {
     /// Names of pools with another CIDR.
     pub names_elsewhere: BTreeSet<PoolName>,
     /// Who wants addresses, in the order in which they are served.
-    pub demands: Vec<Demand>,
+    pub demands: Vec<Arc<Demand>>,
     /// Of the workloads that pools of the CIDR were made for, those that live, whatever they ask.
     pub living: BTreeSet<Uid>,
     /// Since when a pool has had more than it needs, as far as the host remembers.

@@ -3,6 +3,7 @@
 //! Invariants, whoever wrote the object: an address is given out only if it is in `ips`, in no
 //! exclusion, not reserved, not the gateway and not recorded; a failed call changes nothing.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use chrono::{DateTime, Utc};
@@ -69,10 +70,10 @@ impl Owner {
     /// The labels' view of `workload` on `nic` in `subnet`.
     pub fn of(workload: &WorkloadId, nic: &Nic, subnet: &SubnetName, reclaim: bool) -> Self {
         Self {
-            gv: label_value(&workload.gv()),
+            gv: label_value(&workload.gv()).into_owned(),
             kind: workload.kind.clone(),
-            namespace: label_value(&workload.namespace),
-            name: label_value(&workload.name),
+            namespace: label_value(&workload.namespace).into_owned(),
+            name: label_value(&workload.name).into_owned(),
             uid: workload.uid.clone(),
             nic: nic.clone(),
             subnet: SubnetName::new(label_value(subnet.as_str())),
@@ -80,9 +81,14 @@ impl Owner {
         }
     }
 
-    /// True where `other` is a workload of the same kind, namespace and name on the same nic and
+    /// True where this is [`Self::of`] the same, whatever reclaim says.
+    pub fn is(&self, workload: &WorkloadId, nic: &Nic, subnet: &SubnetName) -> bool {
+        self.uid == workload.uid && self.is_of_namesake(workload, nic, subnet)
+    }
+
+    /// True where this is of a workload of the same kind, namespace and name on the same nic and
     /// subnet, whatever uid and reclaim say.
-    pub fn is_namesake(&self, other: &Self) -> bool {
+    pub fn is_of_namesake(&self, workload: &WorkloadId, nic: &Nic, subnet: &SubnetName) -> bool {
         // Every field but uid and reclaim; the name first, since it differs most.
         let Self {
             gv,
@@ -90,16 +96,16 @@ impl Owner {
             namespace,
             name,
             uid: _,
-            nic,
-            subnet,
+            nic: own_nic,
+            subnet: own_subnet,
             reclaim: _,
         } = self;
-        *name == other.name
-            && *namespace == other.namespace
-            && *kind == other.kind
-            && *gv == other.gv
-            && *nic == other.nic
-            && *subnet == other.subnet
+        *name == label_value(&workload.name)
+            && *namespace == label_value(&workload.namespace)
+            && *kind == workload.kind
+            && *gv == label_value(&workload.gv())
+            && own_nic == nic
+            && own_subnet.as_str() == label_value(subnet.as_str())
     }
 }
 
@@ -167,20 +173,28 @@ impl Pool {
     }
 
     /// `ips` − `excludeIPs`: what the pool owns.
-    pub fn total(&self) -> AddrSet {
-        self.ips.difference(&self.excluded)
+    pub fn total(&self) -> Cow<'_, AddrSet> {
+        if self.excluded.is_empty() {
+            Cow::Borrowed(&self.ips)
+        } else {
+            Cow::Owned(self.ips.difference(&self.excluded))
+        }
     }
 
     /// What the subnet's ledger must show for this pool: what it owns and what is in use; only the
     /// latter once it is being deleted, since it gives out nothing more.
     ///
     /// An address that a person took out of the pool while a Pod holds it thus stays taken.
-    pub fn claimed(&self) -> AddrSet {
+    pub fn claimed(&self) -> Cow<'_, AddrSet> {
         let in_use = self.records.addresses();
         if self.terminating {
-            in_use
+            return Cow::Borrowed(in_use);
+        }
+        let total = self.total();
+        if in_use.is_subset(&total) {
+            total
         } else {
-            self.total().union(&in_use)
+            Cow::Owned(total.union(in_use))
         }
     }
 
@@ -195,7 +209,7 @@ impl Pool {
 
     /// What can be given out now.
     pub fn free(&self, reserved: &AddrSet) -> AddrSet {
-        self.usable(reserved).difference(&self.records.addresses())
+        self.usable(reserved).difference(self.records.addresses())
     }
 
     /// How many of the pool's addresses are in use.

@@ -91,7 +91,11 @@ pub enum RecordsError {
 /// # Ok::<(), ipam::record::RecordsError>(())
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Records(BTreeMap<IpAddr, Record>);
+pub struct Records {
+    by_address: BTreeMap<IpAddr, Record>,
+    /// The keys, as a set: every pass asks for them, of every pool.
+    addresses: AddrSet,
+}
 
 impl Records {
     /// Reads the text of `status.allocatedIPs`; an absent or empty one holds no record.
@@ -112,18 +116,21 @@ impl Records {
                 return Err(RecordsError::Twice(address));
             }
         }
-        Ok(Self(records))
+        Ok(Self {
+            addresses: records.keys().copied().collect(),
+            by_address: records,
+        })
     }
 
     /// The text to write: no white space, keys sorted as text; `None` where there is no record.
     ///
     /// Cost: O(n log n).
     pub fn to_text(&self) -> Option<String> {
-        if self.0.is_empty() {
+        if self.by_address.is_empty() {
             return None;
         }
         let by_text: BTreeMap<String, &Record> = self
-            .0
+            .by_address
             .iter()
             .map(|(address, record)| (address.to_string(), record))
             .collect();
@@ -133,27 +140,27 @@ impl Records {
 
     /// True where no address is recorded.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_address.is_empty()
     }
 
     /// How many addresses are recorded.
     pub fn count(&self) -> AddrCount {
-        AddrCount::new(u128::try_from(self.0.len()).unwrap_or(u128::MAX))
+        AddrCount::new(u128::try_from(self.by_address.len()).unwrap_or(u128::MAX))
     }
 
     /// The record of `address`.
     pub fn get(&self, address: IpAddr) -> Option<&Record> {
-        self.0.get(&address)
+        self.by_address.get(&address)
     }
 
     /// All records in ascending order of address.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &Record)> {
-        self.0.iter().map(|(address, record)| (*address, record))
+        self.by_address.iter().map(|(address, record)| (*address, record))
     }
 
-    /// The recorded addresses. Cost: O(n).
-    pub fn addresses(&self) -> AddrSet {
-        self.0.keys().copied().collect()
+    /// The recorded addresses.
+    pub fn addresses(&self) -> &AddrSet {
+        &self.addresses
     }
 
     /// The address that `uid` holds on `nic`: one recorded for just this nic before one that names
@@ -171,12 +178,14 @@ impl Records {
 
     /// Records `record` as the owner of `address`; the former one, if any, is given back.
     pub fn insert(&mut self, address: IpAddr, record: Record) -> Option<Record> {
-        self.0.insert(address, record)
+        self.addresses.insert(address);
+        self.by_address.insert(address, record)
     }
 
     /// Drops the record of `address`.
     pub fn remove(&mut self, address: IpAddr) -> Option<Record> {
-        self.0.remove(&address)
+        self.addresses.remove(address);
+        self.by_address.remove(&address)
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ipam::addr::AddrSet;
@@ -154,17 +155,17 @@ fn resized(subnet: Subnet, pool: Pool, wanted: u32) -> (Option<u32>, Option<u32>
         reclaim: true,
     };
     let snapshot = Snapshot {
-        subnet: SubnetSeen::Readable(Box::new(subnet)),
+        subnet: SubnetSeen::Readable(Arc::new(subnet)),
         surplus_since: [(pool.name.clone(), long_ago)].into(),
         pools: [(
             pool.name.clone(),
-            Pool {
+            Arc::new(Pool {
                 rule: Some(demand.rule),
                 ..pool
-            },
+            }),
         )]
         .into(),
-        demands: vec![demand],
+        demands: vec![Arc::new(demand)],
         live: true,
         ..Snapshot::default()
     };

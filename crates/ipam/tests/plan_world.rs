@@ -381,9 +381,9 @@ impl History {
                 .flatten()
                 .any(|c| c.kind == ConditionKind::Conflicting && c.holds);
             let recorded = pool.records.addresses();
-            let capacity = pool.usable(&self.world.reserved).union(&recorded);
-            let spare = pool.total().difference(&recorded);
-            let holders = pool.records.iter().map(|(_, r)| r.uid.clone()).collect();
+            let capacity = pool.usable(&self.world.reserved).union(recorded);
+            let spare = pool.total().difference(recorded);
+            let holders = pool.records.iter().map(|(_, r)| &r.uid).collect();
             let wanted = demand::wanted(demand.rule, &demand.pods, &holders);
             let too_small = capacity.count() < wanted;
             let too_large = capacity.count() > wanted && !spare.is_empty();

@@ -156,8 +156,8 @@ fn change(
     after: Option<&Pool>,
     reasons: &[&Reason],
 ) -> Option<Change> {
-    let ips = |pool: Option<&Pool>| pool.map(Pool::total).unwrap_or_default();
-    let (old, new) = (ips(before), ips(after));
+    let (old, new) = (before.map(Pool::total), after.map(Pool::total));
+    let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
     let (added, removed) = (new.difference(&old), old.difference(&new));
     let admitted = |pool: Option<&Pool>| pool.is_some_and(Pool::is_admitted);
     let action = match (before, after) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
+use ipam::annotation::SubnetItem;
 use ipam::demand::PodCount;
 use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Holder, Snapshot};
@@ -50,13 +51,13 @@ pub(super) struct Identity {
 
 pub(super) struct SubnetEntry {
     pub(super) raw: Arc<SpiderSubnet>,
-    pub(super) parsed: Result<Subnet, FieldError>,
+    pub(super) parsed: Result<Arc<Subnet>, FieldError>,
     pub(super) cidr: Option<IpNet>,
 }
 
 pub(super) struct PoolEntry {
     pub(super) raw: Arc<SpiderIPPool>,
-    pub(super) parsed: Result<Pool, PoolFault>,
+    pub(super) parsed: Result<Arc<Pool>, PoolFault>,
     pub(super) cidr: Option<IpNet>,
 }
 
@@ -94,6 +95,15 @@ pub(super) struct State {
     pub(super) pods_of_owner: BTreeMap<Uid, BTreeSet<Uid>>,
     pub(super) on_pods: BTreeMap<IpAddr, BTreeSet<Uid>>,
     pub(super) surplus: BTreeMap<PoolName, DateTime<Utc>>,
+    /// What workloads want, as far as that was asked since they or their Pods last changed.
+    wants: BTreeMap<Uid, Vec<Want>>,
+}
+
+/// What a workload wants of one subnet on one interface.
+struct Want {
+    subnet: SubnetName,
+    family: Family,
+    demand: Arc<Demand>,
 }
 
 impl State {
@@ -207,11 +217,11 @@ impl State {
             self.asking.entry(name).or_default().insert(uid.clone());
         }
         if let Some(owner) = &seen.controller {
-            self.children
-                .entry(Uid::from(owner.uid.as_str()))
-                .or_default()
-                .insert(uid.clone());
+            let owner = Uid::from(owner.uid.as_str());
+            self.wants.remove(&owner);
+            self.children.entry(owner).or_default().insert(uid.clone());
         }
+        self.wants.remove(uid);
     }
 
     pub(super) fn unlink(&mut self, uid: &Uid, seen: &Seen) {
@@ -219,12 +229,16 @@ impl State {
             remove(&mut self.asking, &name, uid);
         }
         if let Some(owner) = &seen.controller {
-            remove(&mut self.children, &Uid::from(owner.uid.as_str()), uid);
+            let owner = Uid::from(owner.uid.as_str());
+            self.wants.remove(&owner);
+            remove(&mut self.children, &owner, uid);
         }
+        self.wants.remove(uid);
     }
 
     pub(super) fn remember_pod(&mut self, uid: &Uid, seen: &PodSeen) {
         if let Some(owner) = &seen.owner {
+            self.pods_changed(owner);
             self.pods_of_owner
                 .entry(owner.clone())
                 .or_default()
@@ -240,6 +254,7 @@ impl State {
 
     pub(super) fn forget_pod(&mut self, uid: &Uid, seen: &PodSeen) {
         if let Some(owner) = &seen.owner {
+            self.pods_changed(owner);
             remove(&mut self.pods_of_owner, owner, uid);
         }
         for address in seen.addresses.keys() {
@@ -270,31 +285,62 @@ impl State {
     }
 
     /// Who asks for the subnet `name`, a workload below another one left out.
-    pub(super) fn demands(&self, name: &str, family: Family) -> Vec<Demand> {
-        let mut demands = vec![];
-        for uid in self.asking.get(name).into_iter().flatten() {
-            let Some(seen) = self.workloads.get(uid).filter(|s| !is_below_another(s)) else {
-                continue;
-            };
-            let Some(Ok(wish)) = &seen.wish else { continue };
-            let items = wish.items.iter();
-            for item in items.filter(|i| i.subnet(family).is_some_and(|s| s.as_str() == name)) {
-                demands.push(Demand {
-                    workload: seen.id.clone(),
-                    nic: item.nic.clone(),
-                    selector: wish.selector.clone(),
-                    rule: wish.rule,
-                    pods: PodCount {
-                        replicas: seen.replicas,
-                        surge: seen.surge,
-                        living: self.living(uid),
-                        ordinals: seen.ordinals,
-                    },
-                    reclaim: wish.reclaim,
-                });
-            }
+    ///
+    /// Cost: O(workloads that ask) reference counts, and what changed since the last time.
+    pub(super) fn demands(&mut self, name: &str, family: Family) -> Vec<Arc<Demand>> {
+        let asking = self.asking.get(name).into_iter().flatten();
+        let unknown = asking.filter(|uid| !self.wants.contains_key(*uid));
+        for uid in unknown.cloned().collect::<Vec<_>>() {
+            let wants = self.wants_of(&uid);
+            self.wants.insert(uid, wants);
         }
-        demands
+        let asking = self.asking.get(name).into_iter().flatten();
+        let wants = asking.filter_map(|uid| self.wants.get(uid)).flatten();
+        let here = wants.filter(|want| want.family == family && want.subnet.as_str() == name);
+        here.map(|want| want.demand.clone()).collect()
+    }
+
+    /// What a workload wants, of every subnet.
+    fn wants_of(&self, uid: &Uid) -> Vec<Want> {
+        let seen = self.workloads.get(uid).filter(|s| !is_below_another(s));
+        let Some((seen, Ok(wish))) = seen.and_then(|seen| Some((seen, seen.wish.as_ref()?))) else {
+            return vec![];
+        };
+        let pods = PodCount {
+            replicas: seen.replicas,
+            surge: seen.surge,
+            living: self.living(uid),
+            ordinals: seen.ordinals,
+        };
+        let of_item = |item: &SubnetItem| {
+            let demand = Arc::new(Demand {
+                workload: seen.id.clone(),
+                nic: item.nic.clone(),
+                selector: wish.selector.clone(),
+                rule: wish.rule,
+                pods: pods.clone(),
+                reclaim: wish.reclaim,
+            });
+            let families = [Family::V4, Family::V6].into_iter();
+            let wants = families.filter_map(|family| {
+                Some(Want {
+                    subnet: item.subnet(family)?.clone(),
+                    family,
+                    demand: demand.clone(),
+                })
+            });
+            wants.collect::<Vec<_>>()
+        };
+        wish.items.iter().flat_map(of_item).collect()
+    }
+
+    /// Pods of `owner`, or of the workload above it, appeared, changed or went.
+    fn pods_changed(&mut self, owner: &Uid) {
+        self.wants.remove(owner);
+        let above = self.workloads.get(owner);
+        if let Some(above) = above.and_then(|seen| seen.controller.as_ref()) {
+            self.wants.remove(&Uid::from(above.uid.as_str()));
+        }
     }
 
     pub(super) fn living(&self, workload: &Uid) -> BTreeSet<Uid> {

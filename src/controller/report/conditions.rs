@@ -6,6 +6,7 @@
 //! names all three types, so that none is left over from another time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use ipam::name::{PoolName, SubnetName};
 use ipam::plan::{Condition, ConditionKind, Plan, Snapshot, SubnetSeen};
@@ -194,7 +195,7 @@ fn holders(pool: &Pool) -> String {
 
 /// What keeps a subnet that is being deleted.
 fn waits_for(snapshot: &Snapshot, subnet: &Subnet) -> String {
-    let adopted = |pool: &&Pool| pool.is_adopted_by(subnet);
+    let adopted = |pool: &&Arc<Pool>| pool.is_adopted_by(subnet);
     let pools: Vec<String> = snapshot
         .pools
         .values()
@@ -217,8 +218,6 @@ fn some_of(names: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::api::{SpiderIPPool, convert};
     use crate::kube_io::retry::Outcome;
@@ -244,7 +243,7 @@ mod tests {
     fn world(raw: &Arc<SpiderIPPool>) -> (Snapshot, Done) {
         let (mut snapshot, mut done) = (Snapshot::default(), Done::default());
         match convert::pool(raw) {
-            Ok(pool) => drop(snapshot.pools.insert("p".into(), pool)),
+            Ok(pool) => drop(snapshot.pools.insert("p".into(), Arc::new(pool))),
             Err(fault) => drop(snapshot.unreadable.insert("p".into(), fault.to_string())),
         }
         done.pools.insert("p".into(), raw.clone());
@@ -337,7 +336,8 @@ mod tests {
     #[test]
     fn a_pool_switched_off_is_not_ready() {
         let (mut snapshot, done) = world(&pool(&json!({}), false));
-        snapshot.pools.get_mut(&"p".into()).unwrap().disabled = true;
+        let pool = snapshot.pools.get_mut(&"p".into()).unwrap();
+        Arc::make_mut(pool).disabled = true;
         let said = of_pools(&snapshot, &sized(), &done);
         assert_eq!(said[&"p".into()][0].reason, "Disabled");
     }

@@ -3,7 +3,7 @@
 //! Owns: which steps and states are worth an Event. Never does: IO, or remember. Invariant: a
 //! workload is told about its pools by their names, since it can have several.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::addr::AddrCount;
 use ipam::name::{PoolName, Uid, WorkloadId};
@@ -56,12 +56,11 @@ pub(super) fn notices(
 pub(super) fn heal(said: &mut Said, seen: &Observed, plan: &Plan, done: &Done) {
     let here = |pool: &PoolName| seen.pools.contains_key(pool) || plan.pools.contains_key(pool);
     let idle = idle_reason(seen, plan).is_some();
+    let lacking = plan.shortfalls.iter().map(|s| (&s.workload.uid, &s.pool));
+    let lacking: BTreeSet<_> = lacking.collect();
     for demand in &seen.snapshot.demands {
         let uid = &demand.workload.uid;
-        let short = |pool: &PoolName| {
-            let mut all = plan.shortfalls.iter();
-            all.any(|s| s.workload.uid == *uid && s.pool == *pool)
-        };
+        let short = |pool: &PoolName| lacking.contains(&(uid, pool));
         said.heal(uid, INSUFFICIENT, |pool| {
             let pool = PoolName::from(pool);
             !here(&pool) || short(&pool)
@@ -327,14 +326,14 @@ mod tests {
     fn world() -> (Observed, Plan, Done) {
         let (mut seen, mut done) = (Observed::default(), Done::default());
         seen.pools.insert("p".into(), pool());
-        seen.snapshot.demands.push(Demand {
+        seen.snapshot.demands.push(Arc::new(Demand {
             workload: web(),
             nic: "eth0".into(),
             selector: Selector::default(),
             rule: SizeRule::Flexible(1),
             pods: PodCount::default(),
             reclaim: true,
-        });
+        }));
         done.pools.clone_from(&seen.pools);
         (seen, Plan::default(), done)
     }

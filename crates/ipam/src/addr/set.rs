@@ -5,7 +5,9 @@
 //! or touch is in `addr/range.rs`.
 //!
 //! Costs, `n` and `m` being numbers of *ranges*: lookups O(log n), operations on two sets one walk
-//! of O(n + m), a single insertion or removal O(log n) to find and O(n) to shift.
+//! of O(n + m), and of those that only look or cut, no farther than both sets reach: what a pool
+//! shares with all of a cluster's addresses costs O(log n). A single insertion or removal is
+//! O(log n) to find and O(n) to shift.
 
 use std::fmt;
 use std::iter::Peekable;
@@ -127,6 +129,22 @@ impl AddrSet {
         self.ranges.get(at).map(|range| (at, range))
     }
 
+    /// The ranges that reach into the hull of `other`, found without a walk.
+    ///
+    /// ```text
+    /// self    |--| |--|  |---|    |-|   |--|
+    /// other            |-|   |--|
+    /// gives              |---|
+    /// ```
+    fn near(&self, other: &Self) -> &[Range] {
+        let (Some(first), Some(last)) = (other.ranges.first(), other.ranges.last()) else {
+            return &[];
+        };
+        let from = self.ranges.partition_point(|r| r.end() < first.start());
+        let to = self.ranges.partition_point(|r| r.start() <= last.end());
+        self.ranges.get(from..to).unwrap_or_default()
+    }
+
     /// The `n` lowest addresses, and the others.
     fn split_lowest(&self, n: AddrCount) -> (Self, Self) {
         let (taken, rest) = split(self.ranges.iter(), n, Range::cut_lowest);
@@ -162,7 +180,7 @@ impl AddrSet {
     /// The addresses in both sets.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
-        let (mut left, mut right) = (self.ranges.iter(), other.ranges.iter());
+        let (mut left, mut right) = (self.near(other).iter(), other.near(self).iter());
         let mut heads = (left.next(), right.next());
         let mut ranges = Vec::new();
         while let (Some(a), Some(b)) = heads {
@@ -186,7 +204,7 @@ impl AddrSet {
     /// ```
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
-        let mut cuts = other.ranges.iter().peekable();
+        let mut cuts = other.near(self).iter().peekable();
         let mut ranges = Vec::new();
         for whole in &self.ranges {
             // What of `whole` no cut has been held against yet.
@@ -208,7 +226,7 @@ impl AddrSet {
     /// A range of `self` lies in one range of `other` or not at all in it, since no two of those
     /// touch.
     pub fn is_subset(&self, other: &Self) -> bool {
-        let mut outer = other.ranges.iter().peekable();
+        let mut outer = other.near(self).iter().peekable();
         self.ranges.iter().all(|inner| {
             skip_below(&mut outer, inner).is_some_and(|candidate| candidate.covers(inner))
         })
@@ -216,8 +234,8 @@ impl AddrSet {
 
     /// Whether no address is in both sets.
     pub fn is_disjoint(&self, other: &Self) -> bool {
-        let mut others = other.ranges.iter().peekable();
-        self.ranges.iter().all(|range| {
+        let mut others = other.near(self).iter().peekable();
+        self.near(other).iter().all(|range| {
             skip_below(&mut others, range).is_none_or(|next| range.end() < next.start())
         })
     }

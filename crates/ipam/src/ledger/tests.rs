@@ -67,7 +67,7 @@ fn say(answer: Answer) -> String {
 }
 
 fn held(ledger: &PoolLedger) -> AddrSet {
-    ledger.pool().records.addresses()
+    ledger.pool().records.addresses().clone()
 }
 
 #[test]
@@ -400,7 +400,7 @@ fn an_ask_that_nobody_waits_for_leaves_the_queue() {
     ledger.forget(1);
     assert_eq!(ledger.waiting(), 1);
     let batch = ledger.batch(&AddrSet::new()).unwrap();
-    assert_eq!(batch.records().addresses(), ips("1"));
+    assert_eq!(*batch.records().addresses(), ips("1"));
     assert_eq!(batch.records().get(ip(1)).unwrap().uid, Uid::from("y"));
 }
 

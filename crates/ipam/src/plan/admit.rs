@@ -23,7 +23,7 @@ use crate::pool::Pool;
 use crate::subnet::SubnetLedger;
 
 /// A pool without a workload: adopted by the subnet and admitted, or told why not.
-pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>) {
     if pool.terminating {
         retire::terminating(pass, pool, standing);
         return;
@@ -43,7 +43,7 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
     let edit = PoolEdit {
         adopt: adopt.then(|| (subnet.name.clone(), subnet.uid.clone())),
         finalizer: (!pool.finalizer).then_some(true),
-        admit: !pool.is_admitted(),
+        admit: !standing.admitted,
         ..PoolEdit::default()
     };
     pass.say(
@@ -60,7 +60,7 @@ pub(super) fn pool_made_by_hand(pass: &mut Pass<'_>, pool: &Pool, standing: &Sta
 
 /// A pool made by hand with addresses that its subnet does not have, or excludes: it loses its
 /// admission before anything else, and then keeps what it has in use.
-fn not_of_the_subnet(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, outside: &AddrSet) {
+fn not_of_the_subnet(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, outside: &AddrSet) {
     if pool.is_admitted() {
         let edit = PoolEdit {
             raise_epoch: true,
@@ -75,7 +75,7 @@ fn not_of_the_subnet(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, outs
 
 /// A pool that claims what is another's: not admitted, but what it has in use stays its own, and
 /// what it no longer claims returns, so that two pools cannot wait for each other.
-pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>) {
     pass.say(&pool.name, standing.conditions());
     let in_use = pool.records.addresses().union(&pass.snapshot.on_pods);
     let keep = standing
@@ -90,7 +90,7 @@ pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
         pass.take_back(pool, &keep, edit, Reason::TakeBack);
         return;
     }
-    if keep != standing.entry {
+    if keep != *standing.entry {
         pass.edit(
             &pool.name,
             keep,
@@ -110,11 +110,14 @@ pub(super) fn refused(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
 pub(super) fn enter(
     pass: &mut Pass<'_>,
     pool: &Pool,
-    standing: &Standing,
+    standing: &Standing<'_>,
     edit: PoolEdit,
     because: Reason,
 ) {
-    let (claimed, entry) = (&standing.claimed, &standing.entry);
+    let (claimed, entry) = (&standing.claimed, standing.entry);
+    if **claimed == *entry && edit.is_empty() {
+        return; // as it should be, like most pools at most times
+    }
     let keep = claimed.union(&entry.intersection(&pass.snapshot.on_pods));
     if !entry.is_subset(&keep) {
         // Should the pool also have gained something, that joins with the same ledger write and is
@@ -158,13 +161,14 @@ pub(super) fn revocation(pool: &Pool) -> Step {
 pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
     let mut plan = Plan::default();
     let pools = &snapshot.pools;
-    let standings = standing::judge(pools, &SubnetLedger::default(), &snapshot.elsewhere);
+    let none = SubnetLedger::default();
+    let standings = standing::judge(pools, &none, &snapshot.elsewhere);
     // Where a pool is unreadable, none is admitted below.
     if let Some(plan) = found::plan(snapshot, found::unrecorded(snapshot, &standings)) {
         return plan;
     }
     let (mut winners, mut losers) = (vec![], vec![]);
-    for (name, pool) in pools {
+    for (name, pool) in pools.iter().map(|(name, pool)| (name, &**pool)) {
         let Some(standing) = standings.get(name) else {
             continue;
         };

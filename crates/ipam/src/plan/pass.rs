@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 
 use super::carve::Carve;
-use super::standing::{self, Standing, beside};
+use super::standing::{self, Standings, beside};
 use super::{
     Condition, ConditionKind, Fence, LedgerEdit, Needs, NewPool, Plan, PoolEdit, PoolWrite, Reason,
     Shortfall, Snapshot, Step, admit, found, rebuild, resize, retire, say,
@@ -19,9 +19,10 @@ use crate::subnet::{Entry, LEDGER_BYTES_MAX, Subnet, SubnetLedger};
 
 /// Plans for a readable subnet.
 pub(super) fn run(snapshot: &Snapshot, subnet: &Subnet, now: DateTime<Utc>) -> Plan {
-    let ledger = subnet.ledger.clone().unwrap_or_default();
-    let standings = standing::judge(&snapshot.pools, &ledger, &snapshot.elsewhere);
-    if let Some(plan) = rebuild::first_of_all(snapshot, subnet, &ledger, &standings) {
+    let none = SubnetLedger::default();
+    let ledger = subnet.ledger.as_ref().unwrap_or(&none);
+    let standings = standing::judge(&snapshot.pools, ledger, &snapshot.elsewhere);
+    if let Some(plan) = rebuild::first_of_all(snapshot, subnet, ledger, &standings) {
         return plan;
     }
     let found = found::unrecorded(snapshot, &standings);
@@ -62,7 +63,7 @@ pub(super) struct Pass<'s> {
     pub(super) subnet: &'s Subnet,
     pub(super) now: DateTime<Utc>,
     /// The ledger as read.
-    pub(super) ledger: SubnetLedger,
+    pub(super) ledger: &'s SubnetLedger,
     /// What the subnet gives to auto pools at all: neither reserved nor its gateway.
     pub(super) offered: AddrSet,
     in_use: OnceCell<AddrSet>,
@@ -87,14 +88,14 @@ impl<'s> Pass<'s> {
         snapshot: &'s Snapshot,
         subnet: &'s Subnet,
         now: DateTime<Utc>,
-        ledger: SubnetLedger,
-        standings: &BTreeMap<&PoolName, Standing>,
+        ledger: &'s SubnetLedger,
+        standings: &Standings<'_>,
     ) -> Self {
         let unknown = standings.values().filter(|s| !s.is_entered());
         let entries = ledger.iter().map(|(_, entry)| &entry.ips);
         let others = [&snapshot.elsewhere, &snapshot.on_pods];
         let taken: AddrSet = entries
-            .chain(unknown.map(|s| &s.claimed))
+            .chain(unknown.map(|s| &*s.claimed))
             .chain(others)
             .flat_map(|set| set.ranges().iter().copied())
             .collect();
@@ -129,11 +130,8 @@ impl<'s> Pass<'s> {
     }
 
     /// The entry of `pool` in the ledger as read; empty where it has none.
-    pub(super) fn entry(&self, pool: &PoolName) -> AddrSet {
-        self.ledger
-            .get(pool)
-            .map(|e| e.ips.clone())
-            .unwrap_or_default()
+    pub(super) fn entry(&self, pool: &PoolName) -> &'s AddrSet {
+        standing::entry_of(self.ledger, pool)
     }
 
     /// What some Pod has, as a pool's record or the Pod itself says; gathered when first asked for.
@@ -226,8 +224,8 @@ impl<'s> Pass<'s> {
             .as_ref()
             .unwrap_or(&pool.ips)
             .difference(&pool.excluded);
-        let left = left.union(&pool.records.addresses());
-        let admit = pool.is_admitted() && left.is_subset(&entry) && left.is_subset(keep);
+        let left = left.union(pool.records.addresses());
+        let admit = pool.is_admitted() && left.is_subset(entry) && left.is_subset(keep);
         self.before(
             pool,
             PoolEdit {
@@ -237,7 +235,7 @@ impl<'s> Pass<'s> {
             },
             because,
         );
-        if *keep != entry {
+        if keep != entry {
             let application = application(pool.owner.as_ref());
             self.edit(&pool.name, keep.clone(), application, Needs::Written);
         }
@@ -258,6 +256,9 @@ impl<'s> Pass<'s> {
     /// Leaves pools out that would make the ledger too long to be written; those that are in it may
     /// still grow and shrink.
     fn keep_to_length(&mut self) {
+        if self.edits.is_empty() {
+            return;
+        }
         let mut next = self.ledger.clone();
         for edit in self.edits.values() {
             next.set(&edit.pool, edit.entry.clone());
@@ -268,10 +269,10 @@ impl<'s> Pass<'s> {
                     .to_text()
                     .is_none_or(|text| text.len() <= LEDGER_BYTES_MAX)
         };
-        if self.edits.is_empty() || fits(&next) {
+        if fits(&next) {
             return;
         }
-        let ledger = &self.ledger;
+        let ledger = self.ledger;
         let known = |pool: &PoolName| ledger.get(pool).is_some();
         self.edits.retain(|pool, _| known(pool));
         self.after.retain(|write| known(&write.pool));

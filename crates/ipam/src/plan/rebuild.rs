@@ -5,12 +5,9 @@
 //! somebody overwrote, is completed from a live list of pools in a pass of its own, and what was
 //! decided without it is fenced first.
 
-use std::collections::BTreeMap;
-
 use super::pass::{application, fence_of};
-use super::standing::{Standing, beside};
+use super::standing::{Standings, beside};
 use super::{Condition, ConditionKind, LedgerEdit, Needs, Plan, Snapshot, Step, admit};
-use crate::name::PoolName;
 use crate::overlap;
 use crate::subnet::{Entry, Subnet, SubnetLedger};
 
@@ -19,10 +16,10 @@ pub(super) fn first_of_all(
     snapshot: &Snapshot,
     subnet: &Subnet,
     ledger: &SubnetLedger,
-    standings: &BTreeMap<&PoolName, Standing>,
+    standings: &Standings<'_>,
 ) -> Option<Plan> {
     let incomplete = subnet.ledger.is_none()
-        || beside(snapshot, standings).any(|(pool, s)| !s.is_entered() && pool.is_admitted());
+        || beside(snapshot, standings).any(|(_, s)| !s.is_entered() && s.admitted);
     if incomplete && !snapshot.live {
         return Some(Plan {
             needs_live: true,
@@ -70,14 +67,14 @@ pub(super) fn first_of_all(
 fn complete(
     snapshot: &Snapshot,
     subnet: &Subnet,
-    standings: &BTreeMap<&PoolName, Standing>,
+    standings: &Standings<'_>,
 ) -> Option<Plan> {
     // Such a mark vouches for addresses that nobody may know of any more.
     let stale = snapshot
         .pools
         .values()
         .filter(|pool| admit::has_stale_mark(pool));
-    let mut steps: Vec<Step> = stale.map(admit::revocation).collect();
+    let mut steps: Vec<Step> = stale.map(|pool| admit::revocation(pool)).collect();
     if !steps.is_empty() {
         return Some(Plan {
             steps,
@@ -90,10 +87,10 @@ fn complete(
         let wanted = if standing.is_clear() {
             &standing.claimed
         } else {
-            &in_use
+            in_use
         };
         let ips = standing.entry.union(&wanted.difference(&standing.foreign));
-        if ips != standing.entry {
+        if ips != *standing.entry {
             let entry = Entry {
                 ips,
                 application: application(pool.owner.as_ref()),
@@ -106,7 +103,7 @@ fn complete(
         }
     }
     let losers = beside(snapshot, standings).filter(|(_, standing)| !standing.is_clear());
-    let fenced = losers.filter(|(p, _)| p.is_admitted() || !(edits.is_empty() || p.terminating));
+    let fenced = losers.filter(|(p, s)| s.admitted || !(edits.is_empty() || p.terminating));
     steps.extend(fenced.map(|(pool, _)| admit::revocation(pool)));
     if !steps.is_empty() {
         steps.push(Step::Barrier);

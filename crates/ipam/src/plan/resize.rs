@@ -11,15 +11,16 @@
 //! Highest first keeps the addresses of a pool in few ranges that start where it was born.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::pass::{Pass, application, fence};
-use super::standing::Standing;
+use super::standing::{Standing, Standings};
 use super::{
     Demand, Needs, NewPool, PoolEdit, Reason, SHRINK_AFTER, Shortfall, Snapshot, admit, say,
 };
 use crate::addr::{AddrCount, AddrSet};
 use crate::demand;
-use crate::name::{PoolName, Uid, pool_name};
+use crate::name::{PoolName, Uid, label_value, pool_name};
 use crate::pool::{Owner, Pool};
 use crate::subnet::Subnet;
 
@@ -29,29 +30,30 @@ use crate::subnet::Subnet;
 pub(super) fn match_pools<'s>(
     snapshot: &'s Snapshot,
     subnet: &Subnet,
-    standings: &BTreeMap<&PoolName, Standing>,
+    standings: &Standings<'_>,
 ) -> Vec<(&'s Demand, Option<&'s Pool>)> {
     let living: BTreeSet<&Uid> = snapshot.demands.iter().map(|d| &d.workload.uid).collect();
     let mut by_key: BTreeMap<_, Vec<&Pool>> = BTreeMap::new();
     for pool in snapshot.pools.values().filter(|p| !p.terminating) {
         if let Some(o) = &pool.owner {
-            let key = (&o.name, &o.namespace, &o.nic);
+            let key = (o.name.as_str(), o.namespace.as_str(), &o.nic);
             by_key.entry(key).or_default().push(pool);
         }
     }
     let is_clear = |pool: &Pool| standings.get(&pool.name).is_some_and(Standing::is_clear);
     let mut matched = BTreeSet::new();
     let mut serving = vec![];
-    for demand in &snapshot.demands {
-        let wish = owner(demand, subnet);
-        let key = (&wish.name, &wish.namespace, &wish.nic);
+    for demand in snapshot.demands.iter().map(Arc::as_ref) {
+        let (workload, nic) = (&demand.workload, &demand.nic);
+        let (name, namespace) = (label_value(&workload.name), label_value(&workload.namespace));
+        let key = (&*name, &*namespace, nic);
         let candidates = by_key.get(&key).into_iter().flatten().filter(|pool| {
             pool.owner.as_ref().is_some_and(|o| {
                 let heir = || !o.reclaim && !living.contains(&o.uid) && is_clear(pool);
-                o.is_namesake(&wish) && (o.uid == wish.uid || heir())
+                o.is_of_namesake(workload, nic, &subnet.name) && (o.uid == workload.uid || heir())
             }) && !matched.contains(&pool.name)
         });
-        let own_first = |pool: &&&Pool| pool.owner.as_ref().map(|o| o.uid != wish.uid);
+        let own_first = |pool: &&&Pool| pool.owner.as_ref().map(|o| o.uid != workload.uid);
         let pool = candidates.min_by_key(own_first).copied();
         matched.extend(pool.map(|p| &p.name));
         serving.push((demand, pool));
@@ -79,7 +81,7 @@ pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     }
     let owner = owner(demand, subnet);
     let entry = pass.entry(&name);
-    let added = pick(pass, &entry, &AddrSet::new(), wanted);
+    let added = pick(pass, entry, &AddrSet::new(), wanted);
     let size = added.count();
     report(pass, demand, &name, wanted, size);
     if !added.is_empty() {
@@ -151,14 +153,14 @@ fn pick(pass: &mut Pass<'_>, leftover: &AddrSet, avoid: &AddrSet, lack: AddrCoun
 }
 
 /// Brings the pool of `demand` to its size.
-pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, demand: &Demand) {
+pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, demand: &Demand) {
     if !standing.is_clear() {
         admit::refused(pass, pool, standing);
         return;
     }
-    let edit = upkeep(pass, pool, demand);
+    let edit = upkeep(pass, pool, standing, demand);
     let recorded = pool.records.addresses();
-    let spare = pool.total().difference(&recorded);
+    let spare = pool.total().difference(recorded);
     // Reserved meanwhile, or no longer the subnet's: nobody may have them from here.
     let misplaced = spare.difference(&pass.offered);
     if !misplaced.is_empty() {
@@ -166,7 +168,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, deman
         return;
     }
     let usable = pool.usable(&pass.snapshot.reserved);
-    let capacity = usable.union(&recorded).count();
+    let capacity = usable.union(recorded).count();
     let holders = demand::holders(&pool.records, &demand.workload.uid, &demand.pods);
     let wanted = demand::wanted(demand.rule, &demand.pods, &holders);
     if capacity < wanted {
@@ -195,7 +197,7 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, deman
 }
 
 /// A pool that has its size, or as much as there is.
-fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, demand: &Demand, edit: PoolEdit) {
+fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, demand: &Demand, edit: PoolEdit) {
     let because = match (&edit.owner, edit.admit) {
         (Some(_), _) => Reason::Continue {
             workload: demand.workload.clone(),
@@ -207,26 +209,40 @@ fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, demand: &Demand, 
 }
 
 /// What is due on a pool beside its size: another workload's uid, the rule it is told, adoption.
-fn upkeep(pass: &Pass<'_>, pool: &Pool, demand: &Demand) -> PoolEdit {
+fn upkeep(
+    pass: &Pass<'_>,
+    pool: &Pool,
+    standing: &Standing<'_>,
+    demand: &Demand,
+) -> PoolEdit {
     let subnet = pass.subnet;
-    let wish = owner(demand, subnet);
-    let affinity = demand.selector.for_workload(&demand.workload);
-    let same = pool.owner.as_ref() == Some(&wish)
-        && pool.restrictions.pod_affinity.as_ref() == Some(&Ok(affinity.clone()));
+    let wish = || {
+        let affinity = demand.selector.for_workload(&demand.workload);
+        (owner(demand, subnet), affinity)
+    };
     PoolEdit {
-        owner: (!same).then_some((wish, affinity)),
+        owner: (!serves(pool, demand, subnet)).then(wish),
         rule: (pool.rule != Some(demand.rule)).then_some(demand.rule),
         adopt: (!pool.is_adopted_by(subnet)).then(|| (subnet.name.clone(), subnet.uid.clone())),
         finalizer: (!pool.finalizer).then_some(true),
-        admit: !pool.is_admitted(),
+        admit: !standing.admitted,
         ..PoolEdit::default()
     }
+}
+
+/// True where the pool's labels and podAffinity are those of the demand's own pool.
+fn serves(pool: &Pool, demand: &Demand, subnet: &Subnet) -> bool {
+    let affinity = pool.restrictions.pod_affinity.as_ref();
+    let workload = &demand.workload;
+    let owner = pool.owner.as_ref();
+    owner.is_some_and(|owner| owner.reclaim == demand.reclaim && owner.is(workload, &demand.nic, &subnet.name))
+        && matches!(affinity, Some(Ok(affinity)) if affinity.is_narrowed(&demand.selector, workload))
 }
 
 fn grow(
     pass: &mut Pass<'_>,
     pool: &Pool,
-    standing: &Standing,
+    standing: &Standing<'_>,
     demand: &Demand,
     (capacity, wanted): (AddrCount, AddrCount),
     edit: PoolEdit,

@@ -14,7 +14,7 @@ use crate::pool::Pool;
 /// An auto pool that no workload asks for.
 ///
 /// One that outlives its workload is kept as it is, unless the workload lives and has another pool.
-pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>) {
     let owner = pool.owner.as_ref();
     let unwanted = match owner {
         Some(o) if pass.asking.contains(&(&o.uid, &o.nic)) => Unwanted::HasAnother,
@@ -36,7 +36,7 @@ pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standi
 /// A pool with a deletion timestamp: drained, and let go once nobody holds an address.
 ///
 /// One that its workload will have anew keeps its entry in the ledger, and so its addresses.
-pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing) {
+pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>) {
     let owner = pool.owner.as_ref();
     let comes_back = owner.is_some_and(|o| pass.asking.contains(&(&o.uid, &o.nic)));
     let stays =
@@ -58,9 +58,9 @@ pub(super) fn goes_at_once(pool: &Pool) -> bool {
 /// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a
 /// write. An address in use that is another's by rights does not join the ledger, and one that a
 /// Pod still has, although no pool has recorded it, does not leave it.
-fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, because: Reason) -> bool {
+fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, because: Reason) -> bool {
     let recorded = pool.records.addresses();
-    let ips = pool.ips.intersection(&recorded);
+    let ips = pool.ips.intersection(recorded);
     let on_pods = standing.entry.intersection(&pass.snapshot.on_pods);
     let keep = recorded.difference(&standing.foreign).union(&on_pods);
     if ips != pool.ips || !standing.entry.is_subset(&keep) {
@@ -71,7 +71,7 @@ fn drain(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing, because: Reason)
         pass.take_back(pool, &keep, edit, because);
         return true;
     }
-    if keep != standing.entry {
+    if keep != *standing.entry {
         pass.edit(
             &pool.name,
             keep,
@@ -102,7 +102,7 @@ pub(super) fn vanished(pass: &mut Pass<'_>) {
                 entry.application.clone(),
             )
         })
-        .filter(|(name, keep, _)| *keep != pass.entry(name))
+        .filter(|(name, keep, _)| keep != pass.entry(name))
         .collect();
     for (name, keep, application) in gone {
         pass.edit(&name, keep, application, Needs::Absent);

@@ -8,7 +8,9 @@
 //! 3. else the pool that stands first: an admitted one before others, then the older, then by
 //!    name. A pool that loses an address to 1 or 2 is not admitted, so it keeps nobody waiting.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::{Condition, ConditionKind, Snapshot};
 use crate::addr::AddrSet;
@@ -17,29 +19,35 @@ use crate::overlap;
 use crate::pool::Pool;
 use crate::subnet::SubnetLedger;
 
+/// The entry of a pool that has none.
+static NO_ENTRY: AddrSet = AddrSet::new();
+
+/// What the ledger shows for `pool`; empty where it shows nothing.
+pub(super) fn entry_of<'s>(ledger: &'s SubnetLedger, pool: &PoolName) -> &'s AddrSet {
+    ledger.get(pool).map_or(&NO_ENTRY, |entry| &entry.ips)
+}
+
 /// One pool beside the others.
 #[derive(Debug)]
-pub(super) struct Standing {
+pub(super) struct Standing<'s> {
     /// What the ledger must show for it.
-    pub(super) claimed: AddrSet,
+    pub(super) claimed: Cow<'s, AddrSet>,
     /// What the ledger shows.
-    pub(super) entry: AddrSet,
+    pub(super) entry: &'s AddrSet,
+    /// Whether the controller admitted it as it stands.
+    pub(super) admitted: bool,
     /// What it claims although it is another's. Nothing that it has in use and in its entry.
     pub(super) foreign: AddrSet,
     /// Whose the first of that is.
     whose: String,
 }
 
-impl Standing {
-    fn alone(pool: &Pool, ledger: &SubnetLedger) -> Self {
-        let claimed = pool.claimed();
-        let entry = ledger
-            .get(&pool.name)
-            .map(|e| e.ips.clone())
-            .unwrap_or_default();
+impl<'s> Standing<'s> {
+    fn alone(pool: &'s Pool, ledger: &'s SubnetLedger) -> Self {
         Self {
-            claimed,
-            entry,
+            claimed: pool.claimed(),
+            entry: entry_of(ledger, &pool.name),
+            admitted: pool.is_admitted(),
             foreign: AddrSet::new(),
             whose: String::new(),
         }
@@ -52,7 +60,7 @@ impl Standing {
 
     /// True where the ledger shows all that the pool claims.
     pub(super) fn is_entered(&self) -> bool {
-        self.claimed.is_subset(&self.entry)
+        self.claimed.is_subset(self.entry)
     }
 
     fn lose(&mut self, addresses: &AddrSet, to: impl FnOnce() -> String) {
@@ -87,14 +95,17 @@ impl Standing {
     }
 }
 
+/// How each pool of a snapshot stands, by name.
+pub(super) type Standings<'s> = BTreeMap<&'s PoolName, Standing<'s>>;
+
 /// The standing of each pool. Cost: O(n log n) over all ranges; a pool that claims what another
 /// one claims is compared with all of those.
 pub(super) fn judge<'s>(
-    pools: &'s BTreeMap<PoolName, Pool>,
-    ledger: &SubnetLedger,
+    pools: &'s BTreeMap<PoolName, Arc<Pool>>,
+    ledger: &'s SubnetLedger,
     elsewhere: &AddrSet,
-) -> BTreeMap<&'s PoolName, Standing> {
-    let mut standings: BTreeMap<&PoolName, Standing> = pools
+) -> Standings<'s> {
+    let mut standings: Standings<'s> = pools
         .iter()
         .map(|(name, pool)| (name, Standing::alone(pool, ledger)))
         .collect();
@@ -102,24 +113,24 @@ pub(super) fn judge<'s>(
     let new: Vec<AddrSet> = standings
         .values()
         .filter(|s| !s.is_entered())
-        .map(|s| s.claimed.difference(&s.entry))
+        .map(|s| s.claimed.difference(s.entry))
         .collect();
     let entries = ledger.iter().map(|(_, entry)| &entry.ips);
     let contested = overlap::shared(entries.chain(&new)).union(elsewhere);
     let mut suspects: Vec<&Pool> = pools
         .values()
+        .map(Arc::as_ref)
         .filter(|pool| {
             standings.get(&pool.name).is_some_and(|s| {
                 let quarrel = s.claimed.intersection(&contested);
-                // The cheap question first: hardly any pool has a quarrel.
-                let settled = || quarrel.is_subset(&s.entry) && pool.is_admitted();
-                !(quarrel.is_empty() || settled())
+                !(quarrel.is_empty() || (s.admitted && quarrel.is_subset(s.entry)))
             })
         })
         .collect();
     if suspects.is_empty() {
         return standings;
     }
+    // Hardly any pool has a quarrel: what follows is about few.
     suspects.sort_by_cached_key(|pool| rank(pool));
     let mut court = Court::new(pools, ledger, elsewhere, &contested);
     for pool in suspects {
@@ -130,14 +141,13 @@ pub(super) fn judge<'s>(
     standings
 }
 
-/// Each pool and how it stands.
-pub(super) fn beside<'a>(
-    snapshot: &'a Snapshot,
-    standings: &'a BTreeMap<&PoolName, Standing>,
-) -> impl Iterator<Item = (&'a Pool, &'a Standing)> {
-    standings
-        .iter()
-        .filter_map(|(name, standing)| Some((snapshot.pools.get(*name)?, standing)))
+/// Each pool and how it stands. Both maps have the same names.
+pub(super) fn beside<'a, 's>(
+    snapshot: &'s Snapshot,
+    standings: &'a Standings<'s>,
+) -> impl Iterator<Item = (&'s Pool, &'a Standing<'s>)> {
+    let pools = snapshot.pools.values().map(Arc::as_ref);
+    pools.zip(standings.values())
 }
 
 /// Who comes first where both want an address that nobody has.
@@ -157,14 +167,14 @@ struct Court<'a> {
 
 impl<'a> Court<'a> {
     fn new(
-        pools: &'a BTreeMap<PoolName, Pool>,
+        pools: &'a BTreeMap<PoolName, Arc<Pool>>,
         ledger: &'a SubnetLedger,
         elsewhere: &'a AddrSet,
         contested: &AddrSet,
     ) -> Self {
         let in_use = pools
             .values()
-            .map(|pool| (pool, pool.records.addresses().intersection(contested)))
+            .map(|pool| (&**pool, pool.records.addresses().intersection(contested)))
             .filter(|(_, addresses)| !addresses.is_empty())
             .collect();
         Self {
@@ -176,16 +186,16 @@ impl<'a> Court<'a> {
         }
     }
 
-    fn judge(&mut self, pool: &'a Pool, standing: &mut Standing) {
-        let new = standing.claimed.difference(&standing.entry);
+    fn judge(&mut self, pool: &'a Pool, standing: &mut Standing<'_>) {
+        let new = standing.claimed.difference(standing.entry);
         standing.lose(&self.taken.intersection(&new), || self.holder(pool, &new));
-        let (recorded, admitted) = (pool.records.addresses(), pool.is_admitted());
-        let unused = standing.claimed.difference(&recorded);
+        let (recorded, admitted) = (pool.records.addresses(), standing.admitted);
+        let unused = standing.claimed.difference(recorded);
         for (other, addresses) in &self.in_use {
             if other.name != pool.name {
                 let mut theirs = addresses.intersection(&new);
                 if rank(pool) < rank(other) {
-                    theirs = theirs.difference(&recorded);
+                    theirs = theirs.difference(recorded);
                 }
                 // Another program's ledger may give away what a Pod of another pool has.
                 if !admitted {

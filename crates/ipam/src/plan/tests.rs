@@ -33,13 +33,13 @@ fn web(own: &str) -> Pool {
 
 fn seen(subnet: Subnet, pools: Vec<Pool>, demands: Vec<Demand>) -> Snapshot {
     Snapshot {
-        subnet: SubnetSeen::Readable(Box::new(subnet)),
+        subnet: SubnetSeen::Readable(Arc::new(subnet)),
         pools: pools
             .into_iter()
-            .map(|pool| (pool.name.clone(), pool))
+            .map(|pool| (pool.name.clone(), Arc::new(pool)))
             .collect(),
         live: true,
-        demands,
+        demands: demands.into_iter().map(Arc::new).collect(),
         ..Snapshot::default()
     }
 }
@@ -882,7 +882,7 @@ fn an_unreadable_subnet_is_left_alone_and_says_so() {
             name: SubnetName::from("net4"),
             reason: "spec.ips: 'x'".to_owned(),
         },
-        pools: [(PoolName::from("web"), web("1-2"))].into(),
+        pools: [(PoolName::from("web"), Arc::new(web("1-2")))].into(),
         ..Snapshot::default()
     };
     let plan = plan_of(&snapshot);

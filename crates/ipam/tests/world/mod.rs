@@ -23,7 +23,7 @@ mod pass;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use ipam::addr::AddrSet;
@@ -98,8 +98,8 @@ pub struct Pod {
 /// The objects that controllers watch, as they were at some time.
 #[derive(Debug, Clone, Default)]
 struct Moment {
-    subnet: Option<Rc<Subnet>>,
-    pools: BTreeMap<PoolName, Rc<Pool>>,
+    subnet: Option<Arc<Subnet>>,
+    pools: BTreeMap<PoolName, Arc<Pool>>,
     broken: BTreeSet<PoolName>,
     demands: Vec<Demand>,
     reserved: AddrSet,
@@ -117,8 +117,8 @@ pub struct Lag {
 pub struct World {
     pub cidr: IpNet,
     pub now: DateTime<Utc>,
-    pub subnet: Option<Rc<Subnet>>,
-    pub pools: BTreeMap<PoolName, Rc<Pool>>,
+    pub subnet: Option<Arc<Subnet>>,
+    pub pools: BTreeMap<PoolName, Arc<Pool>>,
     /// Pools whose text does not parse.
     pub broken: BTreeSet<PoolName>,
     pub workloads: BTreeMap<String, Workload>,
@@ -283,13 +283,13 @@ impl World {
         let others = self.ago(lag.workloads);
         Snapshot {
             subnet: subnet.map_or(SubnetSeen::None, |s| {
-                SubnetSeen::Readable(Box::new((*s).clone()))
+                SubnetSeen::Readable(Arc::new((*s).clone()))
             }),
             pools: at
                 .pools
                 .iter()
                 .filter(|(name, _)| readable(name))
-                .map(|(name, pool)| (name.clone(), (**pool).clone()))
+                .map(|(name, pool)| (name.clone(), Arc::clone(pool)))
                 .collect(),
             unreadable: at
                 .broken
@@ -304,7 +304,7 @@ impl World {
             holders: self.holders(),
             names_elsewhere: self.names_elsewhere.clone(),
             living: self.workloads.values().map(|w| w.id.uid.clone()).collect(),
-            demands: others.demands,
+            demands: others.demands.into_iter().map(Arc::new).collect(),
             surplus_since: surplus_since.clone(),
         }
     }
@@ -326,7 +326,7 @@ impl World {
             finalizer: false,
             ledger: None,
         };
-        self.subnet = Some(Rc::new(subnet));
+        self.subnet = Some(Arc::new(subnet));
         self.revision();
     }
 
@@ -340,7 +340,7 @@ impl World {
         if new != *old {
             new.version = self.version();
             let gone = new.terminating && !new.finalizer;
-            self.subnet = (!gone).then(|| Rc::new(new));
+            self.subnet = (!gone).then(|| Arc::new(new));
             if gone {
                 self.collect_garbage();
             }
@@ -390,7 +390,7 @@ impl World {
             return false;
         }
         pool.version = self.version();
-        self.pools.insert(pool.name.clone(), Rc::new(pool));
+        self.pools.insert(pool.name.clone(), Arc::new(pool));
         self.revision();
         true
     }
@@ -412,7 +412,7 @@ impl World {
             }
             self.vanish(name);
         } else {
-            self.pools.insert(name.clone(), Rc::new(new));
+            self.pools.insert(name.clone(), Arc::new(new));
         }
         self.revision();
     }
@@ -453,7 +453,7 @@ impl World {
             let version = self.version();
             self.pools.insert(
                 name.clone(),
-                Rc::new(Pool {
+                Arc::new(Pool {
                     version,
                     ..(*pool).clone()
                 }),
@@ -516,7 +516,7 @@ impl World {
                 ledger.set(
                     &pool.name,
                     Entry {
-                        ips: pool.claimed(),
+                        ips: pool.claimed().into_owned(),
                         application: None,
                     },
                 );

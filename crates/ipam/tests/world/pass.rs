@@ -186,6 +186,7 @@ impl Pass {
             .seen
             .pools
             .get(&write.pool)
+            .map(|pool| &**pool)
             .or_else(|| self.created.get(&write.pool));
         let live = world.pools.get(&write.pool);
         let fits = match (read, live) {
