@@ -102,7 +102,10 @@ fn pool(number: u32) -> SpiderIPPool {
     let name = format!("web-{number}");
     let mut records = Map::new();
     for pod in 0..PODS {
-        let (name, uid) = (format!("shop/{name}-5c9f8d7b6-{pod:05}"), pod_uid(number, pod));
+        let (name, uid) = (
+            format!("shop/{name}-5c9f8d7b6-{pod:05}"),
+            pod_uid(number, pod),
+        );
         let sandbox = format!("{number:032}{pod:032}");
         let record = json!({"pod": name, "podUid": uid, "nic": "eth0", "node": "node-1", "sandbox": sandbox});
         records.insert(address(number, pod), record);
@@ -111,7 +114,7 @@ fn pool(number: u32) -> SpiderIPPool {
     let mut pool: SpiderIPPool = read(json!({
         "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
         "metadata": {
-            "name": format!("auto4-{name}-eth0-{:05}", number), "uid": format!("i-{number:032}"), "resourceVersion": "1",
+            "name": format!("auto4-{name}-eth0-{number:05}"), "uid": format!("i-{number:032}"), "resourceVersion": "1",
             "finalizers": ["spiderpool.spidernet.io"],
             "annotations": {"ipam.spidernet.io/ippool-ip-number": "+1"},
             "ownerReferences": [{"apiVersion": "spiderpool.spidernet.io/v2beta1",
@@ -164,7 +167,12 @@ fn subnet() -> SpiderSubnet {
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap().trim().trim_end_matches(" kB").parse::<u64>().unwrap() >> 10
+    line.unwrap()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap()
+        >> 10
 }
 
 /// What the caches hold beside the index.
@@ -205,7 +213,11 @@ fn passes(what: &str, index: &Index, steps: usize, mut change: impl FnMut(usize)
         assert_eq!(found, steps, "{what}: {:?}", plan.steps.first());
     }
     let ms = |times| median(times).as_secs_f64() * 1_000.0;
-    println!("{what:40}{:>7.1} ms to look, {:>7.1} ms to plan", ms(seeing), ms(planning));
+    println!(
+        "{what:40}{:>7.1} ms to look, {:>7.1} ms to plan",
+        ms(seeing),
+        ms(planning)
+    );
 }
 
 fn main() {

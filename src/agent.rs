@@ -17,7 +17,7 @@
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! leaks ── writers                                   what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
-//! fixed: addresses that outlive their Pod
+//! fixed: addresses that outlive their Pod        former: what an earlier agent gave
 //! turn: one call at a time for an interface      memory: what was given      memo: what was read
 //! tasks: what runs beside the calls              disk: the journal's, or a simulation's
 //! ```
@@ -35,7 +35,7 @@ use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 mod add;
 mod answer;
@@ -47,6 +47,7 @@ mod endpoint;
 mod error;
 pub mod explain;
 mod fixed;
+mod former;
 mod health;
 mod journal;
 mod leaks;
@@ -77,6 +78,7 @@ use self::tasks::Tasks;
 use self::turn::Turns;
 use self::wait::Waits;
 use self::writers::Writers;
+use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
 
 /// How often everything that is remembered is looked through.
@@ -111,6 +113,8 @@ pub struct Settings {
     pub auto_pools: bool,
     /// Whether Pods of a `StatefulSet` keep their addresses.
     pub stateful_sets: bool,
+    /// Whose `SpiderEndpoint`s are written.
+    pub endpoints: EndpointMode,
 }
 
 impl Settings {
@@ -150,6 +154,8 @@ type Wakes = UnboundedSender<Uid>;
 /// What the agent's tasks share.
 struct Agent {
     settings: Settings,
+    /// An earlier agent gave nothing after this.
+    began: Instant,
     reads: Reads,
     pods: NodePods,
     memory: Arc<Memory>,
@@ -200,6 +206,7 @@ impl Agent {
         );
         let agent = Self {
             settings,
+            began: Instant::now(),
             reads,
             pods,
             memory,
@@ -243,6 +250,7 @@ impl Agent {
             let here = self.pods.uids();
             self.releases.sweep(|uid| here.contains(uid));
             self.memory.prune(|uid| here.contains(uid));
+            self.endpoints.prune(|uid| here.contains(uid));
             self.reads.prune(|uid| here.contains(uid));
             self.writers.prune();
         }

@@ -30,9 +30,23 @@ pub struct Config {
     pub enable_auto_pool_for_application: bool,
     /// Pods of a `StatefulSet` keep their addresses.
     pub enable_stateful_set: bool,
+    /// Whose `SpiderEndpoint`s are written.
+    pub spider_endpoints: EndpointMode,
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
     pub default_redundant_ip_number: u32,
+}
+
+/// Whose `SpiderEndpoint`s are written. No address depends on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EndpointMode {
+    /// Every Pod's.
+    Always,
+    /// Those of `StatefulSet`s' Pods.
+    Stateful,
+    /// Nobody's.
+    Never,
 }
 
 impl Default for Config {
@@ -44,6 +58,7 @@ impl Default for Config {
             enable_spider_subnet: true,
             enable_auto_pool_for_application: true,
             enable_stateful_set: true,
+            spider_endpoints: EndpointMode::Always,
             default_redundant_ip_number: 1,
         }
     }
@@ -132,7 +147,7 @@ mod tests {
         let config = parse(
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
-             enableStatefulSet: false\nclusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
+             enableStatefulSet: false\nspiderEndpoints: stateful\nclusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
         )
         .unwrap();
         let expected = Config {
@@ -142,6 +157,7 @@ mod tests {
             enable_spider_subnet: false,
             enable_auto_pool_for_application: false,
             enable_stateful_set: false,
+            spider_endpoints: EndpointMode::Stateful,
             default_redundant_ip_number: 3,
         };
         assert_eq!(config, expected);

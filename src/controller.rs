@@ -404,7 +404,11 @@ async fn observe(
 fn pause_after(plan: &Plan, took: Duration) -> Duration {
     let writes_ledger = |step: &Step| matches!(step, Step::Ledger { .. });
     let gathers = plan.steps.iter().any(writes_ledger);
-    let gather = if gathers { LEDGER_PAUSE } else { Duration::ZERO };
+    let gather = if gathers {
+        LEDGER_PAUSE
+    } else {
+        Duration::ZERO
+    };
     gather.max(took * REST).min(PASS_BACKOFF.1)
 }
 

@@ -200,8 +200,14 @@ async fn a_burst_costs_few_ledger_writes_and_a_restart_one_list_of_each_kind_and
     let lists = lists.lock().unwrap();
     assert!(lists.keys().any(|path| path.ends_with("/spiderippools")));
     for (path, queries) in &*lists {
-        assert_eq!(queries.len(), 1, "{path} is read more than once: {queries:?}");
-        let stale = queries.iter().any(|query| query.contains("resourceVersion="));
+        assert_eq!(
+            queries.len(),
+            1,
+            "{path} is read more than once: {queries:?}"
+        );
+        let stale = queries
+            .iter()
+            .any(|query| query.contains("resourceVersion="));
         assert!(!stale, "{path}: a list that may be old: {queries:?}");
     }
 }

@@ -29,6 +29,7 @@ use super::answer::Given;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
 use super::error::{AddError, CommitError, Failure, StandardError};
 use super::fixed::Inheritance;
+use super::former;
 use super::memo::Age;
 use super::memory::Granted;
 use super::pods;
@@ -246,13 +247,15 @@ impl Call<'_> {
     }
 
     /// The Pod's interfaces in the order in which each asked first; an earlier agent may have seen
-    /// the first of them, and the endpoint has its order.
+    /// the first of them.
     async fn interfaces(&self) -> Result<Vec<Nic>, ReadError> {
         let (agent, uid) = (self.agent, &self.of.uid);
         let mut called = Vec::new();
         if agent.pods.is_elder(uid) {
-            let endpoint = agent.reads.endpoint(&pods::name(&self.asker.pod)).await?;
-            called = super::endpoint::interfaces_of(endpoint.as_ref(), uid);
+            let pod = &self.asker.pod;
+            let (of, since) = ((&pods::name(pod), uid), Age::Since(agent.began));
+            let networks = wishes::networks(&agent.settings, pod);
+            called = former::interfaces(&agent.reads, of, &networks, since).await?;
         }
         for nic in agent.memory.interfaces(uid) {
             if !called.contains(&nic) {
@@ -284,6 +287,13 @@ impl Call<'_> {
         let name = pods::name(&self.asker.pod);
         let endpoint = self.agent.reads.endpoint(&name).await?;
         let named = super::endpoint::pools_of(endpoint.as_ref(), &self.of);
+        if named.is_empty() {
+            // Records say where it has addresses, but not whether these are all it was given.
+            let since = Age::Since(self.agent.began);
+            let pools = former::pools_with(&self.agent.reads, &self.of, since).await?;
+            let settled = false;
+            return Ok(Homes { settled, pools });
+        }
         let mut pools = BTreeMap::new();
         for (family, pool) in &named {
             let reading = self.agent.reads.pool(pool, Age::live()).await?;
@@ -292,7 +302,7 @@ impl Call<'_> {
             }
         }
         Ok(Homes {
-            settled: !named.is_empty() && pools.len() == named.len(),
+            settled: pools.len() == named.len(),
             pools,
         })
     }

@@ -10,11 +10,13 @@ use std::io;
 use std::path::PathBuf;
 
 use cni::IpamBatchDelArgs;
+use ipam::attachment::Networks;
 use ipam::name::{Nic, PodName, Sandbox, Uid};
 use ipam::release::Life;
 
 use super::Agent;
-use super::endpoint;
+use super::former;
+use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;
 use super::release::TornDown;
@@ -86,8 +88,9 @@ impl Agent {
             });
         }
         let mut nics = self.memory.interfaces(&uid);
-        let endpoint = self.reads.endpoint(&pod).await.map_err(failed)?;
-        nics.extend(endpoint::interfaces_of(endpoint.as_ref(), &uid));
+        let (of, any_order) = ((&pod, &uid), Networks::default());
+        let former = former::interfaces(&self.reads, of, &any_order, Age::live()).await;
+        nics.extend(former.map_err(failed)?);
         nics.sort();
         nics.dedup();
         let owner = there.as_ref().and_then(pods::stateful_set);

@@ -5,7 +5,7 @@
 //! for a failed ADD. Invariants: an endpoint is of the Pod whose uid it names; that of an earlier
 //! Pod of the same name is replaced whole, unless it is of a `StatefulSet`: that one outlives its
 //! Pods, without an owner and with a finalizer, and goes with the address. Who asks this agent is
-//! told what is still to be written.
+//! told what is still to be written, and what is not to be, as long as its Pod is here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -32,6 +32,7 @@ use super::turn::Attachment;
 use crate::api::{
     EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus, convert, names,
 };
+use crate::config::EndpointMode;
 use crate::error::ErrorChain;
 use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::put::{self, Part, PutError, Reply};
@@ -94,6 +95,8 @@ struct Content {
 #[derive(Debug, Default)]
 pub(super) struct Endpoints {
     wanted: Mutex<BTreeMap<PodName, Wanted>>,
+    /// Those that are told and not written ([`EndpointMode`]).
+    told: Mutex<BTreeMap<PodName, Arc<Content>>>,
     more: Notify,
 }
 
@@ -109,11 +112,17 @@ impl Endpoints {
         ways: &Ways,
     ) {
         let outlives = fixed::keeps(settings, &asker.workload);
-        let mut all = locked(&self.wanted);
+        let is_written = match settings.endpoints {
+            EndpointMode::Always => true,
+            EndpointMode::Stateful => fixed::is_stateful_set(&asker.workload),
+            EndpointMode::Never => false,
+        };
+        let (mut all, mut told) = (locked(&self.wanted), locked(&self.told));
         let (name, uid) = (pods::name(&asker.pod), pods::uid(&asker.pod));
-        let noted = all.get(&name).filter(|w| w.endpoint.uid == uid);
-        let mut content = match noted {
-            Some(wanted) => Content::clone(&wanted.endpoint),
+        let wanted = all.get(&name).map(|wanted| &wanted.endpoint);
+        let noted = wanted.or_else(|| told.get(&name));
+        let mut content = match noted.filter(|noted| noted.uid == uid) {
+            Some(noted) => Content::clone(noted),
             None => Content {
                 uid,
                 owner: (!outlives).then(|| asker.pod.uid().unwrap_or_default()),
@@ -123,6 +132,10 @@ impl Endpoints {
             },
         };
         enter(&mut content.nics, &endpoint_nic(&asker.nic, granted, ways));
+        if !is_written {
+            told.insert(name, Arc::new(content));
+            return;
+        }
         let wanted = Wanted {
             endpoint: Arc::new(content),
             due: Instant::now(),
@@ -141,6 +154,7 @@ impl Endpoints {
         let wanted = locked(&self.wanted)
             .get(name)
             .map(|w| Arc::clone(&w.endpoint));
+        let wanted = wanted.or_else(|| locked(&self.told).get(name).cloned());
         let Some(wanted) = wanted else {
             return there;
         };
@@ -157,6 +171,11 @@ impl Endpoints {
                 Some(new(namespace, short, &wanted))
             }
         }
+    }
+
+    /// Forgets what is told of Pods that are not here.
+    pub(super) fn prune(&self, is_here: impl Fn(&Uid) -> bool) {
+        locked(&self.told).retain(|_, content| is_here(&content.uid));
     }
 
     /// Writes for ever; drop the future to stop.

@@ -16,8 +16,9 @@ use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
-use super::endpoint;
 use super::error::{Failure, StandardError};
+use super::former;
+use super::memo::Age;
 use super::pods;
 use super::reads::Reads;
 use super::wishes::{self, Wishes};
@@ -149,13 +150,14 @@ impl Explainer {
 }
 
 impl Explainer {
-    /// What the Pod's annotations say of the interface, its others as its endpoint has them.
+    /// What the Pod's annotations say of the interface, its others as an earlier call left them.
     async fn wishes(&self, asker: &Asker) -> Result<Wishes, Failure> {
         let (pod, uid) = (&asker.pod, pods::uid(&asker.pod));
         let mut called = vec![];
         if wishes::counts_interfaces(pod) {
-            let endpoint = self.reads.endpoint(&pods::name(pod)).await?;
-            called = endpoint::interfaces_of(endpoint.as_ref(), &uid);
+            let (name, networks) = (pods::name(pod), wishes::networks(&self.settings, pod));
+            let of = (&name, &uid);
+            called = former::interfaces(&self.reads, of, &networks, Age::live()).await?;
         }
         let wishes = wishes::read(&self.settings, pod, &asker.nic, &called, false)?;
         Ok(wishes)

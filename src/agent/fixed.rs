@@ -37,7 +37,8 @@ pub(super) fn keeps(settings: &Settings, workload: &WorkloadId) -> bool {
     settings.stateful_sets && is_stateful_set(workload)
 }
 
-fn is_stateful_set(workload: &WorkloadId) -> bool {
+/// True for a `StatefulSet`, whether or not its Pods keep anything.
+pub(super) fn is_stateful_set(workload: &WorkloadId) -> bool {
     workload.group == StatefulSet::GROUP && workload.kind == StatefulSet::KIND
 }
 

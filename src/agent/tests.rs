@@ -20,6 +20,7 @@ use tower::ServiceExt;
 use self::fake::{Fault, World};
 use super::disk::Folder;
 use super::{Metrics, Settings, Work};
+use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
 
 mod adds;
@@ -62,6 +63,11 @@ impl Node {
             alive,
             _work: work,
         }
+    }
+
+    /// An agent that writes these endpoints.
+    async fn writing(endpoints: EndpointMode, world: &World, dir: &Path) -> Self {
+        Self::start_with(world, dir, |settings| settings.endpoints = endpoints).await
     }
 
     /// The process is gone: none of its calls arrives any more.
@@ -119,6 +125,13 @@ impl Node {
     }
 }
 
+/// Whichever endpoints are written, addresses are the same.
+const EACH_MODE: [EndpointMode; 3] = [
+    EndpointMode::Always,
+    EndpointMode::Stateful,
+    EndpointMode::Never,
+];
+
 fn settings(dir: &Path) -> Settings {
     Settings {
         node: "n1".to_owned(),
@@ -131,6 +144,7 @@ fn settings(dir: &Path) -> Settings {
         subnets: true,
         auto_pools: true,
         stateful_sets: true,
+        endpoints: EndpointMode::Always,
     }
 }
 

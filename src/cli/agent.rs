@@ -87,6 +87,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         enable_spider_subnet,
         enable_auto_pool_for_application,
         enable_stateful_set,
+        spider_endpoints,
         default_redundant_ip_number: _,
     } = config;
     Settings {
@@ -100,5 +101,6 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         subnets: enable_spider_subnet,
         auto_pools: enable_auto_pool_for_application,
         stateful_sets: enable_stateful_set,
+        endpoints: spider_endpoints,
     }
 }

@@ -187,6 +187,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_spider_subnet,
         enable_auto_pool_for_application,
         enable_stateful_set,
+        spider_endpoints: _,
         default_redundant_ip_number,
     } = config;
     Options {

@@ -20,9 +20,7 @@ use kube::{Resource, ResourceExt};
 use crate::api::conditions::{Observed, upsert};
 use crate::api::convert;
 use crate::api::names::{self, annotation, label};
-use crate::api::{
-    ConditionStatus, SpiderIPPool, SpiderIPPoolSpec, SpiderSubnet,
-};
+use crate::api::{ConditionStatus, SpiderIPPool, SpiderIPPoolSpec, SpiderSubnet};
 
 /// A pool to create.
 pub fn new_pool(new: &NewPool) -> SpiderIPPool {
@@ -98,8 +96,10 @@ pub fn edited_pool(
 }
 
 fn adopt(pool: &mut SpiderIPPool, name: &SubnetName, uid: &Uid, subnet: Option<&SpiderSubnet>) {
-    pool.labels_mut()
-        .insert(label::OWNER_SUBNET.to_owned(), label_value(name.as_str()).into_owned());
+    pool.labels_mut().insert(
+        label::OWNER_SUBNET.to_owned(),
+        label_value(name.as_str()).into_owned(),
+    );
     let references = pool.owner_references_mut();
     // What a subnet of another uid left behind goes; what another controller has stays its own, and
     // then ours is a plain owner beside it: two controllers would replace each other for ever.

@@ -395,7 +395,10 @@ impl Index {
             let Ok(other) = convert::cidr(&raw.spec.subnet, raw.spec.ip_version) else {
                 continue;
             };
-            let (name, parsed) = (PoolName::new(raw.name_any()), convert::pool(&raw).map(Arc::new));
+            let (name, parsed) = (
+                PoolName::new(raw.name_any()),
+                convert::pool(&raw).map(Arc::new),
+            );
             if other == *cidr {
                 self.add_pool(&state, &mut seen, &name, &Arc::new(raw), &parsed);
             } else if let (true, Ok(pool)) = (overlap(&other, cidr), parsed) {
@@ -433,7 +436,9 @@ impl Index {
                     let kept = off || state.is_undecided(&owner.uid);
                     if kept && owner.reclaim {
                         let pool = Arc::make_mut(&mut pool);
-                        pool.owner.iter_mut().for_each(|owner| owner.reclaim = false);
+                        pool.owner
+                            .iter_mut()
+                            .for_each(|owner| owner.reclaim = false);
                     }
                 }
                 seen.snapshot.pools.insert(name.clone(), pool);

@@ -58,9 +58,14 @@ impl Reports {
         let work = said.iter().filter_map(|(name, conditions)| {
             let raw = done.pools.get(name)?;
             // Most pools are as the pass read them, and parsed then.
-            let as_read = seen.pools.get(name).is_some_and(|seen| Arc::ptr_eq(seen, raw));
+            let as_read = seen
+                .pools
+                .get(name)
+                .is_some_and(|seen| Arc::ptr_eq(seen, raw));
             let parsed = seen.snapshot.pools.get(name).filter(|_| as_read);
-            let parsed = parsed.cloned().or_else(|| convert::pool(raw).ok().map(Arc::new));
+            let parsed = parsed
+                .cloned()
+                .or_else(|| convert::pool(raw).ok().map(Arc::new));
             let pool = edit::pool_status(raw, parsed.as_deref(), conditions, &now)?;
             Some(put_pool_status(writer, name, pool))
         });

@@ -39,6 +39,16 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             ["true", "false"],
         ),
         (
+            "ipam.spiderEndpoint.mode",
+            "spiderEndpoints",
+            ["always", "never"],
+        ),
+        (
+            "ipam.spiderEndpoint.mode",
+            "spiderEndpoints",
+            ["always", "stateful"],
+        ),
+        (
             "ipam.spiderSubnet.enable",
             "enableSpiderSubnet",
             ["true", "false"],
@@ -60,7 +70,7 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
                 return;
             };
             let mut expected = default_conf();
-            expected[key] = serde_json::from_str(setting).unwrap();
+            expected[key] = serde_json::from_str(setting).unwrap_or_else(|_| json!(setting));
             assert_eq!(chart.conf(), expected, "{flag}={setting}");
             assert_eq!(
                 program(&chart) == Config::default(),
@@ -190,6 +200,7 @@ fn default_conf() -> Value {
         "enableIPv4": true,
         "enableIPv6": true,
         "enableStatefulSet": true,
+        "spiderEndpoints": "always",
         "enableSpiderSubnet": true,
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,

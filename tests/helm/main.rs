@@ -10,6 +10,7 @@
 mod chart;
 #[cfg(test)]
 mod configuration;
+mod flow;
 #[cfg(test)]
 mod monitoring;
 #[cfg(test)]

@@ -149,10 +149,10 @@ impl Selector {
             APP_KEYS.contains(&key.as_str()) || self.match_labels.get(key) == Some(value)
         });
         let is_own = |key: &&String| own.match_labels.contains_key(*key);
-        let others = self.match_labels.keys().filter(|key| !is_own(key));
+        let mut others = self.match_labels.keys().filter(|key| !is_own(key));
         rest_holds
             && self.names_workload(workload)
-            && others.into_iter().all(|key| APP_KEYS.contains(&key.as_str()))
+            && others.all(|key| APP_KEYS.contains(&key.as_str()))
             && self.match_expressions == own.match_expressions
     }
 
@@ -204,6 +204,42 @@ mod tests {
             namespace: "shop".into(),
             name: name.into(),
             uid: Uid::from("u"),
+        }
+    }
+
+    #[test]
+    fn a_selector_is_narrowed_if_it_is_what_narrowing_gives() {
+        let workload = |name: &str| WorkloadId {
+            group: "apps".into(),
+            version: "v1".into(),
+            kind: "Deployment".into(),
+            namespace: "shop".into(),
+            name: name.into(),
+            uid: Uid::from("u"),
+        };
+        let of = |pairs: &[(&str, &str)]| Selector {
+            match_labels: labels(pairs),
+            ..Selector::default()
+        };
+        // One of them already has a key of ours, which narrowing overwrites.
+        let owns = [
+            of(&[("app", "web")]),
+            of(&[("app", "web"), ("tier", "a")]),
+            of(&[(APP_NAME, "other")]),
+            of(&[]),
+        ];
+        for own in &owns {
+            for other in &owns {
+                for name in ["web", "db"] {
+                    let built = other.for_workload(&workload(name));
+                    let is = built.is_narrowed(own, &workload("web"));
+                    assert_eq!(
+                        is,
+                        built == own.for_workload(&workload("web")),
+                        "{own:?} {built:?}"
+                    );
+                }
+            }
         }
     }
 

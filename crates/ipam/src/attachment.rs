@@ -131,6 +131,17 @@ impl Networks<'_> {
         listed.and_then(Result::ok).map_or(0, |list| list.len())
     }
 
+    /// Where `nic` stands among the Pod's interfaces: the first is 0, and the others are added in the
+    /// order of the annotation. `None` for one that it does not name.
+    pub fn place(&self, nic: &Nic) -> Option<usize> {
+        if nic.as_str() == FIRST {
+            return Some(0);
+        }
+        let list = selection(self.others?, self.pod_namespace).ok()?;
+        let at = list.iter().enumerate().position(|one| serves(nic, one))?;
+        at.checked_add(1)
+    }
+
     fn behind(&self, nic: &Nic) -> Result<String, NoNetwork> {
         if nic.as_str() == FIRST {
             let value = self
@@ -149,13 +160,9 @@ impl Networks<'_> {
         }
         let text = self.others.unwrap_or_default();
         let list = selection(text, self.pod_namespace).map_err(NoNetwork::Others)?;
-        let serves = |(place, one): &(usize, Selected)| match &one.nic {
-            Some(name) => name == nic.as_str(),
-            None => nic.as_str() == format!("net{}", place.saturating_add(1)),
-        };
-        let found = list.into_iter().enumerate().find(serves);
+        let found = list.iter().enumerate().find(|one| serves(nic, *one));
         found
-            .map(|(_, one)| one.network)
+            .map(|(_, one)| one.network.clone())
             .ok_or_else(|| NoNetwork::NotListed {
                 nic: nic.clone(),
                 networks: text.to_owned(),
@@ -169,6 +176,14 @@ struct Selected {
     network: String,
     /// The interface that it asks for.
     nic: Option<String>,
+}
+
+/// True where `nic` is of the network that stands at this place of a selection.
+fn serves(nic: &Nic, (place, one): (usize, &Selected)) -> bool {
+    match &one.nic {
+        Some(name) => name == nic.as_str(),
+        None => nic.as_str() == format!("net{}", place.saturating_add(1)),
+    }
 }
 
 /// Reads a selection: a JSON array of objects, or `[namespace/]name[@interface]`, comma-separated.
@@ -245,6 +260,17 @@ fn is_name(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_interface_stands_where_the_annotation_lists_its_network() {
+        let networks = Networks {
+            others: Some("macvlan@zero,ipvlan,other/vlan@any"),
+            pod_namespace: "shop",
+            ..Networks::default()
+        };
+        let places = ["eth0", "zero", "net2", "any", "net1"].map(|nic| networks.place(&nic.into()));
+        assert_eq!(places, [Some(0), Some(1), Some(2), Some(3), None]);
+    }
 
     fn of(nic: &str, default: Option<&str>, others: Option<&str>) -> Attachment {
         let networks = Networks {

@@ -343,7 +343,10 @@ fn ledger(by_name: &[&Pool], subnet: &Subnet, found: &mut Vec<Violation>) {
     }
 }
 
-fn for_pairs(sets: &[(&PoolName, Cow<'_, AddrSet>)], mut on: impl FnMut(PoolName, PoolName, AddrSet)) {
+fn for_pairs(
+    sets: &[(&PoolName, Cow<'_, AddrSet>)],
+    mut on: impl FnMut(PoolName, PoolName, AddrSet),
+) {
     for ((a, b), overlap) in overlap::pairs(sets.iter().map(|(_, set)| &**set)) {
         if let (Some((first, _)), Some((second, _))) = (sets.get(a), sets.get(b)) {
             on((*first).clone(), (*second).clone(), overlap);

@@ -35,11 +35,7 @@ pub struct PodCount {
 /// Whose addresses `records` hold beside those that `replicas` counts already: an address that a
 /// StatefulSet's Pod of a wanted ordinal has, or had, serves the next Pod of that ordinal and
 /// nobody else. Cost: O(records).
-pub fn holders<'r>(
-    records: &'r Records,
-    workload: &Uid,
-    pods: &PodCount,
-) -> BTreeSet<&'r Uid> {
+pub fn holders<'r>(records: &'r Records, workload: &Uid, pods: &PodCount) -> BTreeSet<&'r Uid> {
     let is_counted = |record: &Record| {
         let ordinal = keep::ordinal(&record.pod).map(|(_, ordinal)| ordinal);
         let wanted = pods.ordinals.zip(ordinal);

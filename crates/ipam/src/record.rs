@@ -155,7 +155,9 @@ impl Records {
 
     /// All records in ascending order of address.
     pub fn iter(&self) -> impl Iterator<Item = (IpAddr, &Record)> {
-        self.by_address.iter().map(|(address, record)| (*address, record))
+        self.by_address
+            .iter()
+            .map(|(address, record)| (*address, record))
     }
 
     /// The recorded addresses.

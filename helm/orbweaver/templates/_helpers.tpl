@@ -60,6 +60,7 @@ ipamUnixSocketPath: {{ .Values.global.ipamUNIXSocketHostPath }}
 enableIPv4: {{ .Values.ipam.enableIPv4 }}
 enableIPv6: {{ .Values.ipam.enableIPv6 }}
 enableStatefulSet: {{ .Values.ipam.enableStatefulSet }}
+spiderEndpoints: {{ .Values.ipam.spiderEndpoint.mode }}
 enableSpiderSubnet: {{ .Values.ipam.spiderSubnet.enable }}
 enableAutoPoolForApplication: {{ .Values.ipam.spiderSubnet.autoPool.enable }}
 clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.autoPool.defaultRedundantIPNumber | int }}

@@ -51,21 +51,25 @@ async fn an_agent_that_was_restarted_gives_the_same_address_even_from_a_pool_swi
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_a_restart_the_endpoint_leads_to_a_pool_that_is_no_longer_asked_for() {
-    let (world, dir) = (World::with_shop(), temp());
-    world.pool("p", "172.18.41.40-172.18.41.43");
-    world.pool("q", "172.18.41.50-172.18.41.53");
-    let uid = world.pod("a", &uses(&["p"]));
-    let node = Node::start(&world, dir.path()).await;
-    let first = node.address("a", &uid, "s1").await;
-    pass(1).await;
-    node.kill();
-    world.edit("pods", "shop", "a", |pod| {
-        pod["metadata"]["annotations"] = uses(&["q"]);
-    });
-    let node = Node::start(&world, dir.path()).await;
-    assert_eq!(node.address("a", &uid, "s2").await, first);
-    assert_eq!(world.records("q"), json!({}));
+async fn after_a_restart_a_pod_is_found_in_a_pool_that_is_no_longer_asked_for() {
+    for mode in EACH_MODE {
+        let (world, dir) = (World::with_shop(), temp());
+        world.pool("p", "172.18.41.40-172.18.41.43");
+        world.pool("q", "172.18.41.50-172.18.41.53");
+        let uid = world.pod("a", &uses(&["p"]));
+        let node = Node::writing(mode, &world, dir.path()).await;
+        let first = node.address("a", &uid, "s1").await;
+        pass(1).await;
+        let is_written = world.get("spiderendpoints", "shop", "a").is_some();
+        assert_eq!(is_written, mode == EndpointMode::Always, "{mode:?}");
+        node.kill();
+        world.edit("pods", "shop", "a", |pod| {
+            pod["metadata"]["annotations"] = uses(&["q"]);
+        });
+        let node = Node::writing(mode, &world, dir.path()).await;
+        assert_eq!(node.address("a", &uid, "s2").await, first, "{mode:?}");
+        assert_eq!(world.records("q"), json!({}), "{mode:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -326,6 +326,21 @@ async fn the_endpoint_outlives_the_pod_and_follows_the_next_one() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn of_the_endpoints_only_those_of_statefulsets_pods_are_written_where_that_is_set() {
+    let ((world, set), dir) = (cluster(), temp());
+    let node = Node::writing(EndpointMode::Stateful, &world, dir.path()).await;
+    let (plain, stateful) = (
+        world.pod("a", &uses(&["p"])),
+        world.web(0, &set, "n1", &["p"]),
+    );
+    node.address("a", &plain, "s1").await;
+    node.address("web-0", &stateful, "s2").await;
+    pass(1).await;
+    assert!(world.endpoint("a").is_none());
+    assert!(world.endpoint("web-0").is_some());
+}
+
 /// As the original leaves it: a record of two keys, an endpoint of StatefulSet `web`.
 fn of_original(world: &World, made: &str) {
     let records = json!({"172.18.41.47": {"pod": "shop/web-0", "podUid": "before"}});

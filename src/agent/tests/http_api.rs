@@ -132,6 +132,25 @@ async fn the_probes_of_the_contract_are_not_implemented_on_the_socket() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_not_written_is_told_all_the_same_while_its_pod_is_here() {
+    let (world, dir) = (World::with_shop(), temp());
+    let node = Node::writing(EndpointMode::Never, &world, dir.path()).await;
+    world.pool("p", "172.18.41.40-172.18.41.43");
+    let uid = world.pod("a", &uses(&["p"]));
+    node.add("a", &uid, "s1").await;
+    pass(60).await;
+    assert_eq!(world.all("spiderendpoints"), Vec::<Value>::new());
+    let query = "/v1/workloadendpoint?podNamespace=shop&podName=a";
+    let ask = || node.send(request("GET", query, "application/json", ""));
+    let (status, told) = ask().await;
+    assert_eq!((status, &told["podUID"]), (StatusCode::OK, &json!(uid)));
+    assert_eq!(told["interfaces"][0]["ipv4"], "172.18.41.40/24");
+    world.delete("pods", "shop", "a");
+    pass(60).await;
+    assert_eq!(ask().await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_endpoint_is_told_by_query_or_body_as_soon_as_addresses_are_given() {
     let (node, _dir) = node().await;
     let query = "/v1/workloadendpoint?podNamespace=shop&podName=a";

@@ -155,6 +155,8 @@ async fn a_repeated_del_and_one_after_a_restart_look_into_no_other_pool() {
     };
     let (world, dir) = (World::with_shop(), temp());
     let (node, uid) = served(&world, dir.path()).await;
+    // The first ADD of a Pod that is older than the agent may look for what an earlier one gave.
+    let before = lists(&world);
     world.delete("pods", "shop", "a");
     for _ in 0..3 {
         node.del("a", &uid, "s1").await;
@@ -171,7 +173,7 @@ async fn a_repeated_del_and_one_after_a_restart_look_into_no_other_pool() {
     world.delete("spiderendpoints", "shop", "b");
     pass(5).await;
     assert_eq!(world.records("p"), json!({}));
-    assert_eq!(lists(&world), 0);
+    assert_eq!(lists(&world), before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -82,11 +82,19 @@ async fn each_named_interface_has_its_item_and_the_item_says_who_gets_a_default_
 
 #[tokio::test(start_paused = true)]
 async fn nameless_items_serve_interfaces_in_their_order_also_after_a_restart() {
+    for mode in EACH_MODE {
+        nameless_items_serve_in_order(mode).await;
+    }
+}
+
+async fn nameless_items_serve_in_order(mode: EndpointMode) {
     let (world, dir) = (World::with_shop(), temp());
     three_pools(&world);
     let items = json!([{"ipv4": ["a"]}, {"ipv4": ["b"]}, {"ipv4": ["c"]}]);
-    let uid = world.pod("x", &ippools(&items));
-    let node = Node::start(&world, dir.path()).await;
+    let mut annotations = ippools(&items);
+    annotations["k8s.v1.cni.cncf.io/networks"] = json!("b@zero,c@any");
+    let uid = world.pod("x", &annotations);
+    let node = Node::writing(mode, &world, dir.path()).await;
     assert_eq!(
         node.address_of("x", &uid, "eth0", "s1").await,
         "172.18.41.10/24"
@@ -97,7 +105,7 @@ async fn nameless_items_serve_interfaces_in_their_order_also_after_a_restart() {
     );
     pass(1).await;
     node.kill();
-    let node = Node::start(&world, dir.path()).await;
+    let node = Node::writing(mode, &world, dir.path()).await;
     // `any` comes before `zero` by name, and after it in the Pod.
     assert_eq!(
         node.address_of("x", &uid, "any", "s1").await,
@@ -339,14 +347,22 @@ async fn a_pool_for_one_network_serves_the_interface_on_it_and_no_other() {
 
 #[tokio::test(start_paused = true)]
 async fn all_interfaces_of_a_sandbox_are_released_in_one_call_once_the_pod_is_gone() {
+    for mode in EACH_MODE {
+        all_interfaces_are_released(mode).await;
+    }
+}
+
+async fn all_interfaces_are_released(mode: EndpointMode) {
     let (world, dir) = (World::with_shop(), temp());
     three_pools(&world);
     let uid = world.pod("x", &uses(&["a"]));
-    let node = Node::start(&world, dir.path()).await;
+    let node = Node::writing(mode, &world, dir.path()).await;
     for nic in ["eth0", "net1"] {
         node.address_of("x", &uid, nic, "s1").await;
     }
     pass(1).await;
+    node.kill();
+    let node = Node::writing(mode, &world, dir.path()).await;
     let mut all =
         json!({"containerID": "s1", "podNamespace": "shop", "podName": "x", "podUID": uid});
     let (status, text) = node.call(Operation::DeleteIpamIps, &all).await;

@@ -85,7 +85,7 @@ pub fn alone(
         }
         if let (Some(claim), Some(pool)) = (&mut claim, &before.pool) {
             let total = pool.total();
-            claim.resized = (draft.auto || old.auto) && claim.fields.total != total;
+            claim.resized = (draft.auto || old.auto) && claim.fields.total != *total;
             claim.gained = claim.gained.difference(&total);
             refused.extend(taken_from_pods(pool, &claim.fields.total));
         }
@@ -168,7 +168,7 @@ fn is_name(text: &str) -> bool {
 /// Addresses that leave the pool while a Pod has them.
 fn taken_from_pods(before: &Pool, total: &AddrSet) -> Option<Refusal> {
     let leaving = before.total().difference(total);
-    let in_use = leaving.intersection(&before.records.addresses());
+    let in_use = leaving.intersection(before.records.addresses());
     let first = in_use.first()?;
     let holder = before.records.get(first)?;
     let mut detail = format!(

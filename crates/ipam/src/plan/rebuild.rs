@@ -64,11 +64,7 @@ pub(super) fn first_of_all(
 /// it in one write, and nothing else is decided before that. `None` where it lacks nothing.
 ///
 /// What was decided without this ledger must not land beside it: pools that lose are fenced first.
-fn complete(
-    snapshot: &Snapshot,
-    subnet: &Subnet,
-    standings: &Standings<'_>,
-) -> Option<Plan> {
+fn complete(snapshot: &Snapshot, subnet: &Subnet, standings: &Standings<'_>) -> Option<Plan> {
     // Such a mark vouches for addresses that nobody may know of any more.
     let stale = snapshot
         .pools

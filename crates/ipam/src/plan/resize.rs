@@ -45,7 +45,10 @@ pub(super) fn match_pools<'s>(
     let mut serving = vec![];
     for demand in snapshot.demands.iter().map(Arc::as_ref) {
         let (workload, nic) = (&demand.workload, &demand.nic);
-        let (name, namespace) = (label_value(&workload.name), label_value(&workload.namespace));
+        let (name, namespace) = (
+            label_value(&workload.name),
+            label_value(&workload.namespace),
+        );
         let key = (&*name, &*namespace, nic);
         let candidates = by_key.get(&key).into_iter().flatten().filter(|pool| {
             pool.owner.as_ref().is_some_and(|o| {
@@ -197,7 +200,13 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, d
 }
 
 /// A pool that has its size, or as much as there is.
-fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, demand: &Demand, edit: PoolEdit) {
+fn keep(
+    pass: &mut Pass<'_>,
+    pool: &Pool,
+    standing: &Standing<'_>,
+    demand: &Demand,
+    edit: PoolEdit,
+) {
     let because = match (&edit.owner, edit.admit) {
         (Some(_), _) => Reason::Continue {
             workload: demand.workload.clone(),
@@ -209,12 +218,7 @@ fn keep(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, demand: &Dema
 }
 
 /// What is due on a pool beside its size: another workload's uid, the rule it is told, adoption.
-fn upkeep(
-    pass: &Pass<'_>,
-    pool: &Pool,
-    standing: &Standing<'_>,
-    demand: &Demand,
-) -> PoolEdit {
+fn upkeep(pass: &Pass<'_>, pool: &Pool, standing: &Standing<'_>, demand: &Demand) -> PoolEdit {
     let subnet = pass.subnet;
     let wish = || {
         let affinity = demand.selector.for_workload(&demand.workload);
@@ -235,8 +239,9 @@ fn serves(pool: &Pool, demand: &Demand, subnet: &Subnet) -> bool {
     let affinity = pool.restrictions.pod_affinity.as_ref();
     let workload = &demand.workload;
     let owner = pool.owner.as_ref();
-    owner.is_some_and(|owner| owner.reclaim == demand.reclaim && owner.is(workload, &demand.nic, &subnet.name))
-        && matches!(affinity, Some(Ok(affinity)) if affinity.is_narrowed(&demand.selector, workload))
+    owner.is_some_and(|owner| {
+        owner.reclaim == demand.reclaim && owner.is(workload, &demand.nic, &subnet.name)
+    }) && matches!(affinity, Some(Ok(affinity)) if affinity.is_narrowed(&demand.selector, workload))
 }
 
 fn grow(

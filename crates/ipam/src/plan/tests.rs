@@ -1224,7 +1224,9 @@ fn pods_of_a_pool_that_forgot_them_are_recorded_before_it_is_admitted() {
     assert!(plan_of(&cached).needs_live);
     let other = in_use("3", pool("other", "8"));
     let recorded = Snapshot {
-        pools: [(new.name.clone(), new.clone()), (other.name.clone(), other)].into(),
+        pools: [new.clone(), other]
+            .map(|pool| (pool.name.clone(), Arc::new(pool)))
+            .into(),
         ..snapshot.clone()
     };
     assert!(!steps(&recorded).iter().any(|s| s.starts_with("record")));
@@ -1245,7 +1247,7 @@ fn pods_of_a_pool_that_stands_alone_are_recorded_before_it_is_admitted() {
         ..pool("shop", "1-4")
     };
     let snapshot = Snapshot {
-        pools: [(new.name.clone(), new)].into(),
+        pools: [(new.name.clone(), Arc::new(new))].into(),
         on_pods: ips("3"),
         holders: holders("3"),
         live: true,

@@ -56,7 +56,9 @@ impl Bench<'_> {
         }
         let [in_first, in_second] = [first, second].map(|name| {
             let records = self.records_of(name).map(Records::addresses);
-            records.unwrap_or_default().intersection(overlap)
+            records
+                .map(|of| of.intersection(overlap))
+                .unwrap_or_default()
         });
         let both = in_first.intersection(&in_second);
         if !both.is_empty() {
@@ -104,6 +106,6 @@ impl Bench<'_> {
     fn owned(&self, pool: &PoolName, subnet: &Subnet) -> AddrSet {
         let pool = self.pools.get(pool).filter(|p| p.cidr == subnet.cidr);
         let serving = pool.filter(|p| !p.terminating);
-        serving.map(|p| p.total()).unwrap_or_default()
+        serving.map(|p| p.total().into_owned()).unwrap_or_default()
     }
 }
