@@ -7,7 +7,7 @@
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
-    clippy::panic,
+    clippy::unwrap_used,
     reason = "a test may fail by panic"
 )]
 
@@ -78,7 +78,7 @@ impl Ward {
     fn new(corrupt: &Corrupt) -> Self {
         let mut world = World::new("10.0.0.0/28");
         world.lenient = true;
-        let residents: Vec<Resident> = (0..PODS).map(|n| resident(n, &corrupt.pods[n])).collect();
+        let residents: Vec<Resident> = (0..PODS).map(|n| resident(n, corrupt.pods[n])).collect();
         world.create_subnet("net4", &set(0xffff), None);
         let mut ledger = SubnetLedger::default();
         for (number, (ips, entry, admitted, terminating)) in corrupt.pools.iter().enumerate() {
@@ -212,7 +212,7 @@ impl Ward {
     }
 }
 
-fn resident(number: usize, (at, life): &(Option<u8>, u8)) -> Resident {
+fn resident(number: usize, (at, life): (Option<u8>, u8)) -> Resident {
     let life = match life {
         0 => Life::Gone,
         1 => Life::Leaving,
