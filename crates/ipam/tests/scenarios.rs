@@ -362,7 +362,7 @@ impl Teller {
             parts.extend(
                 (!pool.excluded.is_empty()).then(|| format!("without {}", list(&pool.excluded))),
             );
-            parts.extend((!in_use.is_empty()).then(|| format!("in use {}", list(&in_use))));
+            parts.extend((!in_use.is_empty()).then(|| format!("in use {}", list(in_use))));
             parts.extend((!pool.is_admitted()).then(|| "not admitted".to_owned()));
             parts.extend(pool.terminating.then(|| "being deleted".to_owned()));
             writeln!(story, "      pool {}: {}", pool.name, parts.join(", ")).unwrap();

@@ -22,7 +22,7 @@ const OURS: &str = "orbweaver.io/";
 /// What the original must find in a pool: its addresses, and everything that Pods have of it. It
 /// refuses each later write of a pool that lacks an address in use.
 pub(super) fn total(pool: &Pool) -> AddrSet {
-    pool.total().union(&pool.records.addresses())
+    pool.total().union(pool.records.addresses())
 }
 
 /// The pool's metadata and spec.
@@ -36,8 +36,8 @@ pub(super) fn pool(raw: &SpiderIPPool, parsed: &Pool) -> SpiderIPPool {
     keep_finalizer(&mut pool.metadata.finalizers);
     let in_use = parsed.records.addresses();
     if !in_use.is_subset(&parsed.total()) {
-        pool.spec.ips = Some(parsed.ips.union(&in_use).to_texts());
-        let excluded = parsed.excluded.difference(&in_use);
+        pool.spec.ips = Some(parsed.ips.union(in_use).to_texts());
+        let excluded = parsed.excluded.difference(in_use);
         pool.spec.exclude_ips = (!excluded.is_empty()).then(|| excluded.to_texts());
     }
     if parsed.owner.is_some() {
