@@ -22,6 +22,7 @@ use std::collections::BTreeMap;
 pub mod conditions;
 pub mod convert;
 pub mod crd;
+pub mod draft;
 pub mod endpoint;
 pub mod ippool;
 pub mod names;

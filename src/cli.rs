@@ -3,6 +3,7 @@
 //! Owns: arguments, environment, signals, and the wiring of a role. Never does: a role's work.
 //! Arguments are destructured in full, so a new one does not compile until it is used.
 
+mod admission;
 mod agent;
 mod connection;
 mod controller;

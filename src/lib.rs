@@ -2,7 +2,7 @@
 //!
 //! This crate is the daemon: one binary, a role a sub-command. Its modules depend one way only:
 //! [`api`] (objects on the wire) ← `kube_io` (caches, writes, leader election) ← `tls`
-//! (certificates), `controller` and `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
+//! (certificates) ← `webhook`, `controller` and `agent`, which never see each other ← `cli`. What is decided is decided in the crate `ipam`,
 //! which does no IO.
 
 pub mod agent;
@@ -15,3 +15,4 @@ pub mod kube_io;
 pub mod ports;
 pub mod telemetry;
 pub mod tls;
+pub mod webhook;

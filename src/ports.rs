@@ -37,7 +37,7 @@ pub struct PortError {
 }
 
 /// All addresses, of both families where the node has both.
-async fn bind(port: u16, what: &'static str) -> Result<TcpListener, PortError> {
+pub(crate) async fn bind(port: u16, what: &'static str) -> Result<TcpListener, PortError> {
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match TcpListener::bind(both).await {
         Ok(listener) => Ok(listener),

@@ -280,6 +280,9 @@ fn write_values(cluster: &Cluster, digest: &str) -> Result<()> {
         "spiderpoolAgent": { "nodeSelector": nodes, "podAnnotations": image },
         "spiderpoolController": {
             "nodeSelector": nodes, "podAnnotations": image, "replicas": CONTROLLERS,
+            // What the scenarios show must hold without anybody asked beforehand.
+            "webhook": { "enabled": false },
+            "enableValidatingResourcesDeletedWebhook": false,
         },
     });
     let file = values_file(cluster);

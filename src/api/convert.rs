@@ -318,7 +318,8 @@ pub fn wire_selector(selector: &Selector) -> LabelSelector {
     }
 }
 
-fn core_routes(wire: Option<&[Route]>) -> Vec<ipam::pool::Route> {
+/// Routes, unread.
+pub fn core_routes(wire: Option<&[Route]>) -> Vec<ipam::pool::Route> {
     let routes = wire.unwrap_or_default().iter();
     routes
         .map(|r| ipam::pool::Route {

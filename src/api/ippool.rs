@@ -8,7 +8,7 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, LabelSelector, Route, Unknown, rules};
+use super::{Condition, LabelSelector, Route, SpiderSubnetSpec, Unknown, rules};
 
 /// The addresses of a pool, and which Pods may have them.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -102,6 +102,15 @@ pub struct SpiderIPPoolSpec {
     /// Keys this version doesn't know, kept as they are.
     #[serde(flatten)]
     pub unknown: Unknown,
+}
+
+impl SpiderIPPoolSpec {
+    /// Takes gateway and routes of the subnet around it where it has none of its own; an empty list
+    /// of routes is one.
+    pub fn inherit(&mut self, subnet: &SpiderSubnetSpec) {
+        self.gateway = self.gateway.take().or_else(|| subnet.gateway.clone());
+        self.routes = self.routes.take().or_else(|| subnet.routes.clone());
+    }
 }
 
 /// Who holds the pool's addresses.

@@ -109,6 +109,26 @@ pub mod env {
     pub const ENABLED_DEBUG_METRIC: &str = "SPIDERPOOL_ENABLED_DEBUG_METRIC";
     /// TCP port of the metrics.
     pub const METRIC_PORT: &str = "SPIDERPOOL_METRIC_HTTP_PORT";
+    /// TCP port of the webhooks; none are served without it.
+    pub const WEBHOOK_PORT: &str = "SPIDERPOOL_WEBHOOK_PORT";
+    /// Name of the Service in front of the webhooks, and of the webhook configurations.
+    pub const WEBHOOK_SERVICE: &str = "ORBWEAVER_WEBHOOK_SERVICE";
+    /// Name of the `ClusterRole` that owns the webhook configurations.
+    pub const WEBHOOK_OWNER: &str = "ORBWEAVER_WEBHOOK_OWNER";
+    /// `Ignore` or `Fail`: what becomes of a request that no webhook judged.
+    pub const WEBHOOK_FAILURE_POLICY: &str = "ORBWEAVER_WEBHOOK_FAILURE_POLICY";
+    /// Name of this process's ServiceAccount, by the downward API.
+    pub const SERVICE_ACCOUNT: &str = "ORBWEAVER_SERVICE_ACCOUNT";
+    /// Name of the Secret with certificates.
+    pub const TLS_SECRET: &str = "ORBWEAVER_TLS_SECRET";
+    /// `auto` or `provided`: who makes what the Secret holds.
+    pub const TLS_METHOD: &str = "ORBWEAVER_TLS_METHOD";
+    /// Further names of the certificate, comma-separated.
+    pub const TLS_EXTRA_NAMES: &str = "ORBWEAVER_TLS_EXTRA_NAMES";
+    /// How long a certificate authority lasts, such as `3650d`.
+    pub const CA_LIFETIME: &str = "ORBWEAVER_CA_LIFETIME";
+    /// How long a certificate lasts, such as `90d`.
+    pub const CERTIFICATE_LIFETIME: &str = "ORBWEAVER_CERTIFICATE_LIFETIME";
     /// Level of the log, or a filter of `target=level` pairs.
     pub const LOG_LEVEL: &str = "SPIDERPOOL_LOG_LEVEL";
     /// `text` (default) or `json`.

@@ -51,7 +51,7 @@ pub(super) fn routes() -> Rule {
 
 /// The field keeps the value it got first. One that is absent may still be set.
 pub(super) fn immutable() -> Rule {
-    Rule::new("self == oldSelf").message("can't be changed; make a new object instead")
+    Rule::new("self == oldSelf").message("is not changeable: make a new object instead")
 }
 
 /// `spec.ipVersion`, where given, is the family of `spec.subnet`.

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::admission::{self, AdmissionArguments, TlsArguments};
 use super::{Common, MetricArguments, connection};
 use crate::api::names::{self, env};
 use crate::config::Config;
@@ -28,6 +29,10 @@ pub(super) struct Arguments {
     common: Common,
     #[command(flatten)]
     metrics: MetricArguments,
+    #[command(flatten)]
+    admission: AdmissionArguments,
+    #[command(flatten)]
+    tls: TlsArguments,
     /// Whether there are metrics of each pool too: two series a pool.
     #[arg(long, env = env::ENABLED_DEBUG_METRIC, default_value_t = false, action = ArgAction::Set)]
     enabled_debug_metric: bool,
@@ -103,6 +108,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let Arguments {
         common,
         metrics: served,
+        admission,
+        tls,
         enabled_debug_metric,
         health_port,
         gc,
@@ -148,6 +155,13 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let (stop_work, work_stopped) = watch::channel(false);
     let leadership = elector.leadership();
+    let part = admission::Part {
+        clients: &clients,
+        namespace: &pod_namespace,
+        leadership: &leadership,
+        stop: &work_stopped,
+    };
+    part.start(admission, tls, &config, &mut tasks).await?;
     let mut election = tokio::spawn(elector.run(stopped));
     tasks.spawn(controller::run(
         Options {

@@ -110,16 +110,7 @@ fn adopt(pool: &mut SpiderIPPool, name: &SubnetName, uid: &Uid, subnet: Option<&
         ..subnet_reference(name, uid)
     });
     if let Some(subnet) = subnet {
-        pool.spec.gateway = pool
-            .spec
-            .gateway
-            .take()
-            .or_else(|| subnet.spec.gateway.clone());
-        pool.spec.routes = pool
-            .spec
-            .routes
-            .take()
-            .or_else(|| subnet.spec.routes.clone());
+        pool.spec.inherit(&subnet.spec);
     }
 }
 

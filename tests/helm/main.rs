@@ -7,6 +7,8 @@
 //! the tests say so and pass, unless `ORBWEAVER_REQUIRE_TOOLS` is set, as `make test` does: then they fail.
 
 #[cfg(test)]
+mod admission;
+#[cfg(test)]
 mod chart;
 #[cfg(test)]
 mod configuration;

@@ -197,7 +197,7 @@ async fn the_products_kinds_have_columns_short_names_rules_and_explanations() {
         .await;
     assert!(
         told.contains(
-            "spec.subnet: Invalid value: \"string\": can't be changed; make a new object instead"
+            "spec.subnet: Invalid value: \"string\": is not changeable: make a new object instead"
         ),
         "{told}"
     );

@@ -119,6 +119,11 @@ clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.auto
 {{- end }}
 {{- end -}}
 
+{{/* A time with its unit; a bare number is days. */}}
+{{- define "orbweaver.days" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else }}{{ int . }}d{{ end -}}
+{{- end -}}
+
 {{/* The three probes of a role. Give: role. */}}
 {{- define "orbweaver.probes" -}}
 {{- range $kind := list "startup" "liveness" "readiness" }}
