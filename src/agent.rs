@@ -15,6 +15,7 @@
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
+//! conflict ─ writers                                 another host has what was given: quarantine
 //! leaks ── writers                                   what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! fixed: addresses that outlive their Pod        former: what an earlier agent gave
@@ -42,6 +43,7 @@ mod answer;
 mod batch;
 mod candidates;
 mod commit;
+mod conflict;
 mod disk;
 mod endpoint;
 mod error;
@@ -115,6 +117,10 @@ pub struct Settings {
     pub stateful_sets: bool,
     /// Whose `SpiderEndpoint`s are written.
     pub endpoints: EndpointMode,
+    /// Whether the plugin is to ask if another host has an address before it is used.
+    pub conflict_detection: bool,
+    /// Whether the plugin is to ask if the gateway answers before an address is used.
+    pub gateway_detection: bool,
 }
 
 impl Settings {

@@ -32,6 +32,11 @@ pub struct Config {
     pub enable_stateful_set: bool,
     /// Whose `SpiderEndpoint`s are written.
     pub spider_endpoints: EndpointMode,
+    /// Ask the network whether another host has an address before a Pod uses it.
+    #[serde(rename = "enableIPConflictDetection")]
+    pub enable_ip_conflict_detection: bool,
+    /// Ask the network whether the gateway answers before a Pod uses an address.
+    pub enable_gateway_detection: bool,
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
     pub default_redundant_ip_number: u32,
@@ -59,6 +64,8 @@ impl Default for Config {
             enable_auto_pool_for_application: true,
             enable_stateful_set: true,
             spider_endpoints: EndpointMode::Always,
+            enable_ip_conflict_detection: false,
+            enable_gateway_detection: false,
             default_redundant_ip_number: 1,
         }
     }
@@ -147,7 +154,8 @@ mod tests {
         let config = parse(
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
-             enableStatefulSet: false\nspiderEndpoints: stateful\nclusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
+             enableStatefulSet: false\nspiderEndpoints: stateful\nenableIPConflictDetection: true\nenableGatewayDetection: true\n\
+             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
         )
         .unwrap();
         let expected = Config {
@@ -158,6 +166,8 @@ mod tests {
             enable_auto_pool_for_application: false,
             enable_stateful_set: false,
             spider_endpoints: EndpointMode::Stateful,
+            enable_ip_conflict_detection: true,
+            enable_gateway_detection: true,
             default_redundant_ip_number: 3,
         };
         assert_eq!(config, expected);

@@ -64,7 +64,20 @@ impl Agent {
         };
         let (endpoints, settings) = (&self.endpoints, &self.settings);
         endpoints.note(asker, settings, granted, &ways);
-        reply(granted, &asker.nic, &table.all)
+        self.looked_into(asker, reply(granted, &asker.nic, &table.all))
+    }
+
+    /// The reply with what the plugin is to look into before it uses the addresses.
+    ///
+    /// The target of a virtual machine's live migration has the address that its source still uses.
+    fn looked_into(&self, asker: &Asker, mut reply: IpamAddResponse) -> IpamAddResponse {
+        let settings = &self.settings;
+        let conflicts = settings.conflict_detection && !pods::is_migration_target(&asker.pod);
+        for ip in reply.ips.iter_mut().flatten() {
+            ip.enable_ip_conflict_detection = conflicts;
+            ip.enable_gateway_detection = settings.gateway_detection && ip.gateway.is_some();
+        }
+        reply
     }
 
     /// Tells the Pod of routes that none of its interfaces can take, once all of them are there.

@@ -7,14 +7,16 @@
 //! fails, and the call may be repeated.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use cni::IpamBatchDelArgs;
 use ipam::attachment::Networks;
-use ipam::name::{Nic, PodName, Sandbox, Uid};
+use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::release::Life;
 
 use super::Agent;
+use super::error::CommitError;
 use super::former;
 use super::memo::Age;
 use super::pods;
@@ -31,6 +33,32 @@ pub(super) enum BatchError {
     /// As the original says it; its blank at the end too.
     #[error("forbid releasing IPs for stateful workload ")]
     Stateful,
+    /// As the original says it, and why.
+    #[error(
+        "forbid releasing IPs for stateful workload : {address} of IPPool {pool} is kept for {of} and stays its own; \
+         take it from the host at {mac}, or give it up by scaling the StatefulSet below the Pod"
+    )]
+    Fixed {
+        /// The address.
+        address: IpAddr,
+        /// Its pool.
+        pool: PoolName,
+        /// Whose it is.
+        of: PodName,
+        /// Hardware address of the host that uses it.
+        mac: String,
+    },
+    /// The plugin names something that is no address.
+    #[error(
+        "address '{address}' in conflict is no IP address, or has no pool: call again with what the agent gave"
+    )]
+    Unreadable {
+        /// As written.
+        address: String,
+    },
+    /// A pool could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
     /// The Pod has not ended, so its addresses may be in use.
     #[error(
         "Pod {0} has not ended, so its addresses stay: they go with it, once its sandbox is torn down"
@@ -60,10 +88,21 @@ pub(super) enum BatchError {
 }
 
 impl Agent {
+    /// Carries out the call: addresses that others have, where the plugin names them, else all.
+    ///
+    /// Errors: [`BatchError`].
+    pub(super) async fn del_batch(&self, args: &IpamBatchDelArgs) -> Result<(), BatchError> {
+        if args.conflicts.is_empty() {
+            self.del_all(args).await
+        } else {
+            self.in_conflict(args).await
+        }
+    }
+
     /// Releases every interface of a sandbox whose Pod is gone or finished; nothing known is no error.
     ///
     /// Errors: [`BatchError`].
-    pub(super) async fn del_all(&self, args: &IpamBatchDelArgs) -> Result<(), BatchError> {
+    async fn del_all(&self, args: &IpamBatchDelArgs) -> Result<(), BatchError> {
         let pod = PodName::new(&args.pod_namespace, &args.pod_name);
         let failed = |error: ReadError| BatchError::Read {
             pod: pod.clone(),

@@ -23,6 +23,7 @@ use std::time::Duration;
 use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
 use ipam::name::{PoolName, Version};
 use ipam::pool::Pool;
+use ipam::quarantine::Ruling;
 use ipam::release::Released;
 use ipam::select::Refusal;
 use kube::{Client, ResourceExt};
@@ -69,6 +70,8 @@ pub(super) enum Done {
     Granted(Granted),
     /// What went, and what stays and why.
     Released(Released),
+    /// What became of an address in conflict.
+    Ruled(Ruling),
 }
 
 struct Waiter {
@@ -156,10 +159,10 @@ impl Writer {
         }
     }
 
-    /// Waits for more releases to write at once, until somebody claims.
+    /// Waits for more releases to write at once, until somebody waits for an answer.
     async fn gather(&mut self, desk: &mut Desk) {
         let until = Instant::now() + LINGER;
-        while !desk.has_claims() {
+        while !desk.is_waited_for() {
             match timeout_at(until, self.inbox.recv()).await {
                 Ok(Some(job)) => desk.take(job),
                 Ok(None) | Err(_) => return,
@@ -225,7 +228,7 @@ impl Desk {
                 uid: claim.uid.clone(),
                 nic: claim.nic.clone(),
             }),
-            Ask::Release(_) => None,
+            Ask::Release(_) | Ask::Quarantine(_) => None,
         };
         let waiter = Waiter {
             ask: Some(job.ask),
@@ -237,9 +240,10 @@ impl Desk {
         self.next_id = self.next_id.wrapping_add(1);
     }
 
-    fn has_claims(&self) -> bool {
+    /// True where an answer is waited for: nobody waits for a release.
+    fn is_waited_for(&self) -> bool {
         let mut waiting = self.waiting.values();
-        waiting.any(|waiter| waiter.attachment.is_some())
+        waiting.any(|waiter| !matches!(waiter.ask, Some(Ask::Release(_))))
     }
 
     /// Takes in a reading of a caller, if it is newer than what is known.
@@ -427,6 +431,7 @@ impl Desk {
                     held,
                     version: pool.version.clone(),
                 }),
+                Answer::Quarantine(ruling) => Ok(Done::Ruled(ruling)),
                 Answer::Release(_) if in_doubt => Err(CommitError::Doubt(pool.name.clone())),
                 Answer::Release(released) => {
                     freed += released.freed.len();

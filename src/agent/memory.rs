@@ -142,6 +142,14 @@ impl Memory {
         trace.granted = grants.iter().map(|g| (g.family(), g.clone())).collect();
     }
 
+    /// Notes that the interface lost an address: what it has left is not all that it asked for.
+    pub(super) fn lost(&self, of: &Attachment, address: IpAddr) {
+        if let Some(trace) = locked(&self.traces).get_mut(of) {
+            trace.settled = None;
+            trace.granted.retain(|_, grant| grant.address != address);
+        }
+    }
+
     /// Notes that `pool` has no record of the interface any more.
     pub(super) fn left(&self, of: &Attachment, pool: &PoolName) {
         if let Some(trace) = locked(&self.traces).get_mut(of) {

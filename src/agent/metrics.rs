@@ -116,6 +116,7 @@ pub struct Metrics {
     writes: Family<WriteLabels, Counter>,
     asks: Histogram,
     waiting: Gauge,
+    in_conflict: Counter,
 }
 
 impl Metrics {
@@ -164,6 +165,12 @@ impl Metrics {
             "ADDs that wait for a free address now",
             waiting.clone(),
         );
+        let in_conflict = Counter::default();
+        ours.register(
+            "address_conflicts",
+            "Addresses that a Pod was given and another host had",
+            in_conflict.clone(),
+        );
         Self {
             adds,
             dels,
@@ -175,6 +182,7 @@ impl Metrics {
             writes,
             asks,
             waiting,
+            in_conflict,
         }
     }
 
@@ -188,6 +196,11 @@ impl Metrics {
             Reason::WrongInput => &self.wrong_input,
         };
         counter.inc();
+    }
+
+    /// Counts an address that another host has.
+    pub(super) fn in_conflict(&self) {
+        self.in_conflict.inc();
     }
 
     /// Counts a write of a pool that was carried out, and what it carried.

@@ -19,6 +19,7 @@ use kube_runtime::watcher;
 use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
+use crate::api::names::annotation;
 use crate::api::pod::{controller, controller_of};
 pub(super) use crate::api::pod::{life, name, uid};
 use crate::kube_io::cache::{Cache, Key};
@@ -111,6 +112,11 @@ pub(super) fn is_alive(pod: &Pod) -> bool {
 pub(super) async fn life_now(reads: &Reads, pod: &PodName, of: &Uid) -> Result<Life, ReadError> {
     let found = reads.pod(pod).await?.filter(|pod| uid(pod) == *of);
     Ok(found.as_ref().map_or(Life::Gone, life))
+}
+
+/// True for the Pod that a virtual machine is being moved to: the address is its source's until then.
+pub(super) fn is_migration_target(pod: &Pod) -> bool {
+    pod.annotations().contains_key(annotation::MIGRATION_JOB)
 }
 
 /// Uid of the `StatefulSet` that the Pod belongs to.

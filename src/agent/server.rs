@@ -255,15 +255,19 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
 }
 
 async fn del_all(agent: &Agent, args: &IpamBatchDelArgs) -> Response {
-    let Err(error) = agent.del_all(args).await else {
+    let Err(error) = agent.del_batch(args).await else {
         return empty(StatusCode::OK);
     };
     let text = error.to_string();
     tracing::warn!(because = text, "addresses not released");
     match error {
         BatchError::Stateless => forbidden(FORBIDDEN_STATELESS, &text),
-        BatchError::Stateful => forbidden(FORBIDDEN_STATEFUL, &text),
-        BatchError::Lives(_) | BatchError::Read { .. } | BatchError::Kept { .. } => failure(&text),
+        BatchError::Stateful | BatchError::Fixed { .. } => forbidden(FORBIDDEN_STATEFUL, &text),
+        BatchError::Lives(_)
+        | BatchError::Unreadable { .. }
+        | BatchError::Commit(_)
+        | BatchError::Read { .. }
+        | BatchError::Kept { .. } => failure(&text),
     }
 }
 

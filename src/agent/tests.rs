@@ -24,6 +24,7 @@ use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
 
 mod adds;
+mod conflict;
 mod explain;
 mod fake;
 mod fixed;
@@ -145,6 +146,8 @@ fn settings(dir: &Path) -> Settings {
         auto_pools: true,
         stateful_sets: true,
         endpoints: EndpointMode::Always,
+        conflict_detection: false,
+        gateway_detection: false,
     }
 }
 

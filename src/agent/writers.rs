@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use ipam::ledger::{Ask, Claim};
 use ipam::name::PoolName;
+use ipam::quarantine::{Conflict, Ruling};
 use ipam::release::{Release, Released};
 use kube::Client;
 use tokio::sync::{mpsc, oneshot};
@@ -71,7 +72,7 @@ impl Writers {
         let ask = Ask::Claim(Box::new(claim));
         match self.ask(pool, ask, reading, deadline).await? {
             Done::Granted(granted) => Ok(granted),
-            Done::Released(_) => Err(stopped(pool)),
+            Done::Released(_) | Done::Ruled(_) => Err(stopped(pool)),
         }
     }
 
@@ -89,7 +90,23 @@ impl Writers {
             .await?
         {
             Done::Released(released) => Ok(released),
-            Done::Granted(_) => Err(stopped(pool)),
+            Done::Granted(_) | Done::Ruled(_) => Err(stopped(pool)),
+        }
+    }
+
+    /// Keeps Pods of `pool` from an address that another host uses.
+    ///
+    /// Errors: [`CommitError`].
+    pub(super) async fn quarantine(
+        &self,
+        pool: &PoolName,
+        conflict: Conflict,
+        deadline: Instant,
+    ) -> Result<Ruling, CommitError> {
+        let ask = Ask::Quarantine(Box::new(conflict));
+        match self.ask(pool, ask, None, deadline).await? {
+            Done::Ruled(ruling) => Ok(ruling),
+            Done::Granted(_) | Done::Released(_) => Err(stopped(pool)),
         }
     }
 

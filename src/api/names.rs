@@ -77,6 +77,9 @@ pub mod annotation {
 
     pub use ipam::attachment::{DEFAULT_NETWORK, NETWORK_STATUS, NETWORKS};
 
+    /// On a Pod, set by KubeVirt: the live migration whose target it is.
+    pub const MIGRATION_JOB: &str = "kubevirt.io/migrationJobName";
+
     /// On a pool, set by the controller alone: hash of the `ips` and `excludeIPs` it admitted. An
     /// agent allocates only where it equals the hash of the spec it reads.
     pub const ADMITTED: &str = "orbweaver.io/admitted";

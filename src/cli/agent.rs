@@ -88,6 +88,8 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         enable_auto_pool_for_application,
         enable_stateful_set,
         spider_endpoints,
+        enable_ip_conflict_detection,
+        enable_gateway_detection,
         default_redundant_ip_number: _,
     } = config;
     Settings {
@@ -102,5 +104,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         auto_pools: enable_auto_pool_for_application,
         stateful_sets: enable_stateful_set,
         endpoints: spider_endpoints,
+        conflict_detection: enable_ip_conflict_detection,
+        gateway_detection: enable_gateway_detection,
     }
 }

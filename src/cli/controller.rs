@@ -196,6 +196,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
     let Config {
         ipam_unix_socket_path: _,
+        enable_ip_conflict_detection: _,
+        enable_gateway_detection: _,
         enable_ipv4,
         enable_ipv6,
         enable_spider_subnet,

@@ -235,7 +235,7 @@ pub fn pool_status(
     let mut status = raw.status.clone().unwrap_or_default();
     if let Some(parsed) = parsed {
         status.total_ip_count = Some(parsed.total().count().to_wire());
-        status.allocated_ip_count = Some(parsed.used().to_wire());
+        status.allocated_ip_count = Some(parsed.records.count().to_wire());
     }
     observe(
         &mut status.conditions,

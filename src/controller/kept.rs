@@ -1,12 +1,13 @@
-//! Addresses that are kept for Pods of a `StatefulSet`, and that nobody wants any more.
+//! Records that no Pod has, and that nothing speaks for any more: addresses kept for Pods of a
+//! `StatefulSet` that nobody wants, and quarantines whose time is over.
 //!
 //! Owns: finding them in the caches, the live look that confirms it, and the write that frees them.
-//! Never does: decide ([`ipam::keep`] does), or touch an address that a Pod may have: a kept one's
-//! sandbox is gone. An agent frees at a DEL what is not wanted then; what is not wanted later, has
-//! no DEL. Without a controller such addresses stay kept, and nothing else happens.
+//! Never does: decide ([`ipam::keep`] and [`ipam::quarantine`] do), or touch an address that a Pod
+//! may have: a kept one's sandbox is gone. An agent frees at a DEL what is not wanted then; what is
+//! not wanted later, has no DEL. Without a controller such addresses stay, and nothing else happens.
 //!
-//! A look is at one pool. It comes when the pool changes, a `StatefulSet` of its records, or
-//! another pool that has records of that set; and at each change of the leader.
+//! A look is at one pool. It comes when the pool changes, a `StatefulSet` of its records, another
+//! pool that has records of that set, or a quarantine is over; and at each change of the leader.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use ipam::keep::{self, Keeper, Unwanted};
 use ipam::name::{PodName, PoolName, Uid};
+use ipam::quarantine;
 use ipam::record::{Record, Records};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::ResourceExt;
@@ -24,7 +26,7 @@ use tokio::time::Instant;
 
 use super::apply::Writer;
 use super::queue::{self, Queue};
-use crate::api::{SpiderIPPool, convert};
+use crate::api::{SpiderIPPool, convert, time};
 use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Change, Key};
 use crate::kube_io::clients::Clients;
@@ -36,6 +38,8 @@ use crate::kube_io::put::PutError;
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// What a record of a fixed address has in its text, and no other.
 const OWNER: &str = "\"owner\":";
+/// What a record in quarantine has in its text.
+const NOBODY: &str = quarantine::HOLDER;
 
 /// Why a look has to be repeated.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +82,9 @@ impl Kept {
     pub(super) fn pool(&self, change: &Change<SpiderIPPool>) {
         let name = PoolName::from(change.key.name.as_str());
         let of = |pool: Option<&Arc<SpiderIPPool>>| pool.map(|pool| owners(pool));
+        if change.new.object().is_some_and(|pool| has(pool, NOBODY)) {
+            self.queue.add(name.clone());
+        }
         let old = of(change.old.object()).unwrap_or_default();
         let new = of(change.new.object()).unwrap_or_default();
         if old.is_empty() && new.is_empty() {
@@ -113,7 +120,10 @@ impl Kept {
         }
     }
 
-    fn all(&self) {
+    fn all(&self, known: &Cache<SpiderIPPool>) {
+        for pool in known.list().iter().filter(|pool| has(pool, NOBODY)) {
+            self.queue.add(PoolName::from(pool.name_any().as_str()));
+        }
         let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
         for pool in pools.values().flatten() {
             self.queue.add(pool.clone());
@@ -141,7 +151,7 @@ impl Kept {
             {
                 return;
             }
-            self.all();
+            self.all(&writer.pools);
             loop {
                 let pool = tokio::select! {
                     biased;
@@ -159,9 +169,13 @@ impl Kept {
                     writer,
                     pool: &pool,
                 };
-                if let Err(error) = look.free_unwanted().await {
-                    tracing::warn!(%pool, error = %ErrorChain(&error), "kept addresses not freed; trying again");
-                    self.queue.rest(pool.clone(), Instant::now() + AGAIN_AFTER);
+                match look.free_unwanted().await {
+                    Ok(None) => {}
+                    Ok(Some(later)) => self.queue.add_at(pool.clone(), Instant::now() + later),
+                    Err(error) => {
+                        tracing::warn!(%pool, error = %ErrorChain(&error), "addresses that no Pod has not freed; trying again");
+                        self.queue.rest(pool.clone(), Instant::now() + AGAIN_AFTER);
+                    }
                 }
                 self.queue.done(&pool);
             }
@@ -177,15 +191,20 @@ fn owners(pool: &SpiderIPPool) -> BTreeSet<Uid> {
         .collect()
 }
 
-/// The records of a pool that has fixed addresses; none of any other, which is not parsed for it.
+/// The records of a pool that has fixed addresses or a quarantine; none of any other, which is not
+/// parsed for it.
 fn records(pool: &SpiderIPPool) -> Records {
-    let text = pool
-        .status
-        .as_ref()
-        .and_then(|s| s.allocated_ips.as_deref());
-    let text = text.filter(|text| text.contains(OWNER));
+    let text = text(pool).filter(|_| has(pool, OWNER) || has(pool, NOBODY));
     // What can't be read is left alone; the pass over the pool's CIDR says why.
     Records::parse(text).unwrap_or_default()
+}
+
+fn has(pool: &SpiderIPPool, mark: &str) -> bool {
+    text(pool).is_some_and(|text| text.contains(mark))
+}
+
+fn text(pool: &SpiderIPPool) -> Option<&str> {
+    pool.status.as_ref()?.allocated_ips.as_deref()
 }
 
 fn set_name(pod: &PodName) -> Option<Key> {
@@ -202,12 +221,15 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Frees what is kept in the pool and wanted by nobody.
-    async fn free_unwanted(&self) -> Result<(), KeptError> {
+    /// Frees what is kept in the pool and wanted by nobody, and quarantines that are over; how long
+    /// until the next one is.
+    async fn free_unwanted(&self) -> Result<Option<Duration>, KeptError> {
         let Some(object) = self.writer.pools.get(&Key::cluster(self.pool.as_str())) else {
-            return Ok(());
+            return Ok(None);
         };
         let mut records = records(&object);
+        let now = time::now();
+        let over = quarantine::over(&mut records, now);
         let suspects: Vec<(IpAddr, Record)> = records
             .iter()
             .filter(|kept| kept.1.kept && self.suspicion(*kept).is_some())
@@ -222,14 +244,19 @@ impl Look<'_> {
                 freed.push((address, record, why));
             }
         }
-        if freed.is_empty() {
-            return Ok(());
+        let later =
+            quarantine::next_over(&records).map(|until| (until - now).to_std().unwrap_or_default());
+        if freed.is_empty() && over.is_empty() {
+            return Ok(later);
         }
         self.writer.put_records(&object, &records).await?;
         for (address, record, why) in freed {
             tracing::info!(pool = %self.pool, %address, pod = %record.pod, because = %why, "kept address freed");
         }
-        Ok(())
+        for address in over {
+            tracing::info!(pool = %self.pool, %address, "quarantine is over: the next Pod that gets the address probes it");
+        }
+        Ok(later)
     }
 
     /// Why a kept record seems to be wanted no more, by the caches.

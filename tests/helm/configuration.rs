@@ -49,6 +49,16 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             ["always", "stateful"],
         ),
         (
+            "ipam.enableIPConflictDetection",
+            "enableIPConflictDetection",
+            ["true", "false"],
+        ),
+        (
+            "ipam.enableGatewayDetection",
+            "enableGatewayDetection",
+            ["true", "false"],
+        ),
+        (
             "ipam.spiderSubnet.enable",
             "enableSpiderSubnet",
             ["true", "false"],
@@ -201,6 +211,8 @@ fn default_conf() -> Value {
         "enableIPv6": true,
         "enableStatefulSet": true,
         "spiderEndpoints": "always",
+        "enableIPConflictDetection": false,
+        "enableGatewayDetection": false,
         "enableSpiderSubnet": true,
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::contract::{
-    FrameworkError, IpamAddArgs, IpamAddResponse, IpamDelArgs, Method, Operation,
+    FrameworkError, IpamAddArgs, IpamAddResponse, IpamBatchDelArgs, IpamDelArgs, Method, Operation,
     WorkloadEndpointStatus,
 };
 use crate::transport::{CallError, Reply, Request, Retry, Transport};
@@ -150,6 +150,19 @@ impl<'a> Client<'a> {
     /// [`ClientError`]; `Failed` with the reason when the agent cannot release.
     pub fn release(&self, args: &IpamDelArgs, limit: Duration) -> Result<(), ClientError> {
         self.call(Operation::DeleteIpamIp, None, Some(to_json(args)), limit)
+            .map(drop)
+    }
+
+    /// Tells that other hosts have addresses that a Pod was given.
+    ///
+    /// # Errors
+    /// [`ClientError`]; `Failed` with the reason when they stay the Pod's.
+    pub fn release_conflicts(
+        &self,
+        args: &IpamBatchDelArgs,
+        limit: Duration,
+    ) -> Result<(), ClientError> {
+        self.call(Operation::DeleteIpamIps, None, Some(to_json(args)), limit)
             .map(drop)
     }
 

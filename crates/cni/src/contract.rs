@@ -19,8 +19,8 @@ mod operation;
 
 pub use error::{FrameworkError, error_body};
 pub use objects::{
-    Body, Dns, EndpointInterface, EndpointQuery, IpConfig, IpVersion, IpamAddArgs, IpamAddResponse,
-    IpamBatchDelArgs, IpamDelArgs, Route, WorkloadEndpointStatus, parse_body,
+    AddressConflict, Body, Dns, EndpointInterface, EndpointQuery, IpConfig, IpVersion, IpamAddArgs,
+    IpamAddResponse, IpamBatchDelArgs, IpamDelArgs, Route, WorkloadEndpointStatus, parse_body,
 };
 pub use operation::{Method, Operation};
 

@@ -21,7 +21,7 @@ pub mod socket;
 pub mod transport;
 
 pub use contract::{
-    BASE_PATH, DEFAULT_SOCKET, Dns, EndpointInterface, EndpointQuery, FrameworkError, IpConfig,
-    IpVersion, IpamAddArgs, IpamAddResponse, IpamBatchDelArgs, IpamDelArgs, Method, Operation,
-    Route, WorkloadEndpointStatus, error_body, parse_body,
+    AddressConflict, BASE_PATH, DEFAULT_SOCKET, Dns, EndpointInterface, EndpointQuery,
+    FrameworkError, IpConfig, IpVersion, IpamAddArgs, IpamAddResponse, IpamBatchDelArgs,
+    IpamDelArgs, Method, Operation, Route, WorkloadEndpointStatus, error_body, parse_body,
 };

@@ -17,10 +17,13 @@
 mod agent;
 mod command;
 mod config;
+mod detect;
 mod env;
 mod error;
 mod file_log;
+mod link;
 mod log;
+mod probe;
 mod result;
 mod system;
 
@@ -28,8 +31,11 @@ pub use agent::{AGENT_WAIT, CALL_LIMIT};
 pub use command::run;
 pub use config::{CniVersion, LogConfig, LogLevel};
 pub use env::Invocation;
-pub use error::{AllocateError, CheckError, ConfigError, EnvError, NetnsError, PluginError};
+pub use error::{
+    AllocateError, CheckError, ConfigError, EnvError, NetnsError, PluginError, SegmentError,
+};
 pub use log::LogSink;
+pub use probe::{Mac, Segment};
 pub use system::System;
 
 use std::path::Path;
@@ -57,6 +63,13 @@ pub trait Host {
     /// # Errors
     /// [`NetnsError`] when there is not.
     fn check_netns(&self, path: &Path) -> Result<(), NetnsError>;
+
+    /// Opens interface `nic` of the namespace at `netns` for frames, and brings
+    /// it up: asked for only where addresses are to be looked into.
+    ///
+    /// # Errors
+    /// [`SegmentError`] where nobody can be asked there.
+    fn open_segment(&self, netns: &Path, nic: &str) -> Result<Box<dyn Segment>, SegmentError>;
 
     /// Opens the log. A log that cannot be written must not fail a call, so
     /// this gives one that drops its lines instead of an error.

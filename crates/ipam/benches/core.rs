@@ -66,6 +66,7 @@ fn record(number: u32, pod: u32) -> Record {
         sandbox: Some(Sandbox::new(format!("{number:032}{pod:032}"))),
         owner: None,
         kept: false,
+        quarantine: None,
         other: BTreeMap::new(),
     }
 }

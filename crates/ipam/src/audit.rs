@@ -66,6 +66,7 @@ impl Resident {
             sandbox: None,
             owner: None,
             kept: false,
+            quarantine: None,
             other: BTreeMap::new(),
         }
     }

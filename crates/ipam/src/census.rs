@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use crate::addr::{AddrCount, AddrSet};
 use crate::audit::World;
 use crate::pool::Pool;
+use crate::quarantine::is_quarantined;
 use crate::record::Record;
 use crate::subnet::{Subnet, SubnetLedger};
 
@@ -33,7 +34,9 @@ pub struct PoolFigures {
     pub total: AddrCount,
     /// Recorded for Pods.
     pub used: AddrCount,
-    /// What Pods may still get: neither used, reserved nor the gateway.
+    /// Recorded for nobody: other hosts use them.
+    pub quarantined: AddrCount,
+    /// What Pods may still get: neither of those, nor reserved or the gateway.
     pub free: AddrCount,
 }
 
@@ -59,6 +62,7 @@ pub fn of_pool(pool: &Pool, reserved: &AddrSet) -> PoolFigures {
     PoolFigures {
         total: pool.total().count(),
         used: pool.used(),
+        quarantined: pool.records.quarantined().count(),
         free: pool.free(reserved).count(),
     }
 }
@@ -81,6 +85,8 @@ pub struct Whereabouts<'w> {
 pub enum State {
     /// A Pod has it.
     Used,
+    /// Nobody has it and nobody gets it: a host outside of the pools uses it.
+    Quarantined,
     /// It is the gateway of its pool or subnet.
     Gateway,
     /// A SpiderReservedIP keeps it from Pods.
@@ -123,6 +129,8 @@ pub fn whose<'w>(world: &'w World, reserved: &AddrSet, address: IpAddr) -> Where
     let subnet = around.min_by_key(|s| (!s.ips.contains(address), &s.name));
     let state = if holders.is_empty() {
         unheld(address, reserved, &near, &pools, subnet)
+    } else if holders.iter().all(|(_, record)| is_quarantined(record)) {
+        State::Quarantined
     } else {
         State::Used
     };
@@ -189,10 +197,10 @@ pub fn in_use_outside<'w>(pools: &'w [Pool], left: &AddrSet) -> Vec<(&'w Pool, A
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{admitted, in_use, ip, ips, pool, subnet};
+    use crate::testing::{admitted, in_quarantine, in_use, ip, ips, pool, subnet};
 
     fn world() -> World {
-        let web = in_use("10-11", pool("web", "10-13"));
+        let web = in_quarantine("15", in_use("10-11", pool("web", "10-13 15")));
         let off = Pool {
             disabled: true,
             ..pool("off", "20-21")
@@ -221,6 +229,7 @@ mod tests {
     fn each_address_is_one_thing() {
         let table = [
             (10, State::Used),
+            (15, State::Quarantined),
             (1, State::Gateway),
             (12, State::Reserved),
             (50, State::Reserved),
@@ -270,8 +279,9 @@ mod tests {
         assert_eq!(figures, expected);
         let web = of_pool(world.pools.first().unwrap(), &reserved);
         let expected = PoolFigures {
-            total: count(4),
+            total: count(5),
             used: count(2),
+            quarantined: count(1),
             free: count(1),
         };
         assert_eq!(web, expected);

@@ -17,6 +17,7 @@ use crate::addr::AddrCount;
 use crate::annotation::SizeRule;
 use crate::keep::{self, Ordinals};
 use crate::name::Uid;
+use crate::quarantine::is_quarantined;
 use crate::record::{Record, Records};
 
 /// What is known of a workload's Pods.
@@ -43,7 +44,7 @@ pub fn holders<'r>(records: &'r Records, workload: &Uid, pods: &PodCount) -> BTr
             && wanted.is_some_and(|(ordinals, ordinal)| ordinals.contains(ordinal))
     };
     let records = records.iter().map(|(_, record)| record);
-    let others = records.filter(|record| !is_counted(record));
+    let others = records.filter(|record| !is_counted(record) && !is_quarantined(record));
     others.map(|record| &record.uid).collect()
 }
 

@@ -20,6 +20,7 @@ use std::net::IpAddr;
 use crate::looks::{Brake, Due, Looks};
 use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
 use crate::pool::Pool;
+use crate::quarantine::is_quarantined;
 use crate::record::Record;
 use crate::release::Life;
 
@@ -52,10 +53,11 @@ pub struct Holding {
 }
 
 impl Holding {
-    /// The record of `address` in `pool`; `None` for an address that waits for the next Pod of its
-    /// identity ([`crate::keep`]), which nobody holds.
+    /// The record of `address` in `pool`; `None` for an address that nobody holds: it waits for the
+    /// next Pod of its identity ([`crate::keep`]), or is in quarantine.
     pub fn of(pool: &PoolName, address: IpAddr, record: &Record) -> Option<Self> {
-        (!record.kept).then(|| Self {
+        let is_held = !record.kept && !is_quarantined(record);
+        is_held.then(|| Self {
             pool: pool.clone(),
             address,
             pod: record.pod.clone(),

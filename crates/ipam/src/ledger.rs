@@ -26,6 +26,7 @@ use crate::addr::AddrSet;
 use crate::keep::{Heir, Held, Heritage};
 use crate::name::{Nic, NodeName, PodName, Sandbox, Uid, Version};
 use crate::pool::Pool;
+use crate::quarantine::{Conflict, Ruling};
 use crate::record::{Record, Records};
 use crate::release::{Release, Released, Verdict};
 use crate::select::{self, Exhausted, PodFacts, Refusal};
@@ -59,6 +60,8 @@ pub enum Ask {
     Claim(Box<Claim>),
     /// Take back what an interface has.
     Release(Release),
+    /// Keep Pods from an address that another host uses.
+    Quarantine(Box<Conflict>),
 }
 
 /// A durable answer to a claim.
@@ -91,6 +94,8 @@ pub enum Answer {
     Claim(Result<Grant, ClaimError>),
     /// To a release.
     Release(Released),
+    /// To an address in conflict.
+    Quarantine(Ruling),
 }
 
 /// One write for everything queued when it was made.
@@ -164,7 +169,7 @@ impl PoolLedger {
     /// [`Self::committed`], so a batch that was not stored is simply made anew.
     ///
     /// Releases come first, so that their addresses serve this batch's claims only if nothing else
-    /// is free. Cost: O(records + ranges) once, O(log n) an ask after that.
+    /// is free; then conflicts, so that whoever had the address gets another one. Cost: O(records + ranges) once, O(log n) an ask after that.
     pub fn batch(&self, reserved: &AddrSet) -> Option<Batch> {
         if self.queued.is_empty() {
             return None;
@@ -174,6 +179,11 @@ impl PoolLedger {
         for (id, ask) in &self.queued {
             if let Ask::Release(release) = ask {
                 answers.push((*id, Answer::Release(draft.release(release))));
+            }
+        }
+        for (id, ask) in &self.queued {
+            if let Ask::Quarantine(conflict) = ask {
+                answers.push((*id, Answer::Quarantine(draft.quarantine(conflict))));
             }
         }
         for (id, ask) in &self.queued {
@@ -289,6 +299,16 @@ impl<'l> Draft<'l> {
             }
         }
         released
+    }
+
+    fn quarantine(&mut self, conflict: &Conflict) -> Ruling {
+        let held = self.records.get(conflict.address);
+        let ruling = conflict.judge(held);
+        if let (Ruling::Quarantined, Some(held)) = (ruling, held) {
+            let record = conflict.record(held);
+            self.replace(conflict.address, record);
+        }
+        ruling
     }
 
     fn free(&mut self, address: IpAddr) {
@@ -409,6 +429,7 @@ impl Claim {
             sandbox: Some(self.sandbox.clone()),
             owner: self.heritage.as_ref().map(|of| of.owner.clone()),
             kept: false,
+            quarantine: None,
             other,
         }
     }

@@ -19,6 +19,7 @@
 //! | [`route`] | the routes of an interface |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
+//! | [`quarantine`] | which addresses nobody gets, because a host outside of the pools uses them |
 //! | [`release`] | when an address may leave its record |
 //! | [`leak`] | which records of a node no DEL will ever release |
 //! | [`collect`] | which records no agent will ever release |
@@ -49,10 +50,12 @@ pub mod ledger;
 pub mod listed;
 pub mod looks;
 pub mod name;
+mod once;
 mod overlap;
 pub mod pattern;
 pub mod plan;
 pub mod pool;
+pub mod quarantine;
 pub mod record;
 pub mod release;
 pub mod repair;

@@ -212,9 +212,10 @@ impl Pool {
         self.usable(reserved).difference(self.records.addresses())
     }
 
-    /// How many of the pool's addresses are in use.
+    /// How many of the pool's addresses Pods have.
     pub fn used(&self) -> AddrCount {
-        self.records.count()
+        let quarantined = self.records.quarantined().count();
+        self.records.count().saturating_sub(quarantined)
     }
 
     /// The hash of uid, `ips` and `excludeIPs` that annotation `admitted` must carry before an agent

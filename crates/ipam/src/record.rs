@@ -1,8 +1,8 @@
 //! Who holds which address of a pool: the text of `status.allocatedIPs`, read and written.
 //!
 //! The text is JSON: an object keyed by the bare address, each value with the keys `pod` and
-//! `podUid` of the original and our optional `nic`, `node`, `sandbox`, `owner` and `kept`. Keys we
-//! do not know are carried along. A text that does not parse is never overwritten: the pool is
+//! `podUid` of the original and our optional `nic`, `node`, `sandbox`, `owner`, `kept` and
+//! `quarantine`. Keys we do not know are carried along. A text that does not parse is never overwritten: the pool is
 //! left alone until a person mends it.
 
 use std::collections::BTreeMap;
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{AddrCount, AddrSet};
 use crate::name::{Nic, NodeName, PodName, Sandbox, Uid};
+use crate::once::Once;
+use crate::quarantine::{self, Quarantine};
 
 /// One address's owner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct Record {
     /// true where a sandbox may still have the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub kept: bool,
+    /// Nobody holds the address, and nobody gets it ([`crate::quarantine`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantine: Option<Quarantine>,
     /// Keys of others, kept as they are.
     #[serde(flatten)]
     pub other: BTreeMap<String, serde_json::Value>,
@@ -105,10 +110,10 @@ impl Records {
         let Some(text) = text.filter(|t| !t.trim().is_empty()) else {
             return Ok(Self::default());
         };
-        let raw: Option<BTreeMap<String, Record>> =
+        let raw: Option<Once<String, Record>> =
             serde_json::from_str(text).map_err(RecordsError::Json)?;
         let mut records = BTreeMap::new();
-        for (key, record) in raw.unwrap_or_default() {
+        for (key, record) in raw.map(|Once(all)| all).unwrap_or_default() {
             let Ok(address) = key.parse::<IpAddr>() else {
                 return Err(RecordsError::Address(key));
             };
@@ -163,6 +168,17 @@ impl Records {
     /// The recorded addresses.
     pub fn addresses(&self) -> &AddrSet {
         &self.addresses
+    }
+
+    /// The addresses that nobody holds and nobody gets. Cost: O(n).
+    pub fn quarantined(&self) -> AddrSet {
+        let nobodys = self.iter().filter(|(_, r)| quarantine::is_quarantined(r));
+        nobodys.map(|(address, _)| address).collect()
+    }
+
+    /// True where no Pod has an address: none is recorded but such as are in quarantine. Cost: O(n).
+    pub fn is_unused(&self) -> bool {
+        self.by_address.values().all(quarantine::is_quarantined)
     }
 
     /// The address that `uid` holds on `nic`: one recorded for just this nic before one that names

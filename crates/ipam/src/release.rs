@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::name::{Nic, Sandbox, Uid};
+use crate::quarantine::is_quarantined;
 use crate::record::Record;
 
 /// A Pod's life, by a live read.
@@ -60,7 +61,7 @@ pub struct Release {
 /// What a release does to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'r> {
-    /// The record is not of this interface.
+    /// The record is not of this interface, or of nobody.
     NotIts,
     /// It goes.
     Goes,
@@ -75,7 +76,7 @@ pub enum Verdict<'r> {
 impl Release {
     /// What becomes of `record`; see the table at the head of this module.
     pub fn judge(&self, record: &Record) -> Verdict<'_> {
-        if !record.is_of(&self.uid, &self.nic) {
+        if is_quarantined(record) || !record.is_of(&self.uid, &self.nic) {
             return Verdict::NotIts;
         }
         let let_go = match (self.owner, &self.keep_for) {

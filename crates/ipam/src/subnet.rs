@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{AddrCount, AddrSet, Family, RangeTextError, parse_list};
 use crate::name::{PoolName, SubnetName, Uid, Version};
+use crate::once::Once;
 use crate::pool::Route;
 
 /// What one pool has of the subnet.
@@ -75,10 +76,10 @@ impl SubnetLedger {
     ///
     /// Errors: [`LedgerError`]; such a ledger is never overwritten. Cost: O(n log n).
     pub fn parse(text: &str, family: Family, epoch: u64) -> Result<Self, LedgerError> {
-        let raw: Option<BTreeMap<PoolName, WireEntry>> =
+        let raw: Option<Once<PoolName, WireEntry>> =
             serde_json::from_str(text).map_err(LedgerError::Json)?;
         let (mut entries, mut other) = (BTreeMap::new(), BTreeMap::new());
-        for (pool, wire) in raw.unwrap_or_default() {
+        for (pool, wire) in raw.map(|Once(all)| all).unwrap_or_default() {
             let ips =
                 parse_list(&wire.ips, family).map_err(|e| LedgerError::Range(pool.clone(), e))?;
             if !wire.other.is_empty() {

@@ -10,6 +10,7 @@ use crate::affinity::{Labels, Selector};
 use crate::attachment::{Attachment, Networks};
 use crate::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid, Version, WorkloadId};
 use crate::pool::{Owner, Pool, Restrictions};
+use crate::quarantine::HOLDER;
 use crate::record::{Record, Records};
 use crate::select::PodFacts;
 use crate::subnet::{Entry, Subnet, SubnetLedger};
@@ -131,6 +132,18 @@ pub(crate) fn in_use(addresses: &str, mut pool: Pool) -> Pool {
     pool
 }
 
+/// The pool with these of its addresses in quarantine.
+pub(crate) fn in_quarantine(addresses: &str, mut pool: Pool) -> Pool {
+    for address in ips(addresses).iter() {
+        let nobodys = Record {
+            uid: Uid::from(HOLDER),
+            ..record("found-out")
+        };
+        pool.records.insert(address, nobodys);
+    }
+    pool
+}
+
 /// A record of Pod `shop/<pod>`, uid `<pod>`, without the optional keys.
 pub(crate) fn record(pod: &str) -> Record {
     Record {
@@ -141,6 +154,7 @@ pub(crate) fn record(pod: &str) -> Record {
         sandbox: None,
         owner: None,
         kept: false,
+        quarantine: None,
         other: BTreeMap::new(),
     }
 }

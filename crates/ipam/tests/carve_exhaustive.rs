@@ -68,6 +68,7 @@ fn records(in_use: u32) -> Records {
             sandbox: None,
             owner: None,
             kept: false,
+            quarantine: None,
             other: BTreeMap::new(),
         };
         records.insert(address, record);

@@ -15,10 +15,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
+use chrono::DateTime;
 use ipam::addr::AddrSet;
 use ipam::ledger::{Answer, Ask, AskId, Claim, ClaimError, PoolLedger};
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
 use ipam::pool::{Pool, Restrictions};
+use ipam::quarantine::{Conflict, Quarantine, Ruling};
 use ipam::record::{Record, Records};
 use ipam::release::{Owner, Release};
 use ipam::select::{Exhausted, PodFacts};
@@ -44,6 +46,15 @@ enum Op {
         sandboxes: u8,
         owner: u8,
     },
+    /// A Pod's sandbox says that another host has an address; often it is not the sandbox's.
+    Conflict {
+        pod: u8,
+        nic: bool,
+        sandbox: u8,
+        address: u8,
+    },
+    /// The controller lets quarantined addresses go whose time is over.
+    Over,
     Commit {
         agent: bool,
         fate: Fate,
@@ -92,6 +103,9 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(agent, pod, nic, sandboxes, owner)| {
                 Op::Release { agent, pod, nic, sandboxes, owner }
             }),
+        4 => (0_u8..6, prop::bool::weighted(0.1), 0_u8..3, 0_u8..8)
+            .prop_map(|(pod, nic, sandbox, address)| Op::Conflict { pod, nic, sandbox, address }),
+        1 => Just(Op::Over),
         8 => (any::<bool>(), fates).prop_map(|(agent, fate)| Op::Commit { agent, fate }),
         1 => any::<bool>().prop_map(|agent| Op::Forget { agent }),
         1 => any::<bool>().prop_map(|agent| Op::Restart { agent }),
@@ -151,6 +165,18 @@ fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
 
 fn interface(second: bool) -> Nic {
     Nic::from(if second { "net1" } else { "eth0" })
+}
+
+fn is_nobodys(record: &Record) -> bool {
+    record.uid.as_str() == "quarantined"
+}
+
+/// What a person would say: does this sandbox hold the address?
+fn may_quarantine(conflict: &Conflict, address: IpAddr, old: &Record) -> bool {
+    conflict.address == address
+        && old.uid == conflict.uid
+        && old.nic.as_ref() == Some(&conflict.nic)
+        && old.sandbox.as_ref() == Some(&conflict.sandbox)
 }
 
 /// What a person would say: may this record go by this release?
@@ -247,6 +273,33 @@ impl Fight {
                 };
                 self.ask(usize::from(agent), Ask::Release(release));
             }
+            Op::Conflict {
+                pod,
+                nic,
+                sandbox,
+                address: bit,
+            } => {
+                let conflict = Conflict {
+                    address: address(bit),
+                    uid: uid(pod),
+                    nic: interface(nic),
+                    sandbox: Sandbox::new(format!("s{sandbox}")),
+                    quarantine: Quarantine {
+                        mac: "02:00:00:00:00:01".to_owned(),
+                        until: DateTime::UNIX_EPOCH,
+                    },
+                };
+                self.ask(usize::from(pod) % 2, Ask::Quarantine(Box::new(conflict)));
+            }
+            Op::Over => {
+                let mut records = self.server.records.clone();
+                for (address, record) in naive(&self.server.records) {
+                    if is_nobodys(&record) {
+                        records.remove(address);
+                    }
+                }
+                self.write(records);
+            }
             Op::Commit { agent, fate } => self.commit(usize::from(agent), fate),
             Op::Forget { agent } => {
                 let agent = usize::from(agent);
@@ -269,6 +322,7 @@ impl Fight {
                         sandbox: None,
                         owner: None,
                         kept: false,
+                        quarantine: None,
                         other,
                         ..old
                     };
@@ -331,6 +385,7 @@ impl Fight {
                 sandbox: None,
                 owner: None,
                 kept: false,
+                quarantine: None,
                 other: [("theirs".to_owned(), serde_json::json!(true))].into(),
             },
         );
@@ -381,7 +436,13 @@ impl Fight {
             let freed = |old: &Record| {
                 asks.iter().any(|ask| match ask {
                     Ask::Release(r) => may_go(r, old),
-                    Ask::Claim(_) => false,
+                    Ask::Claim(_) | Ask::Quarantine(_) => false,
+                })
+            };
+            let quarantined = |old: &Record| {
+                asks.iter().any(|ask| match ask {
+                    Ask::Quarantine(c) => may_quarantine(c, address, old),
+                    Ask::Claim(_) | Ask::Release(_) => false,
                 })
             };
             let claimed = |new: &Record| {
@@ -391,10 +452,15 @@ impl Fight {
                             && Some(&c.nic) == new.nic.as_ref()
                             && Some(&c.sandbox) == new.sandbox.as_ref()
                     }
-                    Ask::Release(_) => false,
+                    Ask::Release(_) | Ask::Quarantine(_) => false,
                 })
             };
             match (old, new) {
+                (Some(old), _) if is_nobodys(old) => panic!("{address} left quarantine: {new:?}"),
+                (Some(old), Some(new)) if is_nobodys(new) => {
+                    assert!(quarantined(old) && old.other == new.other && old.pod == new.pod);
+                    assert!(new.nic.is_none() && new.sandbox.is_none() && new.node.is_none());
+                }
                 (Some(old), None) => assert!(freed(old), "{address} of {old:?} went unasked"),
                 (Some(old), Some(new)) if old.uid == new.uid && old.nic.is_none() => {
                     assert!(claimed(new) && old.other == new.other);
@@ -448,7 +514,7 @@ impl Fight {
         let went = |old: &Record| {
             asked.values().any(|ask| match ask {
                 Ask::Release(r) => may_go(r, old),
-                Ask::Claim(_) => false,
+                Ask::Claim(_) | Ask::Quarantine(_) => false,
             })
         };
         let mut freed = BTreeMap::new();
@@ -464,6 +530,7 @@ impl Fight {
                     let own = before.iter().filter(|(_, r)| {
                         r.uid == claim.uid && r.nic.as_ref() == Some(&claim.nic) && !went(r)
                     });
+                    let own = own.filter(|(address, _)| !is_nobodys(&after[*address]));
                     for (address, _) in own {
                         assert_eq!(*address, grant.address, "a Pod keeps its address");
                     }
@@ -489,6 +556,18 @@ impl Fight {
                     });
                     let told = released.in_use + released.until_gone;
                     assert!(told >= left.count(), "a record was passed over in silence");
+                }
+                (Ask::Quarantine(conflict), Answer::Quarantine(ruling)) => {
+                    let old = before.get(&conflict.address);
+                    let its = old.is_some_and(|old| {
+                        may_quarantine(conflict, conflict.address, old) && !went(old)
+                    });
+                    let now = after.get(&conflict.address);
+                    match ruling {
+                        Ruling::Quarantined => assert!(now.is_some_and(is_nobodys)),
+                        Ruling::NotIts => assert!(!its, "a conflict was passed over in silence"),
+                        Ruling::Fixed => panic!("nothing is fixed here"),
+                    }
                 }
                 (ask, answer) => panic!("{ask:?} got {answer:?}"),
             }

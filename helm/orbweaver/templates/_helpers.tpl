@@ -61,6 +61,8 @@ enableIPv4: {{ .Values.ipam.enableIPv4 }}
 enableIPv6: {{ .Values.ipam.enableIPv6 }}
 enableStatefulSet: {{ .Values.ipam.enableStatefulSet }}
 spiderEndpoints: {{ .Values.ipam.spiderEndpoint.mode }}
+enableIPConflictDetection: {{ .Values.ipam.enableIPConflictDetection }}
+enableGatewayDetection: {{ .Values.ipam.enableGatewayDetection }}
 enableSpiderSubnet: {{ .Values.ipam.spiderSubnet.enable }}
 enableAutoPoolForApplication: {{ .Values.ipam.spiderSubnet.autoPool.enable }}
 clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.autoPool.defaultRedundantIPNumber | int }}

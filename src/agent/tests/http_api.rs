@@ -1,5 +1,9 @@
 //! The socket's HTTP: what is answered before, and beside, any question of addresses.
 
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
 use super::*;
 
 async fn node() -> (Node, TempDir) {
@@ -307,4 +311,56 @@ async fn recorded_requests_get_the_recorded_answers() {
             "exchange {number}: {line}"
         );
     }
+}
+
+/// Whatever comes in as a body, the agent answers JSON with a status of the contract, and goes on.
+#[tokio::test(start_paused = true)]
+async fn any_body_gets_an_answer_of_the_contract() {
+    let (node, _dir) = node().await;
+    let mut runner = TestRunner::deterministic();
+    let whole = json!({"containerID": "c", "ifName": "eth0", "netNamespace": "/n", "podName": "a",
+        "podNamespace": "shop", "podUID": "u", "isReleaseConflictIPs": true,
+        "conflicts": [{"address": "172.18.41.40", "ifName": "eth0", "ipPool": "p", "mac": "m"}]});
+    let keys: Vec<String> = whole.as_object().unwrap().keys().cloned().collect();
+    let values = [
+        "null",
+        "true",
+        "7",
+        "\"\"",
+        "\"../../x\"",
+        "\"\u{fffd}\"",
+        "[]",
+        "[{}]",
+        "{}",
+    ];
+    let near = (
+        prop::sample::select(keys),
+        prop::sample::select(values.to_vec()),
+    );
+    let near = near.prop_map(move |(key, value)| {
+        let mut body = whole.clone();
+        body[key] = serde_json::from_str(value).unwrap();
+        body.to_string().into_bytes()
+    });
+    let bodies = prop_oneof![2 => near, 1 => prop::collection::vec(any::<u8>(), 0..96)];
+    let calls = [
+        ("POST", "/v1/ipam/ip"),
+        ("DELETE", "/v1/ipam/ip"),
+        ("DELETE", "/v1/ipam/ips"),
+        ("GET", "/v1/workloadendpoint?podName=a"),
+    ];
+    for _ in 0..256 {
+        let body = bodies.new_tree(&mut runner).unwrap().current();
+        for (method, path) in calls {
+            let request = Request::builder().method(method).uri(path);
+            let request = request.body(Body::from(body.clone())).unwrap();
+            let (status, answer) = node.send(request).await;
+            let known = [200, 400, 404, 422, 500, 521, 522].contains(&status.as_u16());
+            assert!(known, "{method} {path}: {status} {answer}");
+        }
+    }
+    assert!(
+        node.world.calls("PUT").is_empty(),
+        "nothing was given or taken"
+    );
 }

@@ -10,7 +10,9 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cni::plugin::{Host, Invocation, LogConfig, LogSink, NetnsError, Outcome, System, run};
+use cni::plugin::{
+    Host, Invocation, LogConfig, LogSink, NetnsError, Outcome, Segment, SegmentError, System, run,
+};
 use cni::socket::SocketTransport;
 use futures::future::BoxFuture;
 use kubesim::actors::{Network, PodId};
@@ -161,6 +163,11 @@ impl Host for Node {
                 source: error.into(),
             }),
         }
+    }
+
+    fn open_segment(&self, _: &Path, nic: &str) -> Result<Box<dyn Segment>, SegmentError> {
+        let nic = nic.to_owned();
+        Err(SegmentError::Absent { nic })
     }
 
     fn open_log(&self, _: &LogConfig) -> Box<dyn LogSink> {

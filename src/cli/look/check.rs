@@ -41,6 +41,8 @@ pub(super) struct Checked {
     /// Objects looked at.
     subnets: usize,
     pools: usize,
+    /// Addresses that no Pod gets, since other hosts use them; nothing is inconsistent in that.
+    quarantined: u128,
     findings: Vec<Finding>,
     /// What a repair writes; only where one was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -148,6 +150,12 @@ impl Checked {
             consistent: findings.is_empty(),
             subnets: sight.world.subnets.len() + count(crate::api::names::KIND_SUBNET),
             pools: sight.world.pools.len() + count(crate::api::names::KIND_POOL),
+            quarantined: sight
+                .world
+                .pools
+                .iter()
+                .map(|p| p.records.quarantined().count().get())
+                .sum(),
             findings,
             steps: vec![],
             repaired: false,
@@ -169,7 +177,15 @@ impl Checked {
 impl Report for Checked {
     fn text(&self, width: Option<usize>) -> String {
         let (subnets, pools) = (counted(self.subnets, "subnet"), counted(self.pools, "pool"));
-        let objects = format!("{subnets}, {pools}");
+        let mut objects = format!("{subnets}, {pools}");
+        if self.quarantined > 0 {
+            let noun = if self.quarantined == 1 {
+                "address"
+            } else {
+                "addresses"
+            };
+            objects = format!("{objects}; {} {noun} in quarantine", self.quarantined);
+        }
         let mended = if self.repaired { "repaired; " } else { "" };
         if self.consistent {
             return format!("{mended}consistent: {objects}\n");

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::bail;
 use ipam::census;
 use ipam::pool::Pool;
+use ipam::quarantine::Quarantine;
 use ipam::subnet::Subnet;
 use serde::Serialize;
 
@@ -71,6 +72,8 @@ struct ShownPool {
     gateway: Option<String>,
     total: u128,
     used: u128,
+    /// Kept from Pods, since other hosts use them.
+    quarantined: u128,
     free: u128,
     state: &'static str,
     /// Left out where all pools are shown.
@@ -86,6 +89,9 @@ struct Allocation {
     nic: Option<String>,
     node: Option<String>,
     sandbox: Option<String>,
+    /// For an address that nobody has, since another host uses it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine: Option<Quarantine>,
 }
 
 pub(super) async fn run(
@@ -195,6 +201,7 @@ fn pool(pool: &Pool, sight: &Sight, detail: bool) -> ShownPool {
             nic: record.nic.as_ref().map(ToString::to_string),
             node: record.node.as_ref().map(ToString::to_string),
             sandbox: record.sandbox.as_ref().map(ToString::to_string),
+            quarantine: record.quarantine.clone(),
         });
         each.collect()
     };
@@ -210,6 +217,7 @@ fn pool(pool: &Pool, sight: &Sight, detail: bool) -> ShownPool {
         gateway: pool.gateway.map(|g| g.to_string()),
         total: figures.total.get(),
         used: figures.used.get(),
+        quarantined: figures.quarantined.get(),
         free: figures.free.get(),
         state: state(pool, figures),
         allocations: detail.then(allocations),
@@ -328,8 +336,14 @@ impl ShownSubnet {
 impl ShownPool {
     fn text(&self, width: Option<usize>) -> String {
         let figures = format!(
-            "{} in all, {} in use, {} free",
-            self.total, self.used, self.free
+            "{} in all, {} in use, {}{} free",
+            self.total,
+            self.used,
+            match self.quarantined {
+                0 => String::new(),
+                some => format!("{some} in quarantine, "),
+            },
+            self.free
         );
         let subnet = self.subnet.as_ref();
         let place = subnet.map_or(self.cidr.clone(), |name| format!("{name} ({})", self.cidr));
@@ -353,7 +367,10 @@ impl ShownPool {
         for record in self.allocations.iter().flatten() {
             table.row([
                 record.address.clone(),
-                record.pod.clone(),
+                match &record.quarantine {
+                    None => record.pod.clone(),
+                    Some(of) => format!("(in quarantine, {} uses it)", of.mac),
+                },
                 record.nic.clone().unwrap_or_default(),
                 record.node.clone().unwrap_or_default(),
             ]);

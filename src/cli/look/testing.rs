@@ -66,6 +66,17 @@ pub(super) fn pools() -> Vec<Value> {
     vec![admitted(web), admitted(shop)]
 }
 
+/// The pools of [`pools`], where a host outside of them uses 10.6.0.12.
+pub(super) fn pools_in_conflict() -> Vec<Value> {
+    let mut pools = pools();
+    let text = pools[0]["status"]["allocatedIPs"].as_str().unwrap();
+    let mut records: Value = serde_json::from_str(text).unwrap();
+    records["10.6.0.12"] = json!({"pod": "shop/web-c", "podUid": "quarantined",
+        "quarantine": {"mac": "02:00:00:00:00:09", "until": "2026-11-22T18:41:24Z"}});
+    pools[0]["status"]["allocatedIPs"] = json!(records.to_string());
+    pools
+}
+
 /// Subnets, pools and a reservation of 10.6.0.29.
 pub(super) fn sight(subnets: &[Value], pools: &[Value]) -> Sight {
     let keeps = json!({"metadata": {"name": "printer"}, "spec": {"ips": ["10.6.0.29"]}});

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use ipam::census::{self, State, Whereabouts};
+use ipam::quarantine::Quarantine;
 use ipam::record::Record;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
@@ -141,6 +142,7 @@ fn answer(
 fn word(state: State) -> &'static str {
     match state {
         State::Used => "Used",
+        State::Quarantined => "Quarantined",
         State::Gateway => "Gateway",
         State::Reserved => "Reserved",
         State::Excluded => "Excluded",
@@ -159,6 +161,7 @@ fn meaning(found: &Whereabouts<'_>) -> String {
             "several pools have given it away: see `orbweaver ipam check`"
         }
         State::Used => "a Pod has it",
+        State::Quarantined => "a host outside of the pools uses it: no Pod gets it for now",
         State::Gateway | State::Reserved => "no Pod gets it",
         State::Excluded => "by excludeIPs: no Pod gets it",
         State::Free => "the pool may give it to its next Pod",
@@ -179,6 +182,10 @@ fn is_of(pod: &Pod, record: &Record) -> bool {
 
 /// What became of the Pod that a record names.
 fn phase(pod: Option<&Pod>, record: &Record) -> String {
+    if let Some(Quarantine { mac, until }) = &record.quarantine {
+        let until = until.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+        return format!("found it used by {mac}; no Pod gets it until {until}");
+    }
     let Some(pod) = pod else {
         return "gone, and its address not yet released".to_owned();
     };

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::SecondsFormat;
 use ipam::name::{PoolName, SubnetName};
 use ipam::plan::{Condition, ConditionKind, Plan, Snapshot, SubnetSeen};
 use ipam::pool::Pool;
@@ -19,6 +20,8 @@ use crate::controller::index::Observed;
 
 /// The reason of an object that can't be read, in its condition and its Event.
 pub(super) const UNREADABLE: &str = "Unreadable";
+/// The reason of a pool with addresses that other hosts use, in its condition and its Event.
+pub(super) const ADDRESS_IN_USE: &str = "AddressInUse";
 /// Most objects that a text names; the others are counted.
 const NAMED_MAX: usize = 3;
 
@@ -43,9 +46,48 @@ pub(super) fn of_pools(
                 (None, _) | (_, Some(_)) => continue,
             }
         };
-        all.insert(name.clone(), said);
+        let quarantined = snapshot
+            .pools
+            .get(name)
+            .and_then(|pool| in_quarantine(pool));
+        all.insert(name.clone(), with_quarantine(said, quarantined));
     }
     all
+}
+
+/// What other hosts use of the pool's addresses.
+pub(super) fn in_quarantine(pool: &Pool) -> Option<String> {
+    let quarantined = pool.records.iter().filter_map(|(address, record)| {
+        let quarantine = record.quarantine.as_ref()?;
+        let until = quarantine.until.to_rfc3339_opts(SecondsFormat::Secs, true);
+        Some(format!(
+            "{address} by the host at {} (until {until})",
+            quarantine.mac
+        ))
+    });
+    let all: Vec<String> = quarantined.collect();
+    (!all.is_empty()).then(|| {
+        format!(
+            "used outside of the pool, so no Pod gets it: {}; take it from that host, or the pool",
+            some_of(&all)
+        )
+    })
+}
+
+/// Addresses that other hosts use are a conflict, if nothing worse is.
+fn with_quarantine(mut said: Vec<Condition>, quarantined: Option<String>) -> Vec<Condition> {
+    let conflicting = said
+        .iter_mut()
+        .find(|c| c.kind == ConditionKind::Conflicting);
+    if let (Some(message), Some(conflicting)) = (quarantined, conflicting.filter(|c| !c.holds)) {
+        *conflicting = Condition {
+            kind: ConditionKind::Conflicting,
+            holds: true,
+            reason: ADDRESS_IN_USE,
+            message,
+        };
+    }
+    said
 }
 
 /// The conditions of the subnet; none where nothing certain can be said.
@@ -331,6 +373,25 @@ mod tests {
         let ready = &said[&"p".into()][0];
         assert_eq!((ready.reason, ready.holds), ("Unreadable", false));
         assert!(ready.message.contains("allocatedIPs"), "{}", ready.message);
+    }
+
+    #[test]
+    fn addresses_that_other_hosts_use_are_a_conflict_of_the_pool() {
+        let records = r#"{"10.6.0.10":{"pod":"shop/web-0","podUid":"quarantined",
+            "quarantine":{"mac":"02:00:00:00:00:09","until":"2026-11-22T17:41:24Z"}}}"#;
+        let (snapshot, done) = world(&pool(&json!({"allocatedIPs": records}), false));
+        let said = of_pools(&snapshot, &sized(), &done);
+        let conflicting = &said[&"p".into()][2];
+        assert_eq!(conflicting.kind, ConditionKind::Conflicting);
+        assert_eq!(
+            (conflicting.holds, conflicting.reason),
+            (true, "AddressInUse")
+        );
+        assert_eq!(
+            conflicting.message,
+            "used outside of the pool, so no Pod gets it: 10.6.0.10 by the host at 02:00:00:00:00:09 \
+             (until 2026-11-22T17:41:24Z); take it from that host, or the pool"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
-use super::conditions::UNREADABLE;
+use super::conditions::{ADDRESS_IN_USE, UNREADABLE, in_quarantine};
 use super::events::{Notice, Said, Severity, Telling};
 use crate::api::{SpiderIPPool, names};
 use crate::controller::apply::Done;
@@ -47,7 +47,7 @@ pub(super) fn notices(
     }));
     all.extend(refusals(seen, plan, done));
     all.extend(unreadable_pools(seen));
-    all.extend(overlaps(done, said));
+    all.extend(conflicts(done, said));
     all.extend(idle_subnet(seen, plan));
     all
 }
@@ -83,6 +83,10 @@ pub(super) fn heal(said: &mut Said, seen: &Observed, plan: &Plan, done: &Done) {
         }
         if !conflicts {
             said.heal(&uid_of(pool), OVERLAP, |_| false);
+        }
+        let parsed = seen.snapshot.pools.get(name);
+        if parsed.is_some_and(|pool| in_quarantine(pool).is_none()) {
+            said.heal(&uid_of(pool), ADDRESS_IN_USE, |_| false);
         }
     }
 }
@@ -189,14 +193,15 @@ fn unreadable_pools(seen: &Observed) -> impl Iterator<Item = Notice> {
     })
 }
 
-fn overlaps(done: &Done, said: &BTreeMap<PoolName, Vec<Condition>>) -> Vec<Notice> {
+fn conflicts(done: &Done, said: &BTreeMap<PoolName, Vec<Condition>>) -> Vec<Notice> {
     let told = said.iter().filter_map(|(name, conditions)| {
-        let bad = conditions.iter().find(|c| c.reason == OVERLAP)?;
+        let is_told = |c: &&Condition| [OVERLAP, ADDRESS_IN_USE].contains(&c.reason);
+        let bad = conditions.iter().find(is_told)?;
         Some(Notice {
             about: done.pools.get(name)?.object_ref(&()),
             severity: Severity::Warning,
             telling: Telling::Once,
-            reason: OVERLAP,
+            reason: bad.reason,
             subject: name.to_string(),
             note: bad.message.clone(),
         })

@@ -299,9 +299,32 @@ impl Body for IpamDelArgs {
         &["containerID", "ifName", "podName", "podNamespace", "podUID"];
 }
 
+/// An address that a Pod was given, and which another host has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressConflict {
+    /// The address, without a prefix length.
+    pub address: String,
+    /// The interface it was for.
+    #[serde(rename = "ifName")]
+    pub if_name: String,
+    /// The pool it is from.
+    #[serde(rename = "ipPool")]
+    pub ip_pool: String,
+    /// Hardware address of the other host.
+    pub mac: String,
+}
+
 /// Body of `DELETE /ipam/ips`: a Pod cannot use the addresses it was given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpamBatchDelArgs {
+    /// Which of them, and why: ours alone, so that they can be kept from others.
+    /// Left out when empty.
+    #[serde(
+        default,
+        deserialize_with = "null_as_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conflicts: Vec<AddressConflict>,
     /// The Pod's sandbox.
     #[serde(rename = "containerID")]
     pub container_id: String,

@@ -12,7 +12,7 @@ use super::log::Log;
 use super::result::{AddResult, pretty, version_json};
 use super::{Host, Outcome};
 use crate::client::{Client, ClientError};
-use crate::contract::{IpamAddArgs, IpamAddResponse, IpamDelArgs, WorkloadEndpointStatus};
+use crate::contract::{IpamAddArgs, IpamDelArgs, WorkloadEndpointStatus};
 use crate::transport::Transport;
 
 /// Carries out one CNI command.
@@ -74,9 +74,9 @@ fn execute(
 }
 
 /// A command under way.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     config: &'a Config,
-    agent: Agent<'a>,
+    pub(super) agent: Agent<'a>,
 }
 
 impl Call<'_> {
@@ -92,7 +92,7 @@ impl Call<'_> {
         Ok(String::new())
     }
 
-    fn log(&self) -> &Log {
+    pub(super) fn log(&self) -> &Log {
         self.agent.log
     }
 
@@ -111,13 +111,7 @@ impl Call<'_> {
             })?;
         self.wait_until_healthy()?;
         let args = self.add_args(attachment);
-        let allocated = self
-            .agent
-            .insist(|client, limit| client.allocate(&args, limit));
-        let reply = allocated.map_err(|e| PluginError::Allocate { source: e.into() })?;
-        self.log()
-            .debug(format_args!("asked {args:?}, got {reply:?}"));
-        self.warn_of_skipped_detection(&attachment.if_name, &reply);
+        let reply = self.usable_addresses(attachment, &args)?;
         let result = AddResult::new(self.config.version, &attachment.if_name, reply)
             .map_err(|source| PluginError::Allocate { source })?;
         self.log()
@@ -144,17 +138,6 @@ impl Call<'_> {
             pod_name: pod.name,
             pod_namespace: pod.namespace,
             pod_uid: pod.uid,
-        }
-    }
-
-    /// Says that a wish of the agent is not fulfilled.
-    fn warn_of_skipped_detection(&self, nic: &str, reply: &IpamAddResponse) {
-        let wanted = reply.ips.iter().flatten().any(|ip| {
-            ip.nic == nic && (ip.enable_ip_conflict_detection || ip.enable_gateway_detection)
-        });
-        if wanted {
-            self.log()
-                .warn("conflict and gateway detection are asked for, but not done");
         }
     }
 

@@ -57,6 +57,34 @@ pub enum PluginError {
         /// Why.
         source: AllocateError,
     },
+    /// Another host has the address.
+    #[error(
+        "ip conflict: pod's interface {nic} with an conflicting ip {address}, {address} is located at {mac}{}",
+        also(refused.as_deref())
+    )]
+    Conflict {
+        /// The interface.
+        nic: String,
+        /// The address.
+        address: String,
+        /// Hardware address of the host that has it.
+        mac: String,
+        /// What the agent said to it, if it did not take the address back.
+        refused: Option<Box<ClientError>>,
+    },
+    /// The gateway does not answer.
+    #[error(
+        "gateway {gateway} is unreachable: nothing answered for it on the network of interface {nic}; \
+         mend the gateway of IPPool {pool}, or the network between"
+    )]
+    Unreachable {
+        /// The gateway.
+        gateway: String,
+        /// The interface.
+        nic: String,
+        /// Where the gateway stands.
+        pool: String,
+    },
     /// DEL must be repeated.
     #[error("spiderpool IP release error")]
     Release {
@@ -170,6 +198,49 @@ pub enum NetnsError {
     },
 }
 
+/// Why nobody can be asked on an interface.
+#[derive(Debug, thiserror::Error)]
+pub enum SegmentError {
+    /// It is not there: its main plugin makes it after IPAM.
+    #[error("there is no interface {nic} yet: the main plugin makes it after IPAM")]
+    Absent {
+        /// The interface.
+        nic: String,
+    },
+    /// It carries no frames of its own.
+    #[error(
+        "interface {nic} is no Ethernet interface with a hardware address of its own (kind {kind:?})"
+    )]
+    Unsuitable {
+        /// The interface.
+        nic: String,
+        /// What the kernel calls it.
+        kind: String,
+    },
+    /// The system refused something.
+    #[error("failed to {what}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// Why not.
+        source: Errno,
+    },
+}
+
+impl SegmentError {
+    pub(super) fn system(what: &'static str, error: std::io::Error) -> Self {
+        Self::System {
+            what,
+            source: Errno::from(error),
+        }
+    }
+}
+
+/// A second failure, after the first.
+fn also(refused: Option<&ClientError>) -> String {
+    refused.map_or_else(String::new, |error| format!("; {}", chain(error)))
+}
+
 /// Why ADD has no result.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
@@ -244,6 +315,8 @@ impl PluginError {
             Self::Netns { .. }
             | Self::Unhealthy { .. }
             | Self::Allocate { .. }
+            | Self::Conflict { .. }
+            | Self::Unreachable { .. }
             | Self::Release { .. }
             | Self::Check { .. } => 999,
         }
@@ -281,6 +354,8 @@ impl PluginError {
             | Self::Logging { .. }
             | Self::Netns { .. }
             | Self::Allocate { .. }
+            | Self::Conflict { .. }
+            | Self::Unreachable { .. }
             | Self::Check { .. } => None,
         }
     }

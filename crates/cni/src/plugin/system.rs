@@ -6,9 +6,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::config::LogConfig;
-use super::error::NetnsError;
+use super::error::{NetnsError, SegmentError};
 use super::file_log::FileLog;
-use super::{Host, LogSink};
+use super::link;
+use super::{Host, LogSink, Segment};
 use crate::transport::Errno;
 
 /// A path that leads to a network namespace whenever `/proc` is mounted.
@@ -58,6 +59,10 @@ impl Host for System {
             }),
             _ => Ok(()),
         }
+    }
+
+    fn open_segment(&self, netns: &Path, nic: &str) -> Result<Box<dyn Segment>, SegmentError> {
+        link::open(netns, nic)
     }
 
     fn open_log(&self, config: &LogConfig) -> Box<dyn LogSink> {

@@ -13,9 +13,13 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use cni::plugin::{Host, Invocation, LogConfig, LogLevel, LogSink, NetnsError};
+use cni::plugin::{
+    Host, Invocation, LogConfig, LogLevel, LogSink, NetnsError, Segment, SegmentError,
+};
 use cni::transport::{CallError, Errno, Reply, Request, Retry, Transport};
 use serde_json::Value;
+
+use crate::network::{Network, Port};
 
 /// `CNI_ARGS` as a runtime passes them for Pod `default/web-0`.
 pub(crate) const POD_ARGS: &str = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;\
@@ -69,6 +73,8 @@ pub(crate) struct FakeHost {
     pub(crate) now: Rc<Cell<Duration>>,
     pub(crate) pauses: RefCell<Vec<Duration>>,
     pub(crate) lines: Rc<RefCell<Vec<String>>>,
+    /// What the Pod's interface is connected to; `None` while there is no interface.
+    pub(crate) network: Option<Rc<RefCell<Network>>>,
 }
 
 struct Lines(Rc<RefCell<Vec<String>>>);
@@ -100,6 +106,13 @@ impl Host for FakeHost {
             });
         }
         Ok(())
+    }
+
+    fn open_segment(&self, _: &Path, nic: &str) -> Result<Box<dyn Segment>, SegmentError> {
+        let nic = nic.to_owned();
+        let network = self.network.as_ref().ok_or(SegmentError::Absent { nic })?;
+        let now = Rc::clone(&self.now);
+        Ok(Box::new(Port::new(Rc::clone(network), now)))
     }
 
     fn open_log(&self, _: &LogConfig) -> Box<dyn LogSink> {

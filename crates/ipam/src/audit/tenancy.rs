@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::{Life, Resident, Violation};
 use crate::name::{PodName, PoolName, Uid};
 use crate::pool::Pool;
+use crate::quarantine::is_quarantined;
 use crate::record::Record;
 
 /// Adds what is wrong. Cost: O(n log n) over records and addresses of Pods, and for each address of
@@ -41,7 +42,8 @@ pub(super) fn check(by_name: &[&Pool], residents: &[Resident], found: &mut Vec<V
         .collect();
     let orphans = records.iter().flat_map(|(address, recorded)| {
         let left = recorded.iter().filter(|(_, record)| {
-            !record.kept && record.node.is_none() && !known.contains(&record.uid)
+            let is_nobodys = record.kept || is_quarantined(record);
+            !is_nobodys && record.node.is_none() && !known.contains(&record.uid)
         });
         left.map(|(pool, record)| Violation::Orphan {
             pool: (*pool).clone(),

@@ -3,8 +3,9 @@
 use super::*;
 use crate::name::PodName;
 use crate::pool::Restrictions;
+use crate::quarantine::{self, Quarantine};
 use crate::release::Owner;
-use crate::testing::{admitted, in_use, ip, ips, pod, pool, record, selector};
+use crate::testing::{admitted, in_use, ip, ips, now, pod, pool, record, selector};
 
 fn claim_on(pod_name: &str, nic: &str, sandbox: &str) -> Ask {
     Ask::Claim(Box::new(Claim {
@@ -40,6 +41,20 @@ fn release_of(uid: &str, sandboxes: &[&str], owner: Owner) -> Ask {
     })
 }
 
+/// This sandbox of the Pod's eth0 heard another host answer for 10.0.0.`address`.
+fn conflict(address: u8, uid: &str, sandbox: &str) -> Ask {
+    Ask::Quarantine(Box::new(Conflict {
+        address: ip(address),
+        uid: Uid::from(uid),
+        nic: Nic::from("eth0"),
+        sandbox: Sandbox::from(sandbox),
+        quarantine: Quarantine {
+            mac: "02:00:00:00:00:01".to_owned(),
+            until: now(),
+        },
+    }))
+}
+
 /// Queues the asks, commits their batch and gives the answers; granted addresses by their last byte.
 fn answers(ledger: &mut PoolLedger, asks: Vec<Ask>) -> Vec<String> {
     for (id, ask) in (0..).zip(asks) {
@@ -55,6 +70,7 @@ fn say(answer: Answer) -> String {
     match answer {
         Answer::Claim(Ok(grant)) => grant.address.to_string().replace("10.0.0.", ""),
         Answer::Claim(Err(error)) => error.to_string(),
+        Answer::Quarantine(ruling) => format!("{ruling:?}"),
         Answer::Release(released) => {
             let freed = released
                 .freed
@@ -539,4 +555,71 @@ fn an_address_taken_over_is_kept_where_the_pool_s_rules_changed() {
     pool.records.insert(ip(2), of_set("old", true));
     let mut ledger = PoolLedger::new(pool);
     assert_eq!(answers(&mut ledger, vec![heir("new", &[])]), ["2"]);
+}
+
+#[test]
+fn an_address_in_conflict_is_given_to_nobody_and_its_pod_gets_another() {
+    let mut ledger = PoolLedger::new(pool("a", "1-3"));
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["1"]);
+    // One write: the address goes into quarantine, and the Pod's next claim gets the next one.
+    let asks = vec![claim("x"), conflict(1, "x", "s1"), claim("y")];
+    assert_eq!(answers(&mut ledger, asks), ["2", "Quarantined", "3"]);
+    assert_eq!(
+        answers(&mut ledger, vec![claim("z")]),
+        ["all IP addresses used out"]
+    );
+    let records = &ledger.pool().records;
+    assert_eq!(records.quarantined(), ips("1"));
+    assert_eq!(ledger.pool().used().get(), 2);
+    let quarantined = records.get(ip(1)).unwrap();
+    assert_eq!(quarantined.pod, PodName::new("shop", "x"));
+    // Neither the Pod's end nor a claim touches it.
+    answers(&mut ledger, vec![gone("x"), gone(quarantine::HOLDER)]);
+    assert_eq!(ledger.pool().records.quarantined(), ips("1"));
+}
+
+#[test]
+fn only_who_holds_an_address_puts_it_into_quarantine_and_never_a_fixed_one() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["1"]);
+    let others = vec![
+        conflict(1, "y", "s1"),
+        conflict(1, "x", "s2"),
+        conflict(2, "x", "s1"),
+    ];
+    assert_eq!(answers(&mut ledger, others), ["NotIts"; 3]);
+    assert_eq!(ledger.pool().used().get(), 1);
+    let mut fixed = pool("a", "1-9");
+    let held = Record {
+        nic: Some(Nic::from("eth0")),
+        sandbox: Some(Sandbox::from("s1")),
+        owner: Some(Uid::from("set")),
+        ..record("x")
+    };
+    fixed.records.insert(ip(1), held.clone());
+    let mut ledger = PoolLedger::new(fixed);
+    assert_eq!(
+        answers(&mut ledger, vec![conflict(1, "x", "s1")]),
+        ["Fixed"]
+    );
+    assert_eq!(ledger.pool().records.get(ip(1)), Some(&held));
+}
+
+#[test]
+fn a_quarantine_that_a_foreign_writer_stripped_still_keeps_the_address_from_pods() {
+    let mut ledger = PoolLedger::new(pool("a", "1-2"));
+    answers(&mut ledger, vec![claim("x")]);
+    answers(&mut ledger, vec![conflict(1, "x", "s1")]);
+    let mut stripped = ledger.pool().clone();
+    let quarantined = stripped.records.get(ip(1)).unwrap().clone();
+    let foreign = Record {
+        quarantine: None,
+        ..quarantined
+    };
+    stripped.records.insert(ip(1), foreign);
+    ledger.refresh(stripped);
+    assert_eq!(
+        answers(&mut ledger, vec![claim("x"), claim("y")]),
+        ["2", "all IP addresses used out"]
+    );
 }

@@ -173,7 +173,7 @@ pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
             continue;
         };
         if pool.terminating {
-            if pool.finalizer && pool.records.is_empty() {
+            if pool.finalizer && pool.records.is_unused() {
                 let edit = PoolEdit {
                     finalizer: Some(false),
                     ..PoolEdit::default()

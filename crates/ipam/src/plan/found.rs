@@ -103,6 +103,7 @@ impl Holder {
             sandbox: None,
             owner: None,
             kept: false,
+            quarantine: None,
             other: BTreeMap::new(),
         }
     }

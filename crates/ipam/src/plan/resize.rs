@@ -171,7 +171,8 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, d
         return;
     }
     let usable = pool.usable(&pass.snapshot.reserved);
-    let capacity = usable.union(recorded).count();
+    let quarantined = pool.records.quarantined();
+    let capacity = usable.union(recorded).difference(&quarantined).count();
     let holders = demand::holders(&pool.records, &demand.workload.uid, &demand.pods);
     let wanted = demand::wanted(demand.rule, &demand.pods, &holders);
     if capacity < wanted {

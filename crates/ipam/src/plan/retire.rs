@@ -28,7 +28,7 @@ pub(super) fn without_demand(pass: &mut Pass<'_>, pool: &Pool, standing: &Standi
     }
     pass.say(&pool.name, say::retiring(unwanted));
     let because = Reason::Retire(unwanted);
-    if !drain(pass, pool, standing, because.clone()) && pool.records.is_empty() {
+    if !drain(pass, pool, standing, because.clone()) && pool.records.is_unused() {
         pass.delete(pool, because);
     }
 }
@@ -52,7 +52,7 @@ pub(super) fn terminating(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<
 
 /// True where nothing but our finalizer holds a pool that is being deleted.
 pub(super) fn goes_at_once(pool: &Pool) -> bool {
-    pool.terminating && pool.finalizer && pool.records.is_empty()
+    pool.terminating && pool.finalizer && pool.records.is_unused()
 }
 
 /// Leaves the pool with what is in use, in its spec and in the ledger; true where that needed a

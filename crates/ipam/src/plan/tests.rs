@@ -5,7 +5,7 @@ use super::*;
 use crate::demand::PodCount;
 use crate::name::NodeName;
 use crate::testing::{
-    admitted, in_use, ip, ips, now, of_workload, pool, selector, subnet, workload,
+    admitted, in_quarantine, in_use, ip, ips, now, of_workload, pool, selector, subnet, workload,
 };
 
 /// Deployment `shop/<name>` wants `replicas` addresses and none to spare.
@@ -507,6 +507,25 @@ fn a_pool_goes_in_two_steps_once_nobody_holds_an_address() {
     );
     let empty = seen(subnet("1-9", &[]), vec![web("")], vec![]);
     assert_eq!(steps(&empty), ["delete web"]);
+}
+
+#[test]
+fn what_is_in_quarantine_is_no_room_and_keeps_no_pool() {
+    let entries = |own| subnet("1-9", &[("web", own)]);
+    let full = in_use("2", in_quarantine("1", web("1-2")));
+    let snapshot = seen(entries("1-2"), vec![full.clone()], vec![demand("web", 2)]);
+    let grown = steps(&snapshot);
+    assert_eq!(grown.first().map(String::as_str), Some("ledger web [1-3]"));
+    // It stays where it is until its time is over, and the pool goes with its last Pod.
+    let going = in_quarantine("1", web("1"));
+    let snapshot = seen(entries("1"), vec![going], vec![]);
+    assert_eq!(steps(&snapshot), ["delete web"]);
+    let deleted = Pool {
+        terminating: true,
+        ..in_quarantine("1", pool("hand", "1"))
+    };
+    let snapshot = seen(subnet("1-9", &[("hand", "1")]), vec![deleted], vec![]);
+    assert_eq!(steps(&snapshot), ["before hand: finalizer false"]);
 }
 
 #[test]

@@ -504,6 +504,7 @@ impl World {
             sandbox: None,
             owner: None,
             kept: false,
+            quarantine: None,
             other: BTreeMap::new(),
         }
     }

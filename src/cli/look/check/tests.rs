@@ -4,7 +4,7 @@ use ipam::name::{PodName, Uid};
 use serde_json::json;
 
 use super::*;
-use crate::cli::look::testing::{admitted, pools, sight, subnets};
+use crate::cli::look::testing::{admitted, pools, pools_in_conflict, sight, subnets};
 
 fn look(sight: &Sight) -> Checked {
     check(sight, &repair::plan(&sight.world, &sight.unread))
@@ -15,6 +15,13 @@ fn a_consistent_cluster_is_one_line() {
     let checked = look(&sight(&subnets(), &pools()));
     assert!(checked.consistent);
     assert_snapshot!(checked.text(None), @"consistent: 1 subnet, 2 pools");
+}
+
+#[test]
+fn an_address_in_quarantine_is_told_and_no_inconsistency() {
+    let checked = check(&sight(&subnets(), &pools_in_conflict()));
+    assert!(checked.consistent);
+    assert_snapshot!(checked.text(None), @"consistent: 1 subnet, 2 pools; 1 address in quarantine");
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn two_keys(record: &Record) -> Record {
         sandbox: None,
         owner: None,
         kept: false,
+        quarantine: None,
         other: BTreeMap::new(),
         ..record.clone()
     }

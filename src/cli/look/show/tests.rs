@@ -1,7 +1,7 @@
 use insta::assert_snapshot;
 
 use super::*;
-use crate::cli::look::testing::{pools, sight, subnets};
+use crate::cli::look::testing::{pools, pools_in_conflict, sight, subnets};
 use crate::cli::render::{Format, formatted};
 
 fn text(what: Option<&str>) -> String {
@@ -59,6 +59,28 @@ fn a_pool_with_its_pods() {
         ! SpiderIPPool auto4-web-eth0-c0ffe: SubnetExhausted: Deployment shop/web wants 9 addresses, IPPool
           auto4-web-eth0-c0ffe has 3
         "#);
+}
+
+#[test]
+fn what_is_in_quarantine_is_counted_and_named() {
+    let sight = sight(&subnets(), &pools_in_conflict());
+    let shown = show(&sight, Some("deploy/web"), "shop").unwrap();
+    assert_snapshot!(shown.text(Some(100)).split('!').next().unwrap(), @r#"
+        POOL                   SUBNET   WORKLOAD              TOTAL   USED   FREE   STATE
+        auto4-web-eth0-c0ffe   net4     Deployment shop/web   3       2      0      Full
+
+        ADDRESS     POD                                          NIC    NODE
+        10.6.0.10   shop/web-a                                   eth0   n1
+        10.6.0.11   shop/web-b                                   -      -
+        10.6.0.12   (in quarantine, 02:00:00:00:00:09 uses it)   -      -
+
+        "#);
+    let shown = show(&sight, Some("pool/auto4-web-eth0-c0ffe"), "shop").unwrap();
+    let text = shown.text(Some(100));
+    assert!(
+        text.contains("3 in all, 2 in use, 1 in quarantine, 0 free"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@ use insta::assert_snapshot;
 use serde_json::json;
 
 use super::*;
-use crate::cli::look::testing::{pools, sight, subnets};
+use crate::cli::look::testing::{pools, pools_in_conflict, sight, subnets};
 
 fn pod(uid: &str, extra: &serde_json::Value) -> Pod {
     let mut pod = json!({
@@ -37,6 +37,22 @@ fn the_address_of_a_pod_is_told_with_everything_that_is_known() {
         Sandbox:     3fb1
         Pool:        auto4-web-eth0-c0ffe
         Subnet:      net4
+        "#);
+}
+
+#[test]
+fn an_address_in_quarantine_is_told_with_the_host_that_uses_it() {
+    let sight = sight(&subnets(), &pools_in_conflict());
+    let address = "10.6.0.12".parse().unwrap();
+    let found = census::whose(&sight.world, &sight.reserved, address);
+    let who = answer(address, &sight, &found, &[None], vec![]);
+    assert_snapshot!(who.text(Some(120)), @r#"
+        Address:    10.6.0.12
+        State:      Quarantined, a host outside of the pools uses it: no Pod gets it for now
+        Pod:        shop/web-c (found it used by 02:00:00:00:00:09; no Pod gets it until 2026-11-22T18:41:24Z)
+        Workload:   Deployment shop/web
+        Pool:       auto4-web-eth0-c0ffe
+        Subnet:     net4
         "#);
 }
 

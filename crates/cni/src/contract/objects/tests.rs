@@ -1,3 +1,6 @@
+use proptest::prelude::*;
+use serde_json::Value;
+
 use super::*;
 
 fn to_json<T: Serialize>(value: &T) -> String {
@@ -147,5 +150,69 @@ fn a_body_that_is_no_object_or_has_a_wrong_type_is_unparsable() {
                 .starts_with("parsing ipamDelArgs body from \"\" failed, because "),
             "{error:?}"
         );
+    }
+}
+
+/// Bodies near those of the contract: whole ones with a key changed or taken out, and bytes changed.
+fn near_body() -> impl Strategy<Value = Vec<u8>> {
+    let whole = prop::sample::select(vec![
+        to_json(&IpamAddArgs::default()),
+        to_json(&IpamDelArgs::default()),
+        to_json(&IpamBatchDelArgs {
+            conflicts: vec![AddressConflict::default()],
+            net_namespace: Some("n".to_owned()),
+            is_release_conflict_ips: true,
+            ..Default::default()
+        }),
+    ]);
+    let value = prop::sample::select(vec![
+        "null", "true", "0", "-1", "1e999", "\"\"", "\"x\"", "[]", "[null]", "[{}]", "{}",
+    ]);
+    let changed = (whole, any::<prop::sample::Index>(), value).prop_map(|(whole, at, value)| {
+        let mut object: serde_json::Map<String, Value> = serde_json::from_str(&whole).unwrap();
+        let key = object.keys().nth(at.index(object.len())).unwrap().clone();
+        match serde_json::from_str(value) {
+            Ok(value) => object.insert(key, value),
+            Err(_) => object.remove(&key),
+        };
+        Value::Object(object).to_string().into_bytes()
+    });
+    let torn = (
+        changed.clone(),
+        any::<prop::sample::Index>(),
+        any::<u8>(),
+        any::<bool>(),
+    );
+    let torn = torn.prop_map(|(mut bytes, at, byte, cut)| {
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if cut {
+            bytes.truncate(at);
+        }
+        bytes
+    });
+    prop_oneof![3 => changed, 2 => torn, 1 => prop::collection::vec(any::<u8>(), 0..128)]
+}
+
+/// Read, or refused by name; what is read is written and read again the same.
+fn is_answered<B: Body + Serialize + PartialEq + std::fmt::Debug>(
+    bytes: &[u8],
+) -> Result<(), TestCaseError> {
+    match parse_body::<B>(bytes) {
+        Ok(read) => prop_assert_eq!(parse_body::<B>(to_json(&read).as_bytes()), Ok(read)),
+        Err(error) => {
+            prop_assert!([400, 422].contains(&error.status()), "{error:?}");
+            prop_assert!(!error.message.is_empty());
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn any_body_is_read_or_refused(bytes in near_body()) {
+        is_answered::<IpamAddArgs>(&bytes)?;
+        is_answered::<IpamDelArgs>(&bytes)?;
+        is_answered::<IpamBatchDelArgs>(&bytes)?;
     }
 }
