@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use axum::Router;
 use ipam::addr::Family;
+use ipam::kind::Kinds;
 use ipam::name::Uid;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -111,6 +112,8 @@ pub struct Settings {
     pub auto_pools: bool,
     /// Whether Pods of a `StatefulSet` keep their addresses.
     pub stateful_sets: bool,
+    /// The kinds of workloads that have pools of their own.
+    pub kinds: Kinds,
 }
 
 impl Settings {
@@ -180,7 +183,7 @@ impl Agent {
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
-        let reads = Reads::new(clients.read.clone());
+        let reads = Reads::new(clients.read.clone(), settings.kinds.clone());
         let writers = Writers::new(
             reads.clone(),
             clients.write.clone(),

@@ -11,6 +11,7 @@ use axum::body::Body;
 use cni::Operation;
 use futures::future::join_all;
 use http::{Request, StatusCode, header};
+use ipam::kind::{Kinds, OtherKind};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -131,6 +132,12 @@ fn settings(dir: &Path) -> Settings {
         subnets: true,
         auto_pools: true,
         stateful_sets: true,
+        kinds: Kinds::with(vec![OtherKind {
+            group: "argoproj.io".to_owned(),
+            version: "v1alpha1".to_owned(),
+            kind: "Rollout".to_owned(),
+            resource: "rollouts".to_owned(),
+        }]),
     }
 }
 

@@ -80,6 +80,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 
 /// What an agent is told at start.
 pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
+    let kinds = config.kinds();
     let Config {
         ipam_unix_socket_path,
         enable_ipv4,
@@ -88,6 +89,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         enable_auto_pool_for_application,
         enable_stateful_set,
         default_redundant_ip_number: _,
+        third_party_controllers: _,
     } = config;
     Settings {
         namespace: String::new(),
@@ -100,5 +102,6 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         subnets: enable_spider_subnet,
         auto_pools: enable_auto_pool_for_application,
         stateful_sets: enable_stateful_set,
+        kinds,
     }
 }

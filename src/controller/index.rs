@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use ipam::addr::Family;
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Snapshot, SubnetSeen};
 use ipam::pool::Pool;
@@ -95,10 +96,29 @@ pub type Dirty = BTreeSet<IpNet>;
 impl Index {
     /// An empty index.
     pub fn new(features: Features) -> Self {
+        Self::of_kinds(features, Kinds::default())
+    }
+
+    /// An empty index in which workloads of these kinds count.
+    pub fn of_kinds(features: Features, kinds: Kinds) -> Self {
+        let state = State {
+            unlisted: kinds.others().iter().cloned().collect(),
+            kinds,
+            ..State::default()
+        };
         Self {
             features,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
+    }
+
+    /// All workloads of a kind that an operator names have been told: who is not among them is gone.
+    pub fn listed(&self, kind: &OtherKind) -> Dirty {
+        let mut state = self.state();
+        if !state.unlisted.remove(kind) {
+            return Dirty::new();
+        }
+        state.cidrs().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -429,7 +449,7 @@ impl Index {
                     // Nobody asks for the pool, but not because nobody wants it: it is kept.
                     let off =
                         self.features.auto_pools == Switch::Off || !self.features.serves(family);
-                    owner.reclaim &= !off && !state.is_undecided(&owner.uid);
+                    owner.reclaim &= !off && !state.is_undecided(owner);
                 }
                 seen.snapshot.pools.insert(name.clone(), pool);
             }

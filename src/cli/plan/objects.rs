@@ -56,7 +56,10 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn of<W: Workload>(object: &W, rule: SizeRule) -> Self {
+    fn of<W>(object: &W, rule: SizeRule) -> Self
+    where
+        W: Workload + kube::Resource<DynamicType = ()>,
+    {
         let seen = workload::seen(object, rule);
         let template = object.template();
         let spec = template.and_then(|t| t.spec.as_ref());
@@ -111,7 +114,8 @@ impl Objects {
 
     async fn load<W>(&mut self, connection: &Connection, rule: SizeRule) -> Result<(), ClusterError>
     where
-        W: Workload + Clone + std::fmt::Debug + DeserializeOwned,
+        W: Workload + kube::Resource<DynamicType = ()>,
+        W: Clone + std::fmt::Debug + DeserializeOwned,
     {
         let found = self.listed::<W>(connection.list().await?);
         self.workloads
@@ -224,7 +228,7 @@ impl Objects {
         Ok(())
     }
 
-    fn manifest<W: Workload + DeserializeOwned>(
+    fn manifest<W: Workload + kube::Resource<DynamicType = ()> + DeserializeOwned>(
         &mut self,
         object: Value,
         here: (&str, &str),

@@ -10,9 +10,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
 use ipam::demand::PodCount;
+use ipam::kind::{self, Kinds, OtherKind};
 use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Holder, Snapshot};
-use ipam::pool::Pool;
+use ipam::pool::{Owner, Pool};
 use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
@@ -85,6 +86,9 @@ pub(super) struct State {
     pub(super) pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
     pub(super) unread: BTreeMap<PoolName, UnreadPool>,
     pub(super) reserved: BTreeMap<String, AddrSet>,
+    pub(super) kinds: Kinds,
+    /// Kinds whose workloads may be there without being known.
+    pub(super) unlisted: BTreeSet<OtherKind>,
     pub(super) workloads: BTreeMap<Uid, Seen>,
     /// Workloads that are there and can't be read.
     pub(super) frozen: BTreeSet<Uid>,
@@ -273,7 +277,11 @@ impl State {
     pub(super) fn demands(&self, name: &str, family: Family) -> Vec<Demand> {
         let mut demands = vec![];
         for uid in self.asking.get(name).into_iter().flatten() {
-            let Some(seen) = self.workloads.get(uid).filter(|s| !is_below_another(s)) else {
+            let Some(seen) = self
+                .workloads
+                .get(uid)
+                .filter(|s| !self.is_below_another(s))
+            else {
                 continue;
             };
             let Some(Ok(wish)) = &seen.wish else { continue };
@@ -349,7 +357,7 @@ impl State {
 
     /// See [`super::Index::complaint`]; `asks` is true while annotations for auto pools are heard.
     pub(super) fn complaint(&self, seen: &Seen, asks: bool) -> Option<(&'static str, String)> {
-        if is_below_another(seen) {
+        if self.is_below_another(seen) {
             return None;
         }
         let of_subnets = asks.then(|| self.complaint_of_subnets(seen)).flatten();
@@ -392,11 +400,29 @@ impl State {
         })
     }
 
-    /// True for a workload that lives and can't be read, or whose annotations can't: nobody knows what it
-    /// wants, so its pool stays as it is.
-    pub(super) fn is_undecided(&self, uid: &Uid) -> bool {
-        let known = self.workloads.get(uid);
-        self.frozen.contains(uid) || known.is_some_and(|s| matches!(s.wish, Some(Err(_))))
+    /// True for a workload that can't be read, or whose annotations can't, or that may be there
+    /// unseen: nobody knows what it wants, so its pool stays as it is.
+    pub(super) fn is_undecided(&self, owner: &Owner) -> bool {
+        match self.workloads.get(&owner.uid) {
+            _ if self.frozen.contains(&owner.uid) => true,
+            Some(seen) => matches!(seen.wish, Some(Err(_))),
+            None => !self.knows_all_of(owner),
+        }
+    }
+
+    /// True where every workload of the owner's kind is known.
+    fn knows_all_of(&self, owner: &Owner) -> bool {
+        match self.kinds.other_of_labels(&owner.gv, &owner.kind) {
+            Some(other) => !self.unlisted.contains(other),
+            None => kind::is_own_of_labels(&owner.gv, &owner.kind),
+        }
+    }
+
+    /// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above,
+    /// as those of a kind do that an operator names.
+    fn is_below_another(&self, seen: &Seen) -> bool {
+        let owner = seen.controller.as_ref();
+        owner.is_some_and(|o| self.kinds.is_below(&seen.id, &o.api_version, &o.kind))
     }
 }
 
@@ -447,14 +473,6 @@ fn wire_family(family: Family) -> &'static str {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     }
-}
-
-/// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.
-pub(super) fn is_below_another(seen: &Seen) -> bool {
-    let owner = seen.controller.as_ref();
-    owner
-        .zip(seen.id.auto_pool_kind())
-        .is_some_and(|(owner, kind)| kind.is_served_by(&owner.api_version, &owner.kind))
 }
 
 /// Leaves of a Pod what the index reads of it: a cluster has very many.
