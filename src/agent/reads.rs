@@ -18,7 +18,7 @@ use ipam::name::{PodName, PoolName, Uid, Version, WorkloadId};
 use ipam::select::Candidate;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
@@ -302,13 +302,8 @@ impl Reads {
         let Some(resource) = self.kinds.resource(of) else {
             return Ok(None);
         };
-        let resource = ApiResource {
-            group: of.group.clone(),
-            version: of.version.clone(),
-            api_version: of.api_version(),
-            kind: of.kind.clone(),
-            plural: resource.to_owned(),
-        };
+        let kind = GroupVersionKind::gvk(&of.group, &of.version, &of.kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, resource);
         let client = self.client.clone();
         let api: Api<DynamicObject> = Api::namespaced_with(client, &of.namespace, &resource);
         let found = answered(api.get_metadata_opt(&of.name)).await?;

@@ -19,7 +19,7 @@ use std::time::Duration;
 use ipam::kind::OtherKind;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{ApiResource, DynamicObject, ListParams};
+use kube::api::{DynamicObject, ListParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Resource, ResourceExt};
 use kube_runtime::watcher;
@@ -170,7 +170,7 @@ impl Follower {
                 return std::future::pending().await;
             }
         }
-        let resource = resource(&self.kind);
+        let resource = other::resource(&self.kind);
         let client = self.ctx.clients.read.clone();
         self.can_be_listed(&Api::all_with(client.clone(), &resource), now)
             .await;
@@ -254,16 +254,6 @@ impl Follower {
         if let Some(definition) = definition {
             self.ctx.reports.kind_watched(definition);
         }
-    }
-}
-
-fn resource(kind: &OtherKind) -> ApiResource {
-    ApiResource {
-        group: kind.group.clone(),
-        version: kind.version.clone(),
-        api_version: kind.api_version(),
-        kind: kind.kind.clone(),
-        plural: kind.resource.clone(),
     }
 }
 

@@ -177,7 +177,8 @@ impl Kinds {
         })
     }
 
-    fn other(&self, group: &str, kind: &str) -> Option<&OtherKind> {
+    /// The operator's kind of this group and name, in whichever version.
+    pub fn other(&self, group: &str, kind: &str) -> Option<&OtherKind> {
         self.others.iter().find(|other| other.is(group, kind))
     }
 }

@@ -196,16 +196,25 @@ impl Stage<'_> {
             "no right to read CloneSets, and a controller started anew"
         ));
         let role = self.kubectl.json(&["get", ROLE])?;
-        let mut less = role.clone();
-        let rules = less.pointer_mut("/rules").and_then(Value::as_array_mut);
-        let rules = rules.context("a ClusterRole without rules")?;
-        rules.retain(|rule| rule["resources"] != json!([CLONE_SET.plural]));
-        self.kubectl.apply(&less.to_string(), &[])?;
+        let rules = role["rules"]
+            .as_array()
+            .context("a ClusterRole without rules")?;
+        let about_others = |rule: &&Value| rule["resources"] != json!([CLONE_SET.plural]);
+        let less: Vec<&Value> = rules.iter().filter(about_others).collect();
+        ensure!(less.len() < rules.len(), "there was no such right");
+        self.grant(&json!(less))?;
         let outcome = self.without_rights();
-        self.kubectl.apply(&role.to_string(), &[])?;
+        self.grant(&role["rules"])?;
         outcome?;
         say(format_args!("the right given back"));
         self.pool_has(&CLONE_SET, "back", None)
+    }
+
+    /// Gives the controller these rights and no others.
+    fn grant(&self, rules: &Value) -> Result<()> {
+        let patch = json!({ "rules": rules }).to_string();
+        let args = ["patch", ROLE, "--type=merge", "--patch", &patch];
+        self.kubectl.run(&args).map(drop)
     }
 
     fn without_rights(&self) -> Result<()> {

@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     fn api(&self, kind: &OtherKind) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), "default", &resource(kind))
+        Api::namespaced_with(self.client.clone(), "default", &other::resource(kind))
     }
 
     /// Makes an object, once its kind is served.

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
-use kube::api::DynamicObject;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -117,6 +117,12 @@ impl Workload for Other {
     fn is_scalable(&self) -> bool {
         self.replicas.is_some()
     }
+}
+
+/// The kind as clients of the API server name it.
+pub fn resource(kind: &OtherKind) -> ApiResource {
+    let named = GroupVersionKind::gvk(&kind.group, &kind.version, &kind.kind);
+    ApiResource::from_gvk_with_plural(&named, &kind.resource)
 }
 
 /// Who `object` is.
