@@ -44,7 +44,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
 /// A kind of somebody else's.
 struct Kind {
     group: &'static str,
-    kind: &'static str,
+    name: &'static str,
     plural: &'static str,
     /// Where `scale` finds the selector.
     selector: &'static str,
@@ -52,14 +52,14 @@ struct Kind {
 
 const ROLLOUT: Kind = Kind {
     group: "argoproj.io",
-    kind: "Rollout",
+    name: "Rollout",
     plural: "rollouts",
     selector: ".status.selector",
 };
 
 const CLONE_SET: Kind = Kind {
     group: "apps.kruise.io",
-    kind: "CloneSet",
+    name: "CloneSet",
     plural: "clonesets",
     selector: ".status.labelSelector",
 };
@@ -83,7 +83,7 @@ impl Kind {
                 "group": self.group,
                 "scope": "Namespaced",
                 "names": {
-                    "kind": self.kind, "plural": self.plural, "singular": self.kind.to_lowercase(),
+                    "kind": self.name, "plural": self.plural, "singular": self.name.to_lowercase(),
                 },
                 "versions": [{
                     "name": "v1alpha1", "served": true, "storage": true,
@@ -244,7 +244,7 @@ impl Stage<'_> {
         )?;
         gone(self.kubectl, self.namespace, "back")?;
         eventually(SETTLE, "its pool is there, without a record", || {
-            let pools = Pool::of_workload(self.kubectl, CLONE_SET.kind, self.namespace, "back")?;
+            let pools = Pool::of_workload(self.kubectl, CLONE_SET.name, self.namespace, "back")?;
             ensure!(pools.len() == 1, "{} pools", pools.len());
             let records = pools[0].records.len();
             ensure!(records == 0, "{records} addresses are recorded");
@@ -256,7 +256,7 @@ impl Stage<'_> {
     fn create(&self, kind: &Kind, name: &str, annotations: &Value, spec: &Value) -> Result<String> {
         self.apply(&json!({
             "apiVersion": kind.api_version(),
-            "kind": kind.kind,
+            "kind": kind.name,
             "metadata": { "name": name, "annotations": annotations },
             "spec": spec,
         }))?;
@@ -270,10 +270,10 @@ impl Stage<'_> {
     fn pool_has(&self, kind: &Kind, name: &str, addresses: Option<usize>) -> Result<()> {
         let what = format!(
             "the pool of {} {name} has {addresses:?} addresses",
-            kind.kind
+            kind.name
         );
         eventually(SETTLE, &what, || {
-            let pools = Pool::of_workload(self.kubectl, kind.kind, self.namespace, name)?;
+            let pools = Pool::of_workload(self.kubectl, kind.name, self.namespace, name)?;
             let sizes: Vec<usize> = pools.iter().map(|pool| pool.addresses.len()).collect();
             ensure!(sizes == Vec::from_iter(addresses), "pools of {sizes:?}");
             Books::read(self.kubectl)?.ensure_agree()
@@ -298,7 +298,7 @@ impl Stage<'_> {
 
 fn owner(kind: &Kind, name: &str, uid: &str) -> Value {
     json!({
-        "apiVersion": kind.api_version(), "kind": kind.kind, "name": name, "uid": uid,
+        "apiVersion": kind.api_version(), "kind": kind.name, "name": name, "uid": uid,
         "controller": true, "blockOwnerDeletion": true,
     })
 }

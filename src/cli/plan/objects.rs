@@ -67,7 +67,7 @@ impl Load {
     {
         let folder = W::url_path(&(), object.meta().namespace.as_deref());
         let seen = workload::seen(object, rule);
-        Self::new(seen, folder, object, object.meta())
+        Self::new(seen, &folder, object, object.meta())
     }
 
     fn of_other(object: &DynamicObject, kind: &OtherKind, rule: SizeRule) -> Self {
@@ -77,10 +77,10 @@ impl Load {
         // Where a definition says something else, nobody reads it here.
         let workload = Other::read(object, &Layout::conventional());
         let seen = workload::seen_as(id, meta, &workload, rule);
-        Self::new(seen, folder, &workload, meta)
+        Self::new(seen, &folder, &workload, meta)
     }
 
-    fn new<W: Workload>(seen: Seen, folder: String, object: &W, meta: &ObjectMeta) -> Self {
+    fn new<W: Workload>(seen: Seen, folder: &str, object: &W, meta: &ObjectMeta) -> Self {
         let template = object.template();
         let spec = template.and_then(|t| t.spec.as_ref());
         let on_host = spec.and_then(|s| s.host_network) == Some(true);

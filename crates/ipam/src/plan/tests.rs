@@ -1255,11 +1255,17 @@ fn pods_of_a_pool_that_stands_alone_are_recorded_before_it_is_admitted() {
 
 /// The names of the pools that a plan makes.
 fn made(plan: &Plan) -> Vec<PoolName> {
-    let created = plan.steps.iter().filter_map(|step| match step {
-        Step::Create(new) => Some(new.name.clone()),
-        _ => None,
-    });
-    created.collect()
+    created(plan).map(|new| new.name.clone()).collect()
+}
+
+fn created(plan: &Plan) -> impl Iterator<Item = &NewPool> {
+    plan.steps.iter().filter_map(|step| {
+        if let Step::Create(new) = step {
+            Some(new)
+        } else {
+            None
+        }
+    })
 }
 
 /// The pools that a step is about.
@@ -1299,13 +1305,13 @@ fn assert_apart(ids: &[WorkloadId]) {
         })
         .collect();
     let ledger: Vec<(&str, &str)> = names.iter().map(PoolName::as_str).zip(entries).collect();
-    for gone in 0..ids.len() {
+    for (gone, name) in names.iter().enumerate() {
         let mut left = demands.clone();
         left.remove(gone);
         let snapshot = seen(subnet("1-9", &ledger), pools.clone(), left);
         let plan = plan_of(&snapshot);
         let touched: BTreeSet<&PoolName> = plan.steps.iter().flat_map(touches).collect();
-        assert_eq!(touched, [&names[gone]].into(), "{:?}", steps(&snapshot));
+        assert_eq!(touched, [name].into(), "{:?}", steps(&snapshot));
     }
     assert!(steps(&seen(subnet("1-9", &ledger), pools, demands)).is_empty());
 }
@@ -1378,10 +1384,7 @@ fn a_pool_is_born_with_its_subnet_s_gateway_and_does_not_follow_another() {
         ..subnet("1-9", &[])
     };
     let new = plan_of(&seen(with_gateway, vec![], vec![demand("web", 1)]));
-    let gateways = new.steps.iter().filter_map(|step| match step {
-        Step::Create(new) => Some(new.gateway),
-        _ => None,
-    });
+    let gateways = created(&new).map(|new| new.gateway);
     assert_eq!(gateways.collect::<Vec<_>>(), [Some(ip(254))]);
     let changed = seen(
         Subnet {
