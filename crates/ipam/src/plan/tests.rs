@@ -1261,7 +1261,7 @@ fn made(plan: &Plan) -> Vec<PoolName> {
 fn created(plan: &Plan) -> impl Iterator<Item = &NewPool> {
     plan.steps.iter().filter_map(|step| {
         if let Step::Create(new) = step {
-            Some(new)
+            Some(&**new)
         } else {
             None
         }
