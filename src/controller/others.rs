@@ -31,6 +31,7 @@ use super::Context;
 use super::watches;
 use super::workload::other::{self, Layout, Other};
 use super::workload::{self, Seen};
+use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Held, Key};
 use crate::kube_io::retry::Backoff;
 
@@ -117,7 +118,10 @@ impl Follower {
         let mut backoff = Backoff::new(AGAIN_AFTER.0, AGAIN_AFTER.1);
         let one = ListParams::default().fields(&field).limit(1);
         while let Err(error) = tried.list_metadata(&one).await {
-            self.tell(None, &format!("its definition can't be read: {error}"));
+            self.tell(
+                None,
+                &format!("its definition can't be read: {}", said(&error)),
+            );
             sleep(backoff.next_delay()).await;
         }
         let definitions: Cache<CustomResourceDefinition> = Cache::new();
@@ -196,7 +200,7 @@ impl Follower {
         let mut missing: u32 = 0;
         while let Err(error) = api.list_metadata(&ListParams::default().limit(1)).await {
             if !matches!(&error, kube::Error::Api(status) if status.code == 404) {
-                self.tell(now.object(), &error.to_string());
+                self.tell(now.object(), &said(&error));
             } else if *now == Definition::Absent {
                 self.none_there();
                 sleep(LOOK_AGAIN).await;
@@ -204,7 +208,7 @@ impl Follower {
             } else {
                 missing = missing.saturating_add(1);
                 if missing > PATIENCE {
-                    self.tell(now.object(), &error.to_string());
+                    self.tell(now.object(), &said(&error));
                 }
             }
             sleep(backoff.next_delay()).await;
@@ -254,6 +258,14 @@ impl Follower {
         if let Some(definition) = definition {
             self.ctx.reports.kind_watched(definition);
         }
+    }
+}
+
+/// What the API server said, as users know it from `kubectl`.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        error => ErrorChain(error).to_string(),
     }
 }
 
