@@ -4,6 +4,7 @@
 //! Never does: IO, or decide. Invariants: an object is parsed when it changes, not when a pass
 //! runs; a change that can't alter a plan wakes nobody.
 
+mod known;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
 use ipam::demand::PodCount;
-use ipam::kind::{self, Kinds, OtherKind};
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Holder, Snapshot};
-use ipam::pool::{Owner, Pool};
+use ipam::pool::Pool;
 use ipam::select::PoolFault;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
@@ -398,31 +398,6 @@ impl State {
                 ("SubnetConflicting", note)
             })
         })
-    }
-
-    /// True for a workload that can't be read, or whose annotations can't, or that may be there
-    /// unseen: nobody knows what it wants, so its pool stays as it is.
-    pub(super) fn is_undecided(&self, owner: &Owner) -> bool {
-        match self.workloads.get(&owner.uid) {
-            _ if self.frozen.contains(&owner.uid) => true,
-            Some(seen) => matches!(seen.wish, Some(Err(_))),
-            None => !self.knows_all_of(owner),
-        }
-    }
-
-    /// True where every workload of the owner's kind is known.
-    fn knows_all_of(&self, owner: &Owner) -> bool {
-        match self.kinds.other_of_labels(&owner.gv, &owner.kind) {
-            Some(other) => !self.unlisted.contains(other),
-            None => kind::is_own_of_labels(&owner.gv, &owner.kind),
-        }
-    }
-
-    /// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above,
-    /// as those of a kind do that an operator names.
-    fn is_below_another(&self, seen: &Seen) -> bool {
-        let owner = seen.controller.as_ref();
-        owner.is_some_and(|o| self.kinds.is_below(&seen.id, &o.api_version, &o.kind))
     }
 }
 

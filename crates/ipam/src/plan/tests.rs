@@ -1252,6 +1252,7 @@ fn pods_of_a_pool_that_stands_alone_are_recorded_before_it_is_admitted() {
         ..Snapshot::default()
     };
     assert_eq!(steps(&snapshot), ["record shop [3]"]);
+}
 
 /// The names of the pools that a plan makes.
 fn made(plan: &Plan) -> Vec<PoolName> {
