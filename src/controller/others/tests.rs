@@ -20,9 +20,7 @@ use tower::Service as _;
 
 use super::*;
 use crate::api::{SpiderIPPool, SpiderSubnet, crd};
-use crate::controller::index::{Features, Switch};
-use crate::controller::{Metrics, Options};
-use crate::kube_io::clients::Clients;
+use crate::controller::{Metrics, Options, testing};
 use crate::kube_io::lease::Leadership;
 
 /// Of paused time, in which nothing shrinks: that waits by the wall clock.
@@ -186,21 +184,11 @@ impl Cluster {
     fn start(&self, kinds: Vec<OtherKind>) -> JoinSet<()> {
         let client = self.of_controller();
         let options = Options {
-            features: Features {
-                ipv4: true,
-                ipv6: true,
-                subnets: Switch::On,
-                auto_pools: Switch::On,
-            },
             default_rule: SizeRule::Flexible(1),
-            stateful_sets: true,
             kinds: Kinds::with(kinds),
-            pod_name: None,
+            ..testing::options()
         };
-        let clients = Clients {
-            read: client.clone(),
-            write: client,
-        };
+        let clients = testing::clients(&client);
         let metrics = Metrics::register(&mut Registry::default(), false);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
