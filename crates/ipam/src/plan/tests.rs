@@ -1276,7 +1276,7 @@ fn touches(step: &Step) -> Vec<&PoolName> {
         Step::Create(new) => vec![&new.name],
         Step::Before(write) | Step::After(write) => vec![&write.pool],
         Step::Ledger { edits, .. } => edits.iter().map(|edit| &edit.pool).collect(),
-        Step::Delete { pool, .. } => vec![pool],
+        Step::Record { pool, .. } | Step::Delete { pool, .. } => vec![pool],
     }
 }
 
