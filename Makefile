@@ -55,6 +55,12 @@ lint: ## clippy on every target, shellcheck on every script; no warning passes
 unit: ## Every test that needs no cluster
 	@$(CARGO) test --workspace
 
+.PHONY: sim
+sim: export RUSTFLAGS := --cfg tokio_unstable
+sim: ## Simulated clusters with faults: SEEDS=500 SEED_START=0; ARGS='--exhaustive' or one run's command
+	@$(CARGO) test --quiet --profile sim --target-dir target/sim --test sim -- \
+		$(if $(ARGS),$(ARGS),--seeds $(or $(SEEDS),500) --seed-start $(or $(SEED_START),0) --twice)
+
 .PHONY: test-alone
 test-alone: ## Each member by itself: built together, one would lend another its features
 	@for member in $(MEMBERS); do echo "$$member alone"; $(CARGO) check --all-targets --package $$member; done

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use axum::Router;
 use ipam::addr::Family;
+use ipam::kind::Kinds;
 use ipam::name::Uid;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -121,6 +122,8 @@ pub struct Settings {
     pub conflict_detection: bool,
     /// Whether the plugin is to ask if the gateway answers before an address is used.
     pub gateway_detection: bool,
+    /// The kinds of workloads that have pools of their own.
+    pub kinds: Kinds,
 }
 
 impl Settings {
@@ -192,7 +195,7 @@ impl Agent {
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
-        let reads = Reads::new(clients.read.clone());
+        let reads = Reads::new(clients.read.clone(), settings.kinds.clone());
         let writers = Writers::new(
             reads.clone(),
             clients.write.clone(),

@@ -6,6 +6,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ipam::kind::{Kinds, OtherKind, WorkloadKind, group_version};
+use ipam::name::Uid;
 use serde::Deserialize;
 
 /// Where the agent listens and the plugin calls.
@@ -40,6 +42,40 @@ pub struct Config {
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
     pub default_redundant_ip_number: u32,
+    /// Kinds beside Kubernetes' own whose workloads get pools.
+    pub third_party_controllers: Vec<ThirdParty>,
+}
+
+/// A kind of workloads that is not Kubernetes' own.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct ThirdParty {
+    /// API group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Its name in paths: the plural.
+    pub resource: String,
+}
+
+impl ThirdParty {
+    fn new(api_version: &str, kind: &str, resource: &str) -> Self {
+        Self {
+            api_version: api_version.to_owned(),
+            kind: kind.to_owned(),
+            resource: resource.to_owned(),
+        }
+    }
+
+    fn other(&self) -> OtherKind {
+        let (group, version) = group_version(&self.api_version);
+        OtherKind {
+            group: group.to_owned(),
+            version: version.to_owned(),
+            kind: self.kind.clone(),
+            resource: self.resource.clone(),
+        }
+    }
 }
 
 /// Whose `SpiderEndpoint`s are written. No address depends on them.
@@ -67,6 +103,11 @@ impl Default for Config {
             enable_ip_conflict_detection: false,
             enable_gateway_detection: false,
             default_redundant_ip_number: 1,
+            third_party_controllers: vec![
+                ThirdParty::new("argoproj.io/v1alpha1", "Rollout", "rollouts"),
+                ThirdParty::new("apps.kruise.io/v1alpha1", "CloneSet", "clonesets"),
+                ThirdParty::new("apps.kruise.io/v1beta1", "StatefulSet", "statefulsets"),
+            ],
         }
     }
 }
@@ -97,6 +138,16 @@ pub enum ConfigError {
     NoFamily {
         /// The file.
         path: PathBuf,
+    },
+    /// A kind is named that can't be one of these.
+    #[error("configuration file {path}: thirdPartyControllers: {kind} {fault}")]
+    Kind {
+        /// The file.
+        path: PathBuf,
+        /// `apiVersion/kind`.
+        kind: String,
+        /// What is wrong with it.
+        fault: &'static str,
     },
 }
 
@@ -132,7 +183,38 @@ impl Config {
                 path: path.to_owned(),
             });
         }
+        if let Some((kind, fault)) = config.misnamed() {
+            let (path, kind) = (path.to_owned(), kind.clone());
+            let kind = format!("{}/{}", kind.api_version, kind.kind);
+            return Err(ConfigError::Kind { path, kind, fault });
+        }
         Ok(config)
+    }
+
+    /// All kinds whose workloads get pools.
+    pub fn kinds(&self) -> Kinds {
+        let others = self.third_party_controllers.iter();
+        Kinds::with(others.map(ThirdParty::other).collect())
+    }
+
+    /// The first third-party kind that can't be meant, and why.
+    fn misnamed(&self) -> Option<(&ThirdParty, &'static str)> {
+        let mut seen = std::collections::BTreeSet::new();
+        self.third_party_controllers.iter().find_map(|named| {
+            let other = named.other();
+            let is_own = WorkloadKind::of(&other.workload("", "", Uid::default())).is_some();
+            let parts = [&other.version, &other.kind, &other.resource];
+            let fault = if parts.iter().any(|part| part.is_empty()) {
+                "needs apiVersion, kind and resource: leave none empty"
+            } else if is_own || (named.api_version.as_str(), named.kind.as_str()) == ("v1", "Pod") {
+                "is Kubernetes' own: take it out of the list"
+            } else if !seen.insert((other.group, other.kind)) {
+                "is there twice: name one version of it"
+            } else {
+                return None;
+            };
+            Some((named, fault))
+        })
     }
 }
 
@@ -155,7 +237,8 @@ mod tests {
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
              enableStatefulSet: false\nspiderEndpoints: stateful\nenableIPConflictDetection: true\nenableGatewayDetection: true\n\
-             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n",
+             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n\
+             thirdPartyControllers: [{apiVersion: v1, kind: ReplicationController, resource: replicationcontrollers}]\n",
         )
         .unwrap();
         let expected = Config {
@@ -169,6 +252,11 @@ mod tests {
             enable_ip_conflict_detection: true,
             enable_gateway_detection: true,
             default_redundant_ip_number: 3,
+            third_party_controllers: vec![ThirdParty::new(
+                "v1",
+                "ReplicationController",
+                "replicationcontrollers",
+            )],
         };
         assert_eq!(config, expected);
     }
@@ -180,6 +268,27 @@ mod tests {
             error.contains("enableIPv5") && error.contains("conf.yml"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_kind_that_is_kubernetes_own_incomplete_or_there_twice_is_refused_by_name() {
+        let table = [
+            ("apps/v1, kind: Deployment, resource: deployments", "own"),
+            ("v1, kind: Pod, resource: pods", "own"),
+            ("a.b/v1, kind: C, resource: ''", "needs"),
+            ("a.b/, kind: C, resource: cs", "needs"),
+            (
+                "a.b/v1, kind: C, resource: cs}, {apiVersion: a.b/v2, kind: C, resource: cs",
+                "twice",
+            ),
+        ];
+        for (kinds, expected) in table {
+            let text = format!("thirdPartyControllers: [{{apiVersion: {kinds}}}]");
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{kinds}: {error}");
+        }
+        let own = "thirdPartyControllers: [{apiVersion: apps.kruise.io/v1beta1, kind: StatefulSet, resource: statefulsets}]";
+        assert_eq!(parse(own).unwrap().kinds().others().len(), 1);
     }
 
     #[test]

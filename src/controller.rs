@@ -5,7 +5,7 @@
 //! Invariants: no pass before every cache is complete; one pass a CIDR at a time; a change, however
 //! small, is never dropped, only coalesced.
 //!
-//! Where to read next: `watches.rs` for what is watched, [`workload`] for kinds, [`index`] for what
+//! Where to read next: `watches.rs` and `others.rs` for what is watched, [`workload`] for kinds, [`index`] for what
 //! wakes a pass.
 
 pub mod apply;
@@ -14,6 +14,7 @@ pub mod gc;
 pub mod index;
 mod kept;
 mod metrics;
+mod others;
 pub mod queue;
 pub mod rehearsal;
 pub mod report;
@@ -28,6 +29,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
+use ipam::kind::Kinds;
 use ipam::plan::{self, Plan, Step};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
@@ -81,6 +83,8 @@ pub struct Options {
     pub stateful_sets: bool,
     /// When records without a living owner are freed.
     pub gc: gc::Options,
+    /// The kinds of workloads that get pools.
+    pub kinds: Kinds,
     /// Name of this replica's Pod, for Events.
     pub pod_name: Option<String>,
 }
@@ -93,6 +97,7 @@ struct Context {
     reports: Reports,
     backoffs: Mutex<BTreeMap<IpNet, Backoff>>,
     default_rule: SizeRule,
+    kinds: Kinds,
     metrics: Metrics,
     /// Some object may have become one that no pass looks at.
     strays: Notify,
@@ -121,13 +126,14 @@ pub async fn run(
         subnets: Cache::new(),
     };
     let ctx = Arc::new(Context {
-        index: Index::new(options.features),
+        index: Index::of_kinds(options.features, options.kinds.clone()),
         queue: Queue::default(),
         reports,
         clients,
         writer,
         backoffs: Mutex::default(),
         default_rule: options.default_rule,
+        kinds: options.kinds,
         metrics,
         strays: Notify::new(),
         pods: Cache::new(),
@@ -137,6 +143,7 @@ pub async fn run(
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
     let mut tasks = JoinSet::new();
     let synced = watches::watch_all(&ctx, &mut tasks);
+    others::watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
     let gc = Gc {
         options: &options.gc,

@@ -17,6 +17,7 @@ pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
 pub mod stateful;
+pub mod third_party;
 pub mod uninstall;
 pub mod walkthrough;
 
@@ -105,6 +106,12 @@ pub const ALL: &[Scenario] = &[
         about: "the acting controller killed and stopped, no controller at all, both roles upgraded: Pods come and go, and no call fails",
         needs_product: true,
         run: availability::run,
+    },
+    Scenario {
+        name: "third-party",
+        about: "a Rollout and a CloneSet: pools made, sized, followed, retired; without the right to read one, the others go on",
+        needs_product: true,
+        run: third_party::run,
     },
     Scenario {
         name: "flags",

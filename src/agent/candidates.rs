@@ -144,7 +144,7 @@ async fn subnets(
         return Ok(read_subnets(&get)?);
     }
     let is_told = annotation::names_pools(&get);
-    if is_told || !settings.auto_pools || asker.workload.auto_pool_kind().is_none() {
+    if is_told || !settings.auto_pools || !settings.kinds.serve(&asker.workload) {
         return Ok(None);
     }
     let workload = reads.annotations(&asker.workload, age).await?;
@@ -174,7 +174,7 @@ fn auto(
     if workload.group.is_empty() && workload.kind == "Pod" {
         return Err(SubnetError::NoController.into());
     }
-    if workload.auto_pool_kind().is_none() {
+    if !settings.kinds.serve(workload) {
         return Err(SubnetError::OtherKind(workload.to_string()).into());
     }
     let item = items.iter().find(|item| item.nic == asker.nic);

@@ -277,7 +277,7 @@ pub(super) enum SubnetError {
     NoController,
     /// Nobody makes pools for workloads of this kind.
     #[error(
-        "auto-created IPPools are not made for {0}: name an IPPool by annotation '{key}'",
+        "auto-created IPPools are not made for {0}: add its kind to thirdPartyControllers of the configuration, or name an IPPool by annotation '{key}'",
         key = annotation::IPPOOL
     )]
     OtherKind(String),

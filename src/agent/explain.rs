@@ -102,10 +102,8 @@ impl From<Failure> for Unserved {
 impl Explainer {
     /// One for an agent with these settings, of which only the switches count.
     pub fn new(settings: Settings, client: Client) -> Self {
-        Self {
-            settings,
-            reads: Reads::new(client),
-        }
+        let reads = Reads::new(client, settings.kinds.clone());
+        Self { settings, reads }
     }
 
     /// What an ADD for this interface would find now.

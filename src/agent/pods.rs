@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ipam::kind::group_version;
 use ipam::name::{PodName, Uid, WorkloadId};
 use ipam::release::Life;
 use k8s_openapi::api::core::v1::Pod;
@@ -141,21 +142,18 @@ pub(super) async fn workload(reads: &Reads, pod: &Pod) -> Result<WorkloadId, Str
             namespace,
         });
     };
-    let own = workload_id(owner, &namespace);
-    let Some(kind) = own.auto_pool_kind().filter(|kind| kind.above.is_some()) else {
-        return Ok(own);
-    };
+    let (kinds, own) = (reads.kinds(), workload_id(owner, &namespace));
+    if !kinds.may_be_below(&own) {
+        return Ok(kinds.as_pools_name(own));
+    }
     let meta = reads.owner(&own).await?;
     let top = controller_of(meta.owner_references.as_deref())
-        .filter(|top| kind.is_served_by(&top.api_version, &top.kind));
-    Ok(top.map_or(own, |top| workload_id(top, &namespace)))
+        .filter(|top| kinds.is_below(&own, &top.api_version, &top.kind));
+    Ok(top.map_or(own, |top| kinds.as_pools_name(workload_id(top, &namespace))))
 }
 
 fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {
-    let (group, version) = owner
-        .api_version
-        .split_once('/')
-        .unwrap_or(("", &owner.api_version));
+    let (group, version) = group_version(&owner.api_version);
     WorkloadId {
         group: group.to_owned(),
         version: version.to_owned(),

@@ -13,15 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::addr::AddrSet;
+use ipam::kind::Kinds;
 use ipam::name::{PodName, PoolName, Uid, Version, WorkloadId};
 use ipam::select::Candidate;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use kube::api::ListParams;
-use kube::core::{DeserializeGuard, NamespaceResourceScope, ObjectMeta};
-use kube::{Api, Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
+use kube::core::{DeserializeGuard, ObjectMeta};
+use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
 use super::memo::{Age, Memo};
@@ -117,6 +116,7 @@ pub(super) struct Listing {
 #[derive(Clone)]
 pub(super) struct Reads {
     client: Client,
+    kinds: Kinds,
     kept: Arc<Kept>,
 }
 
@@ -133,9 +133,10 @@ struct Kept {
 }
 
 impl Reads {
-    pub(super) fn new(client: Client) -> Self {
+    pub(super) fn new(client: Client, kinds: Kinds) -> Self {
         Self {
             client,
+            kinds,
             kept: Arc::default(),
         }
     }
@@ -270,7 +271,7 @@ impl Reads {
     /// Errors: what the API server said, or that this very object is gone.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Result<Arc<ObjectMeta>, String> {
         let read = async {
-            let found = self.meta(&of.kind, &of.namespace, &of.name).await;
+            let found = self.meta(of).await;
             found
                 .map_err(|e| e.said())?
                 .filter(|meta| meta.uid.as_deref() == Some(of.uid.as_str()))
@@ -288,9 +289,7 @@ impl Reads {
         age: Age,
     ) -> Result<Arc<BTreeMap<String, String>>, ReadError> {
         let read = async {
-            let meta = self
-                .meta(&workload.kind, &workload.namespace, &workload.name)
-                .await?;
+            let meta = self.meta(workload).await?;
             let same = meta.filter(|meta| meta.uid.as_deref() == Some(workload.uid.as_str()));
             Ok(Arc::new(
                 same.and_then(|meta| meta.annotations).unwrap_or_default(),
@@ -299,33 +298,21 @@ impl Reads {
         self.kept.annotations.get(&workload.uid, age, read).await
     }
 
-    async fn meta(
-        &self,
-        kind: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Option<ObjectMeta>, ReadError> {
-        match kind {
-            "Deployment" => self.meta_of::<Deployment>(namespace, name).await,
-            "ReplicaSet" => self.meta_of::<ReplicaSet>(namespace, name).await,
-            "StatefulSet" => self.meta_of::<StatefulSet>(namespace, name).await,
-            "DaemonSet" => self.meta_of::<DaemonSet>(namespace, name).await,
-            "Job" => self.meta_of::<Job>(namespace, name).await,
-            "CronJob" => self.meta_of::<CronJob>(namespace, name).await,
-            _ => Ok(None),
-        }
+    async fn meta(&self, of: &WorkloadId) -> Result<Option<ObjectMeta>, ReadError> {
+        let Some(resource) = self.kinds.resource(of) else {
+            return Ok(None);
+        };
+        let kind = GroupVersionKind::gvk(&of.group, &of.version, &of.kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, resource);
+        let client = self.client.clone();
+        let api: Api<DynamicObject> = Api::namespaced_with(client, &of.namespace, &resource);
+        let found = answered(api.get_metadata_opt(&of.name)).await?;
+        Ok(found.map(|object| object.metadata))
     }
 
-    async fn meta_of<K>(&self, namespace: &str, name: &str) -> Result<Option<ObjectMeta>, ReadError>
-    where
-        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + DeserializeOwned
-            + std::fmt::Debug,
-    {
-        let api: Api<K> = Api::namespaced(self.client.clone(), namespace);
-        let found = answered(api.get_metadata_opt(name)).await?;
-        Ok(found.map(|object| object.metadata))
+    /// The kinds that have pools of their own.
+    pub(super) fn kinds(&self) -> &Kinds {
+        &self.kinds
     }
 
     /// Forgets what nobody asked for lately, and the owners that no Pod of this node

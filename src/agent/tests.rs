@@ -11,6 +11,7 @@ use axum::body::Body;
 use cni::Operation;
 use futures::future::join_all;
 use http::{Request, StatusCode, header};
+use ipam::kind::{Kinds, OtherKind};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -148,6 +149,12 @@ fn settings(dir: &Path) -> Settings {
         endpoints: EndpointMode::Always,
         conflict_detection: false,
         gateway_detection: false,
+        kinds: Kinds::with(vec![OtherKind {
+            group: "argoproj.io".to_owned(),
+            version: "v1alpha1".to_owned(),
+            kind: "Rollout".to_owned(),
+            resource: "rollouts".to_owned(),
+        }]),
     }
 }
 

@@ -80,6 +80,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 
 /// What an agent is told at start.
 pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
+    let kinds = config.kinds();
     let Config {
         ipam_unix_socket_path,
         enable_ipv4,
@@ -91,6 +92,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         enable_ip_conflict_detection,
         enable_gateway_detection,
         default_redundant_ip_number: _,
+        third_party_controllers: _,
     } = config;
     Settings {
         namespace: String::new(),
@@ -106,5 +108,6 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         endpoints: spider_endpoints,
         conflict_detection: enable_ip_conflict_detection,
         gateway_detection: enable_gateway_detection,
+        kinds,
     }
 }

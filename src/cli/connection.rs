@@ -202,14 +202,22 @@ impl Connection {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
     {
-        let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
+        self.list_of(&()).await
+    }
+
+    /// The same for a kind that only `kind` tells.
+    pub(super) async fn list_of<K>(&self, kind: &K::DynamicType) -> Result<Listing<K>, ClusterError>
+    where
+        K: Resource + Clone + Debug + DeserializeOwned,
+    {
+        let api: Api<DeserializeGuard<K>> = Api::all_with(self.client.clone(), kind);
         let mut params = ListParams::default().limit(PAGE);
         let mut listing = Listing {
             objects: vec![],
             malformed: vec![],
         };
         loop {
-            let page: ObjectList<_> = self.answer::<K, _>(api.list(&params).await)?;
+            let page: ObjectList<_> = self.answer_of::<K, _>(kind, api.list(&params).await)?;
             for guard in page.items {
                 match guard.0 {
                     Ok(object) => listing.objects.push(object),
@@ -248,9 +256,16 @@ impl Connection {
         &self,
         answer: Result<T, kube::Error>,
     ) -> Result<T, ClusterError> {
+        self.answer_of::<K, T>(&(), answer)
+    }
+
+    fn answer_of<K: Resource, T>(
+        &self,
+        kind: &K::DynamicType,
+        answer: Result<T, kube::Error>,
+    ) -> Result<T, ClusterError> {
         let kind = || {
-            let group = K::group(&());
-            let plural = K::plural(&());
+            let (group, plural) = (K::group(kind), K::plural(kind));
             if group.is_empty() {
                 plural.into_owned()
             } else {

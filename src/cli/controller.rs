@@ -205,6 +205,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_stateful_set,
         spider_endpoints: _,
         default_redundant_ip_number,
+        third_party_controllers: _,
     } = config;
     Options {
         features: Features {
@@ -216,6 +217,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         stateful_sets: *enable_stateful_set,
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
         gc: gc::Options::default(),
+        kinds: config.kinds(),
         pod_name,
     }
 }

@@ -78,7 +78,7 @@ async fn plan(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let connection = target.open().await?;
         let (config, note) = connection.config(config_path.as_deref()).await?;
         let rule = super::controller::options(&config, None).default_rule;
-        let mut objects = Objects::of_cluster(&connection, rule).await?;
+        let mut objects = Objects::of_cluster(&connection, rule, &config.kinds()).await?;
         objects.notes.extend(note);
         (objects, config, connection.namespace.clone())
     } else {
@@ -91,6 +91,7 @@ async fn plan(arguments: Arguments) -> anyhow::Result<ExitCode> {
         let defaults = Defaults {
             namespace: &namespace,
             rule: super::controller::options(&config, None).default_rule,
+            kinds: &config.kinds(),
         };
         let objects = Objects::of_manifests(&texts, defaults)?.with_namespaces();
         (objects, config, namespace)

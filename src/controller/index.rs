@@ -4,6 +4,7 @@
 //! Never does: IO, or decide. Invariants: an object is parsed when it changes, not when a pass
 //! runs; a change that can't alter a plan wakes nobody.
 
+mod known;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use ipam::addr::Family;
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Snapshot, SubnetSeen};
 use ipam::pool::Pool;
@@ -95,10 +97,29 @@ pub type Dirty = BTreeSet<IpNet>;
 impl Index {
     /// An empty index.
     pub fn new(features: Features) -> Self {
+        Self::of_kinds(features, Kinds::default())
+    }
+
+    /// An empty index in which workloads of these kinds count.
+    pub fn of_kinds(features: Features, kinds: Kinds) -> Self {
+        let state = State {
+            unlisted: kinds.others().iter().cloned().collect(),
+            kinds,
+            ..State::default()
+        };
         Self {
             features,
-            state: Mutex::default(),
+            state: Mutex::new(state),
         }
+    }
+
+    /// All workloads of a kind that an operator names have been told: who is not among them is gone.
+    pub fn listed(&self, kind: &OtherKind) -> Dirty {
+        let mut state = self.state();
+        if !state.unlisted.remove(kind) {
+            return Dirty::new();
+        }
+        state.cidrs().collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -433,7 +454,7 @@ impl Index {
                     // Nobody asks for the pool, but not because nobody wants it: it is kept.
                     let off =
                         self.features.auto_pools == Switch::Off || !self.features.serves(family);
-                    let kept = off || state.is_undecided(&owner.uid);
+                    let kept = off || state.is_undecided(owner);
                     if kept && owner.reclaim {
                         let pool = Arc::make_mut(&mut pool);
                         pool.owner

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{PoolName, Uid};
 use ipam::plan::{
     self, Condition, Holder, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step,
@@ -34,6 +35,7 @@ const PASSES_MAX: usize = 64;
 /// The world, and what was done to it.
 pub struct Rehearsal {
     index: Index,
+    kinds: Kinds,
     subnets: BTreeMap<String, Arc<SpiderSubnet>>,
     pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
     now: DateTime<Utc>,
@@ -66,9 +68,10 @@ pub struct Restless {
 
 impl Rehearsal {
     /// An empty world at `now`.
-    pub fn new(features: Features, now: DateTime<Utc>) -> Self {
+    pub fn new(features: Features, kinds: &Kinds, now: DateTime<Utc>) -> Self {
         Self {
-            index: Index::new(features),
+            index: Index::of_kinds(features, kinds.clone()),
+            kinds: kinds.clone(),
             subnets: BTreeMap::new(),
             pools: BTreeMap::new(),
             now,
@@ -107,6 +110,18 @@ impl Rehearsal {
         let uid = seen.id.uid.clone();
         let dirty = self.index.workload(&uid, Some(seen));
         self.wake(dirty);
+    }
+
+    /// All workloads are there, but those of the kinds `unlisted`.
+    pub fn listed_but(&mut self, unlisted: &[OtherKind]) {
+        let listed = self.kinds.others().iter();
+        let listed: Vec<Dirty> = listed
+            .filter(|kind| !unlisted.contains(kind))
+            .map(|kind| self.index.listed(kind))
+            .collect();
+        for dirty in listed {
+            self.wake(dirty);
+        }
     }
 
     /// A Pod as it is now; `None` where it is gone.
@@ -363,7 +378,7 @@ mod tests {
             subnets: Switch::On,
             auto_pools: Switch::On,
         };
-        let mut stage = Rehearsal::new(features, DateTime::UNIX_EPOCH);
+        let mut stage = Rehearsal::new(features, &Kinds::default(), DateTime::UNIX_EPOCH);
         stage.subnet(read(json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
             "metadata": {"name": "net4", "uid": "s", "resourceVersion": "1"},

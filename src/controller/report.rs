@@ -14,7 +14,7 @@ mod notices;
 use std::sync::Arc;
 
 use ipam::addr::AddrCount;
-use ipam::name::PoolName;
+use ipam::name::{PoolName, Uid};
 use ipam::plan::{Condition, Plan, SubnetSeen};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Client, Resource, ResourceExt};
@@ -109,6 +109,18 @@ impl Reports {
     pub(super) fn collected(&self, pool: &ObjectReference, notes: Vec<String>) {
         let notices = notes.into_iter().map(|note| notices::collected(pool, note));
         self.teller.tell(notices.collect(), EVENTS_PER_PASS);
+    }
+
+    /// Workloads of the kind with this definition are not watched, and why.
+    pub fn kind_not_watched(&self, definition: ObjectReference, why: &str) {
+        let notice = notices::kind_not_watched(definition, why);
+        self.teller.tell(vec![notice], 1);
+    }
+
+    /// They are.
+    pub fn kind_watched(&self, definition: &ObjectReference) {
+        let uid = Uid::new(definition.uid.clone().unwrap_or_default());
+        self.teller.said().settle(&uid);
     }
 
     /// A workload of which there is nothing to complain any more.

@@ -19,6 +19,7 @@ use crate::api::{self, SpiderIPPool};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use ipam::annotation::SizeRule;
+use ipam::kind::Kinds;
 use ipam::record::Records;
 
 /// In a test's own time: it passes as soon as nobody has anything to do.
@@ -46,6 +47,7 @@ pub(super) fn options() -> Options {
             interval: Duration::from_mins(1),
             ..gc::Options::default()
         },
+        kinds: Kinds::default(),
         pod_name: None,
     }
 }

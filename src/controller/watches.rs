@@ -1,6 +1,7 @@
 //! What is watched, and what each change wakes.
 //!
-//! Owns: one watch a kind, and the way from a change to the index. Never does: plan, or write.
+//! Owns: one watch a kind that is always there, and the way from a change to the index. Never does:
+//! plan, or write. Kinds that an operator names are watched by `others.rs`.
 //! Invariant: an object that can't be read is never taken for one that is gone.
 
 use std::fmt::Debug;
@@ -17,7 +18,7 @@ use kube_runtime::watcher;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use super::workload::{self, Workload};
+use super::workload::{self, Seen, Workload};
 use super::{Context, index};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::kube_io::cache::{Cache, Change, Held};
@@ -114,29 +115,43 @@ where
 
 fn watch_workloads<W>(ctx: &Arc<Context>, tasks: &mut JoinSet<()>, cache: Cache<W>) -> Synced
 where
-    W: Workload + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    W: Workload + Resource<DynamicType = ()>,
+    W: Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     let on_change = {
         let ctx = ctx.clone();
         move |change: &Change<W>| {
-            let (old, new) = (change.old.uid(), change.new.uid());
-            if let Some(gone) = old.filter(|_| old != new) {
-                ctx.wake(ctx.index.workload(&Uid::from(gone), None));
-            }
-            match &change.new {
-                Held::Nothing => {}
-                Held::Unreadable(_) => {
-                    let uid = Uid::from(new.unwrap_or_default());
-                    ctx.wake(ctx.index.unreadable_workload(&uid));
-                }
-                Held::Object(workload) => {
-                    let seen = workload::seen(&**workload, ctx.default_rule);
-                    let uid = seen.id.uid.clone();
-                    ctx.complain(&seen);
-                    ctx.wake(ctx.index.workload(&uid, Some(seen)));
-                }
-            }
+            workload(&ctx, change, |object| {
+                workload::seen(object, ctx.default_rule)
+            });
         }
     };
     watch_kind(ctx, tasks, cache, on_change, workload::trim)
+}
+
+/// A workload appeared, changed or went; `seen` reads it.
+pub(super) fn workload<W: Resource>(
+    ctx: &Context,
+    change: &Change<W>,
+    seen: impl FnOnce(&W) -> Seen,
+) {
+    let (old, new) = (change.old.uid(), change.new.uid());
+    if let Some(gone) = old.filter(|_| old != new) {
+        ctx.wake(ctx.index.workload(&Uid::from(gone), None));
+    }
+    match &change.new {
+        Held::Nothing => {}
+        Held::Unreadable(_) => {
+            let uid = Uid::from(new.unwrap_or_default());
+            ctx.wake(ctx.index.unreadable_workload(&uid));
+        }
+        Held::Object(workload) => took(ctx, seen(workload)),
+    }
+}
+
+/// A workload is as it is `seen`.
+pub(super) fn took(ctx: &Context, seen: Seen) {
+    let uid = seen.id.uid.clone();
+    ctx.complain(&seen);
+    ctx.wake(ctx.index.workload(&uid, Some(seen)));
 }

@@ -1,8 +1,13 @@
-//! Workloads of six kinds, all seen the same way: who, which Pods, which annotations, how many.
+//! Workloads of all kinds, seen the same way: who, which Pods, which annotations, how many.
 //!
 //! Owns: the one trait that tells the kinds apart, and [`seen`], which reads any of them. Never
-//! does: IO, or sizing (the core's `demand`). To add a kind: a row in the core's table
-//! ([`ipam::name::WORKLOAD_KINDS`]), [`Workload`] for it here, and its watch in `controller`.
+//! does: IO, or sizing (the core's `demand`). To add a kind of Kubernetes' own: a row in the core's
+//! table ([`ipam::kind::WORKLOAD_KINDS`]), [`Workload`] for it here, and its watch in `controller`.
+//! Kinds that an operator names are all read by [`other`].
+
+pub mod other;
+
+use std::collections::BTreeMap;
 
 use ipam::affinity::Selector;
 use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
@@ -12,14 +17,14 @@ use ipam::name::{Uid, WorkloadId};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job, JobSpec};
 use k8s_openapi::api::core::v1::{PodSpec, PodTemplateSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 
 use crate::api::convert;
 
 /// A kind whose Pods can have a pool of their own.
-pub trait Workload: Resource<DynamicType = ()> {
+pub trait Workload {
     /// The template of its Pods.
     fn template(&self) -> Option<&PodTemplateSpec>;
 
@@ -29,8 +34,19 @@ pub trait Workload: Resource<DynamicType = ()> {
     /// The selector of its Pods; `None` for a kind that has none.
     fn selector(&self) -> Option<&LabelSelector>;
 
+    /// The selector as it is used.
+    fn pods(&self) -> Option<Selector> {
+        // The API server takes no workload with a selector that can't be used.
+        convert::workload_selector(self.selector()?).ok()
+    }
+
     /// How many Pods it wants when nothing changes.
     fn replicas(&self) -> u32;
+
+    /// False for a kind of which nobody can say how many Pods it wants.
+    fn is_scalable(&self) -> bool {
+        true
+    }
 
     /// It will never start a Pod again, so it wants no address, whatever its annotations say.
     fn has_ended(&self) -> bool {
@@ -288,27 +304,43 @@ pub struct Wish {
     pub selector: Selector,
 }
 
-/// Reads a workload of any kind. `default` is the size rule of one that has no annotation for it.
+/// Reads a workload of a kind of Kubernetes' own. `default` is the size rule of one that has no
+/// annotation for it.
+pub fn seen<W>(workload: &W, default: SizeRule) -> Seen
+where
+    W: Workload + Resource<DynamicType = ()>,
+{
+    let id = WorkloadId {
+        group: W::group(&()).into_owned(),
+        version: W::version(&()).into_owned(),
+        kind: W::kind(&()).into_owned(),
+        namespace: workload.namespace().unwrap_or_default(),
+        name: workload.name_any(),
+        uid: Uid::new(workload.uid().unwrap_or_default()),
+    };
+    seen_as(id, workload.meta(), workload, default)
+}
+
+/// Reads a workload of any kind, whose metadata is `meta`.
 ///
 /// An annotation on the Pod template wins over the same one on the workload itself, key by key.
-pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
-    let meta = workload.meta();
+pub fn seen_as<W: Workload>(
+    id: WorkloadId,
+    meta: &ObjectMeta,
+    workload: &W,
+    default: SizeRule,
+) -> Seen {
+    let wish = has_pods_to_serve(workload)
+        .then(|| wish(&id, meta, workload, default))
+        .flatten();
+    let controllers = meta.owner_references.iter().flatten();
     Seen {
-        id: WorkloadId {
-            group: W::group(&()).into_owned(),
-            version: W::version(&()).into_owned(),
-            kind: W::kind(&()).into_owned(),
-            namespace: workload.namespace().unwrap_or_default(),
-            name: workload.name_any(),
-            uid: Uid::new(workload.uid().unwrap_or_default()),
-        },
-        controller: meta
-            .owner_references
-            .iter()
-            .flatten()
+        id,
+        controller: controllers
+            .into_iter()
             .find(|r| r.controller == Some(true))
             .cloned(),
-        wish: wish(workload, default),
+        wish,
         fault: fault(workload),
         replicas: workload.replicas(),
         surge: workload.surge(),
@@ -317,26 +349,29 @@ pub fn seen<W: Workload>(workload: &W, default: SizeRule) -> Seen {
 }
 
 fn fault<W: Workload>(workload: &W) -> Option<Fault> {
-    let annotations = template_to_run(workload)?.metadata.as_ref()?;
-    let annotations = annotations.annotations.as_ref()?;
+    let annotations = annotations_of_pods(workload).filter(|_| has_pods_to_serve(workload))?;
     let get = |key: &str| annotations.get(key).map(String::as_str);
     annotation::check_pools(&get).err()
 }
 
-/// The template of Pods that may still start, and whose network is not their node's.
-fn template_to_run<W: Workload>(workload: &W) -> Option<&PodTemplateSpec> {
-    let template = workload.template().filter(|_| !workload.has_ended())?;
-    let spec = template.spec.as_ref();
-    (spec.and_then(|spec| spec.host_network) != Some(true)).then_some(template)
+/// True for a workload whose Pods may still start, and have a network that is not their node's.
+fn has_pods_to_serve<W: Workload>(workload: &W) -> bool {
+    let spec = workload.template().and_then(|t| t.spec.as_ref());
+    !workload.has_ended() && spec.and_then(|spec| spec.host_network) != Some(true)
 }
 
-fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, AnnotationError>> {
-    let template = template_to_run(workload)?;
-    let of_template = template
-        .metadata
-        .as_ref()
-        .and_then(|m| m.annotations.as_ref());
-    let own = workload.meta().annotations.as_ref();
+fn annotations_of_pods<W: Workload>(workload: &W) -> Option<&BTreeMap<String, String>> {
+    workload.template()?.metadata.as_ref()?.annotations.as_ref()
+}
+
+fn wish<W: Workload>(
+    id: &WorkloadId,
+    meta: &ObjectMeta,
+    workload: &W,
+    default: SizeRule,
+) -> Option<Result<Wish, AnnotationError>> {
+    let of_template = annotations_of_pods(workload);
+    let own = meta.annotations.as_ref();
     let get = |key: &str| {
         of_template
             .and_then(|a| a.get(key))
@@ -352,31 +387,33 @@ fn wish<W: Workload>(workload: &W, default: SizeRule) -> Option<Result<Wish, Ann
         Ok(items) => items?,
         Err(error) => return Some(Err(error)),
     };
-    let template_labels = || {
-        let labels = template.metadata.as_ref().and_then(|m| m.labels.clone());
-        Selector {
-            match_labels: labels.unwrap_or_default(),
-            ..Selector::default()
+    let rule = annotation::size_rule(&get, default).and_then(|rule| match rule {
+        SizeRule::Flexible(_) if !workload.is_scalable() => {
+            Err(AnnotationError::NotScalable(id.to_string()))
         }
-    };
-    // The API server takes no workload with a selector that can't be used.
-    let selector = workload
-        .selector()
-        .and_then(|s| convert::workload_selector(s).ok())
-        .unwrap_or_else(template_labels);
-    let parts = annotation::size_rule(&get, default)
-        .and_then(|rule| annotation::reclaim(&get).map(|reclaim| (rule, reclaim)));
+        SizeRule::Flexible(_) | SizeRule::Fixed(_) => Ok(rule),
+    });
+    let parts = rule.and_then(|rule| annotation::reclaim(&get).map(|reclaim| (rule, reclaim)));
     Some(parts.map(|(rule, reclaim)| Wish {
         items,
         rule,
         reclaim,
-        selector,
+        selector: workload.pods().unwrap_or_else(|| template_labels(workload)),
     }))
+}
+
+fn template_labels<W: Workload>(workload: &W) -> Selector {
+    let meta = workload.template().and_then(|t| t.metadata.as_ref());
+    let labels = meta.and_then(|m| m.labels.clone());
+    Selector {
+        match_labels: labels.unwrap_or_default(),
+        ..Selector::default()
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use ipam::name::WORKLOAD_KINDS;
+    use ipam::kind::WORKLOAD_KINDS;
 
     use super::*;
 
@@ -459,7 +496,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_the_core_s_table_is_watched_here() {
-        fn named<W: Workload>() -> (String, String) {
+        fn named<W: Workload + Resource<DynamicType = ()>>() -> (String, String) {
             (W::api_version(&()).into(), W::kind(&()).into())
         }
         let mut watched = [

@@ -77,7 +77,7 @@ impl<K> Default for Cache<K> {
 
 impl<K> Cache<K>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+    K: Resource + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
     /// An empty cache, which [`Cache::run`] fills.
     pub fn new() -> Self {
@@ -151,6 +151,7 @@ where
         config: watcher::Config,
         trim: fn(&mut K),
     ) {
+        let resource = api.resource_url().to_owned();
         let mut events = pin!(watcher::watcher(api, config));
         let mut backoff = Backoff::new(WATCH_BACKOFF.0, WATCH_BACKOFF.1);
         while let Some(event) = events.next().await {
@@ -160,17 +161,19 @@ where
                     if !matches!(event, Event::Init) {
                         backoff.reset();
                     }
-                    self.watched(event.modify(|guard| {
+                    let event = event.modify(|guard| {
                         guard.meta_mut().managed_fields = None;
                         if let Ok(object) = &mut guard.0 {
                             trim(object);
                         }
-                    }));
+                    });
+                    log_unreadable(&resource, &event);
+                    self.watched(event);
                 }
                 Err(error) => {
                     let pause = backoff.next_delay();
                     tracing::warn!(
-                        kind = %K::kind(&()),
+                        resource,
                         error = %ErrorChain(&error),
                         ?pause,
                         "watch failed; trying again"
@@ -182,16 +185,6 @@ where
     }
 
     fn watched(&self, event: Event<DeserializeGuard<K>>) {
-        if let Event::Apply(guard) | Event::InitApply(guard) = &event
-            && let Err(invalid) = &guard.0
-        {
-            tracing::error!(
-                kind = %K::kind(&()),
-                object = %Key::of(guard),
-                error = invalid.error,
-                "object can't be read; it is left alone until it is mended"
-            );
-        }
         let done = matches!(event, Event::InitDone);
         let mut state = self.write();
         let changes = state.store.watched(event);
@@ -211,6 +204,19 @@ where
     fn write(&self) -> RwLockWriteGuard<'_, State<K>> {
         let state = self.shared.state.write();
         state.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_unreadable<K: Resource>(resource: &str, event: &Event<DeserializeGuard<K>>) {
+    if let Event::Apply(guard) | Event::InitApply(guard) = event
+        && let Err(invalid) = &guard.0
+    {
+        tracing::error!(
+            resource,
+            object = %Key::of(guard),
+            error = invalid.error,
+            "object can't be read; it is left alone until it is mended"
+        );
     }
 }
 

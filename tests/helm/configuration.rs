@@ -216,6 +216,11 @@ fn default_conf() -> Value {
         "enableSpiderSubnet": true,
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,
+        "thirdPartyControllers": [
+            {"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "resource": "rollouts"},
+            {"apiVersion": "apps.kruise.io/v1alpha1", "kind": "CloneSet", "resource": "clonesets"},
+            {"apiVersion": "apps.kruise.io/v1beta1", "kind": "StatefulSet", "resource": "statefulsets"},
+        ],
     })
 }
 

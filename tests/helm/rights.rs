@@ -67,6 +67,48 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
 }
 
 #[test]
+fn each_third_party_kind_gives_the_roles_the_rights_to_read_it_and_no_other_does() {
+    let list = "ipam.spiderSubnet.autoPool.thirdPartyControllers";
+    let parts = [
+        "[0].apiVersion=a.example/v1",
+        "[0].kind=Box",
+        "[0].resource=boxes",
+        "[1].apiVersion=v1",
+        "[1].kind=ReplicationController",
+        "[1].resource=replicationcontrollers",
+    ];
+    let values = parts.map(|part| format!("{list}{part}"));
+    let values: Vec<&str> = values.iter().map(String::as_str).collect();
+    let Some(with) = render(&values) else { return };
+    let of_others = |name: &str| -> BTreeSet<String> {
+        let mut all = rights(with.named("ClusterRole", name));
+        let others = ["boxes", "replicationcontrollers", "definitions", "rollouts"];
+        all.retain(|right| others.iter().any(|other| right.contains(other)));
+        all
+    };
+    let expected = ["get boxes.a.example", "get replicationcontrollers"];
+    assert_eq!(of_others("orbweaver-agent"), set(&expected));
+    let expected = [
+        "list boxes.a.example",
+        "list customresourcedefinitions.apiextensions.k8s.io",
+        "list replicationcontrollers",
+        "watch boxes.a.example",
+        "watch customresourcedefinitions.apiextensions.k8s.io",
+        "watch replicationcontrollers",
+    ];
+    assert_eq!(of_others("orbweaver-controller"), set(&expected));
+    let role = with.named("ClusterRole", "orbweaver-controller");
+    let rules = role["rules"].as_array().unwrap();
+    let definitions = rules
+        .iter()
+        .find(|rule| rule["resources"] == json!(["customresourcedefinitions"]));
+    assert_eq!(
+        definitions.unwrap()["resourceNames"],
+        json!(["boxes.a.example", "replicationcontrollers."])
+    );
+}
+
+#[test]
 fn each_role_has_an_account_of_its_own_and_the_rights_are_bound_to_it() {
     let Some(chart) = render(&[]) else { return };
     for (role, name) in [

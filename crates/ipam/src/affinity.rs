@@ -83,6 +83,11 @@ pub enum SelectorError {
     /// `Exists` and `DoesNotExist` take none.
     #[error("values set must be empty for exists and does not exist: key {0}")]
     Values(String),
+    /// A part of a selector's text is none of the forms.
+    #[error(
+        "\"{0}\" is no label selector: write KEY=VALUE, KEY in (A,B), KEY notin (A,B), KEY or !KEY"
+    )]
+    Text(String),
 }
 
 impl Selector {
@@ -116,6 +121,25 @@ impl Selector {
                 })
             }
         }
+    }
+
+    /// Reads the text form, in which `status` of a scalable object has its selector: `app=web,env in
+    /// (a,b),!old`. Cost: O(length).
+    ///
+    /// Errors: [`SelectorError::Text`] and those of [`Selector::requirement`].
+    pub fn parse(text: &str) -> Result<Self, SelectorError> {
+        let mut selector = Self::default();
+        for part in parts(text) {
+            let part = part.trim();
+            match equality(part) {
+                Some((key, value)) if is_word(key) && (value.is_empty() || is_word(value)) => {
+                    selector.match_labels.insert(key.into(), value.into());
+                }
+                Some(_) => return Err(SelectorError::Text(part.to_owned())),
+                None => selector.match_expressions.push(expression(part)?),
+            }
+        }
+        Ok(selector)
     }
 
     /// True where every label and expression holds for `labels`.
@@ -171,6 +195,60 @@ impl Selector {
             .retain(|key, _| !APP_KEYS.contains(&key.as_str()));
         rest
     }
+}
+
+/// The parts of a selector's text: its commas, but those between brackets.
+fn parts(text: &str) -> impl Iterator<Item = &str> {
+    let mut depth = 0_u32;
+    let parts = text.split(move |c| {
+        match c {
+            '(' => depth = depth.saturating_add(1),
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    parts.filter(|_| !text.trim().is_empty())
+}
+
+/// Key and value of `KEY=VALUE` or `KEY==VALUE`.
+fn equality(part: &str) -> Option<(&str, &str)> {
+    let (key, value) = part
+        .split_once('=')
+        .filter(|(key, _)| !key.ends_with('!'))?;
+    Some((key.trim(), value.trim_start_matches('=').trim()))
+}
+
+/// A part that is no equality.
+fn expression(part: &str) -> Result<Requirement, SelectorError> {
+    let wrong = || SelectorError::Text(part.to_owned());
+    let (key, operator, values) = if let Some((key, value)) = part.split_once("!=") {
+        (key, "NotIn", vec![value.trim().to_owned()])
+    } else if let Some((head, list)) = part.split_once('(') {
+        let (key, operator) = head.trim().split_once(' ').ok_or_else(wrong)?;
+        let operator = match operator.trim() {
+            "in" => "In",
+            "notin" => "NotIn",
+            _ => return Err(wrong()),
+        };
+        let values = list.strip_suffix(')').ok_or_else(wrong)?.split(',');
+        (key, operator, values.map(|v| v.trim().to_owned()).collect())
+    } else if let Some(key) = part.strip_prefix('!') {
+        (key, "DoesNotExist", vec![])
+    } else {
+        (part, "Exists", vec![])
+    };
+    let key = key.trim();
+    if !is_word(key) || values.iter().any(|v| !v.is_empty() && !is_word(v)) {
+        return Err(wrong());
+    }
+    Selector::requirement(key, operator, &values)
+}
+
+/// True for what may be a key or a value, as far as characters go.
+fn is_word(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_./".contains(c);
+    !text.is_empty() && text.chars().all(legal)
 }
 
 /// The five keys of `workload` with their values.
@@ -272,6 +350,42 @@ mod tests {
             error.to_string(),
             "\"Like\" is not a valid label selector operator"
         );
+    }
+
+    #[test]
+    fn a_selector_s_text_reads_as_its_parts() {
+        let read = Selector::parse(
+            "app=web, example.com/tier==, env in (a, b),zone notin (x), role!=db,!old,kept",
+        );
+        let read = read.unwrap();
+        let expected = labels(&[("app", "web"), ("example.com/tier", "")]);
+        assert_eq!(read.match_labels, expected);
+        let requirement = |key: &str, operator: &str, values: &[&str]| {
+            let values: Vec<String> = values.iter().map(|v| (*v).to_owned()).collect();
+            Selector::requirement(key, operator, &values).unwrap()
+        };
+        let expected = [
+            requirement("env", "In", &["a", "b"]),
+            requirement("zone", "NotIn", &["x"]),
+            requirement("role", "NotIn", &["db"]),
+            requirement("old", "DoesNotExist", &[]),
+            requirement("kept", "Exists", &[]),
+        ];
+        assert_eq!(read.match_expressions, expected);
+        assert!(Selector::parse(" ").unwrap().is_empty());
+        for wrong in [
+            "a=b,,c",
+            "a like (b)",
+            "a in (b",
+            "a in b)",
+            "=b",
+            "a b",
+            "a=b=c",
+            "!",
+        ] {
+            let error = Selector::parse(wrong).unwrap_err();
+            assert!(matches!(error, SelectorError::Text(_)), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -131,6 +131,11 @@ pub enum AnnotationError {
     /// The size is no number.
     #[error("invalid input '{0}': annotation '{IP_NUMBER}' takes N or +N")]
     Number(String),
+    /// The kind has no number of Pods to follow.
+    #[error(
+        "{0} only supports fixed auto-created IPPool IP Number: its kind has no subresource scale, so set annotation '{IP_NUMBER}' to a number without '+'"
+    )]
+    NotScalable(String),
     /// The reclaim switch is no boolean.
     #[error(
         "failed to parse spider subnet '{RECLAIM}', error: invalid value \"{0}\", use \"true\" or \"false\""

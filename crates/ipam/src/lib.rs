@@ -45,6 +45,7 @@ pub mod census;
 pub mod collect;
 pub mod demand;
 pub mod keep;
+pub mod kind;
 pub mod leak;
 pub mod ledger;
 pub mod listed;

@@ -107,56 +107,10 @@ pub struct WorkloadId {
     pub uid: Uid,
 }
 
-/// A kind whose pools the controller makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WorkloadKind {
-    /// API group and version.
-    pub api_version: &'static str,
-    /// Kind.
-    pub kind: &'static str,
-    /// The kind, of the same group and version, whose pool serves the Pods of one that it controls.
-    pub above: Option<&'static str>,
-}
-
-/// Every kind whose pools the controller makes.
-pub const WORKLOAD_KINDS: [WorkloadKind; 6] = [
-    WorkloadKind::new("apps/v1", "Deployment", None),
-    WorkloadKind::new("apps/v1", "ReplicaSet", Some("Deployment")),
-    WorkloadKind::new("apps/v1", "StatefulSet", None),
-    WorkloadKind::new("apps/v1", "DaemonSet", None),
-    WorkloadKind::new("batch/v1", "Job", Some("CronJob")),
-    WorkloadKind::new("batch/v1", "CronJob", None),
-];
-
-impl WorkloadKind {
-    const fn new(
-        api_version: &'static str,
-        kind: &'static str,
-        above: Option<&'static str>,
-    ) -> Self {
-        Self {
-            api_version,
-            kind,
-            above,
-        }
-    }
-
-    /// The kind with this name of this group and version, if the controller makes its pools.
-    pub fn find(api_version: &str, kind: &str) -> Option<&'static Self> {
-        let mut all = WORKLOAD_KINDS.iter();
-        all.find(|k| k.api_version == api_version && k.kind == kind)
-    }
-
-    /// True where a controlling owner of this version and kind is the one whose pool serves.
-    pub fn is_served_by(&self, api_version: &str, kind: &str) -> bool {
-        self.api_version == api_version && self.above == Some(kind)
-    }
-}
-
 impl WorkloadId {
-    /// Its kind, if the controller makes the pools of such.
-    pub fn auto_pool_kind(&self) -> Option<&'static WorkloadKind> {
-        WorkloadKind::find(&format!("{}/{}", self.group, self.version), &self.kind)
+    /// `group/version`, or `version` for the core group, as manifests have it.
+    pub fn api_version(&self) -> String {
+        crate::kind::api_version(&self.group, &self.version)
     }
 
     /// `group_version`, or `version` for the core group: the value of label `owner-application-gv`.
@@ -293,17 +247,6 @@ mod tests {
     fn a_pool_is_named_after_its_workload_nic_and_uid() {
         let name = pool_name(Family::V4, &web("web"), &Nic::from("eth0"), None);
         assert_eq!(name.as_str(), "auto4-web-eth0-a5bd3");
-    }
-
-    #[test]
-    fn a_replica_set_is_served_by_its_deployment_and_by_no_other_owner() {
-        let set = WorkloadKind::find("apps/v1", "ReplicaSet").unwrap();
-        assert!(set.is_served_by("apps/v1", "Deployment"));
-        assert!(!set.is_served_by("argoproj.io/v1alpha1", "Rollout"));
-        assert!(!set.is_served_by("batch/v1", "Deployment"));
-        assert_eq!(WorkloadKind::find("v1", "Pod"), None);
-        assert_eq!(WorkloadKind::find("apps.kruise.io/v1", "StatefulSet"), None);
-        assert_eq!(web("web").auto_pool_kind().unwrap().kind, "Deployment");
     }
 
     #[test]

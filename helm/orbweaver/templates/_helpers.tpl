@@ -66,6 +66,22 @@ enableGatewayDetection: {{ .Values.ipam.enableGatewayDetection }}
 enableSpiderSubnet: {{ .Values.ipam.spiderSubnet.enable }}
 enableAutoPoolForApplication: {{ .Values.ipam.spiderSubnet.autoPool.enable }}
 clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.autoPool.defaultRedundantIPNumber | int }}
+thirdPartyControllers: {{ .Values.ipam.spiderSubnet.autoPool.thirdPartyControllers | toJson }}
+{{- end -}}
+
+{{/* A rule for the objects of each kind in thirdPartyControllers. Give: root, verbs. */}}
+{{- define "orbweaver.thirdPartyRules" -}}
+{{- $verbs := .verbs -}}
+{{- range .root.Values.ipam.spiderSubnet.autoPool.thirdPartyControllers }}
+- apiGroups: [{{ include "orbweaver.group" .apiVersion | quote }}]
+  resources: [{{ .resource }}]
+  verbs: {{ $verbs | toJson }}
+{{- end }}
+{{- end -}}
+
+{{/* The group of an apiVersion; empty for the core group. */}}
+{{- define "orbweaver.group" -}}
+{{- if contains "/" . }}{{ index (splitList "/" .) 0 }}{{ end -}}
 {{- end -}}
 
 {{/* The conflist, with the agent's socket named where it is not the one the plugin assumes. */}}

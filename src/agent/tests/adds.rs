@@ -463,11 +463,16 @@ pub(super) fn web(world: &World, annotations: &Value) -> Value {
 
 /// The pool the controller makes for Deployment `web` in subnet `net4`.
 fn make_web_pool(world: &World, ips: &Value) {
+    make_pool_of(world, ["apps", "v1", "Deployment"], ips);
+}
+
+/// The pool the controller makes for a workload `web` of this group, version and kind.
+fn make_pool_of(world: &World, [group, version, kind]: [&str; 3], ips: &Value) {
     let labels = json!({
         "ipam.spidernet.io/interface": "eth0",
         "ipam.spidernet.io/ip-version": "IPv4",
-        "ipam.spidernet.io/owner-application-gv": "apps_v1",
-        "ipam.spidernet.io/owner-application-kind": "Deployment",
+        "ipam.spidernet.io/owner-application-gv": format!("{group}_{version}"),
+        "ipam.spidernet.io/owner-application-kind": kind,
         "ipam.spidernet.io/owner-application-name": "web",
         "ipam.spidernet.io/owner-application-namespace": "shop",
         "ipam.spidernet.io/owner-application-uid": "d-1",
@@ -475,12 +480,64 @@ fn make_web_pool(world: &World, ips: &Value) {
         "ipam.spidernet.io/ippool-reclaim": "true",
     });
     let affinity = json!({"matchLabels": {
-        "ipam.spidernet.io/app-api-group": "apps", "ipam.spidernet.io/app-api-version": "v1",
-        "ipam.spidernet.io/app-kind": "Deployment", "ipam.spidernet.io/app-namespace": "shop",
+        "ipam.spidernet.io/app-api-group": group, "ipam.spidernet.io/app-api-version": version,
+        "ipam.spidernet.io/app-kind": kind, "ipam.spidernet.io/app-namespace": "shop",
         "ipam.spidernet.io/app-name": "web"}});
     let meta = json!({"name": "auto4-web-eth0-1", "labels": labels});
     let spec = json!({"subnet": "172.18.41.0/24", "ips": ips, "podAffinity": affinity});
     world.put("spiderippools", json!({"metadata": meta, "spec": spec}));
+}
+
+/// Rollout `web` with these annotations.
+fn rollout(world: &World, annotations: &Value) -> Value {
+    let meta =
+        json!({"name": "web", "namespace": "shop", "uid": "d-1", "annotations": annotations});
+    world.put("rollouts", json!({"metadata": meta}));
+    json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "web", "uid": "d-1", "controller": true})
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_of_a_kind_that_the_operator_names_are_served_by_its_pool_directly_or_through_a_set() {
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    for (on_pod, on_workload) in [(subnet.clone(), json!({})), (json!({}), subnet)] {
+        let (world, dir) = (World::with_shop(), temp());
+        let top = rollout(&world, &on_workload);
+        make_pool_of(
+            &world,
+            ["argoproj.io", "v1alpha1", "Rollout"],
+            &json!(["172.18.41.60-172.18.41.62"]),
+        );
+        let meta =
+            json!({"name": "web-1", "namespace": "shop", "uid": "r-1", "ownerReferences": [top]});
+        world.put("replicasets", json!({"metadata": meta}));
+        let set = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-1", "uid": "r-1", "controller": true});
+        // A reference may name another version than the operator does.
+        let mut newer = top.clone();
+        newer["apiVersion"] = json!("argoproj.io/v1");
+        let node = Node::start(&world, dir.path()).await;
+        for (pod, owner, address) in [
+            ("web-a", &top, "172.18.41.60/24"),
+            ("web-b", &set, "172.18.41.61/24"),
+            ("web-c", &newer, "172.18.41.62/24"),
+        ] {
+            let uid = world.pod_of(pod, &on_pod, owner);
+            assert_eq!(node.address(pod, &uid, pod).await, address, "{pod}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_kind_that_nobody_named_is_told_where_to_name_it() {
+    let (world, dir) = (World::with_shop(), temp());
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let owner = json!({"apiVersion": "a.example/v1", "kind": "Box", "name": "web", "uid": "d-1", "controller": true});
+    let uid = world.pod_of("web-a", &subnet, &owner);
+    let node = Node::start(&world, dir.path()).await;
+    let told = node.refusal("web-a", &uid).await;
+    assert!(
+        told.contains("Box shop/web") && told.contains("thirdPartyControllers"),
+        "{told}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

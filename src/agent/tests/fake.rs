@@ -462,6 +462,7 @@ fn typed(plural: &str, mut object: Value) -> Value {
         "replicasets" => ("apps/v1", "ReplicaSet"),
         "deployments" => ("apps/v1", "Deployment"),
         "statefulsets" => ("apps/v1", "StatefulSet"),
+        "rollouts" => ("argoproj.io/v1alpha1", "Rollout"),
         "events" => ("events.k8s.io/v1", "Event"),
         "spiderippools" => (names::API_VERSION, names::KIND_POOL),
         "spiderendpoints" => (names::API_VERSION, names::KIND_ENDPOINT),

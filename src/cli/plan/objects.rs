@@ -7,17 +7,20 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use ipam::annotation::SizeRule;
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::stable_hash;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use kube::ResourceExt;
+use kube::api::DynamicObject;
 use kube::core::ObjectMeta;
+use kube::{Resource as _, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, names};
 use crate::cli::connection::{ClusterError, Connection, Listing};
+use crate::controller::workload::other::{self, Layout, Other};
 use crate::controller::workload::{self, Seen, Workload};
 
 /// End of the uid of an object that is not made yet: the API server will give it another, and with
@@ -34,6 +37,8 @@ pub(super) struct Objects {
     pub(super) pods: Vec<Pod>,
     pub(super) namespaces: Vec<Namespace>,
     pub(super) nodes: Vec<Node>,
+    /// Kinds of workloads of which there may be more than is known.
+    pub(super) unlisted: Vec<OtherKind>,
     /// What could not be read, or says nothing to a plan: sentences for people.
     pub(super) notes: Vec<String>,
 }
@@ -56,15 +61,32 @@ pub(super) struct Load {
 }
 
 impl Load {
-    fn of<W: Workload>(object: &W, rule: SizeRule) -> Self {
+    fn of<W>(object: &W, rule: SizeRule) -> Self
+    where
+        W: Workload + kube::Resource<DynamicType = ()>,
+    {
+        let folder = W::url_path(&(), object.meta().namespace.as_deref());
         let seen = workload::seen(object, rule);
+        Self::new(seen, &folder, object, object.meta())
+    }
+
+    fn of_other(object: &DynamicObject, kind: &OtherKind, rule: SizeRule) -> Self {
+        let folder =
+            DynamicObject::url_path(&other::resource(kind), object.metadata.namespace.as_deref());
+        let (id, meta) = (other::id(object, kind), &object.metadata);
+        // Where a definition says something else, nobody reads it here.
+        let workload = Other::read(object, &Layout::conventional());
+        let seen = workload::seen_as(id, meta, &workload, rule);
+        Self::new(seen, &folder, &workload, meta)
+    }
+
+    fn new<W: Workload>(seen: Seen, folder: &str, object: &W, meta: &ObjectMeta) -> Self {
         let template = object.template();
         let spec = template.and_then(|t| t.spec.as_ref());
         let on_host = spec.and_then(|s| s.host_network) == Some(true);
-        let folder = W::url_path(&(), Some(&seen.id.namespace));
         Self {
             path: format!("{folder}/{}", seen.id.name),
-            meta: object.meta().clone(),
+            meta: meta.clone(),
             template: template
                 .and_then(|t| t.metadata.clone())
                 .unwrap_or_default(),
@@ -82,6 +104,8 @@ pub(super) struct Defaults<'a> {
     pub(super) namespace: &'a str,
     /// Size rule of workloads that name none.
     pub(super) rule: SizeRule,
+    /// The kinds of workloads that get pools.
+    pub(super) kinds: &'a Kinds,
 }
 
 impl Objects {
@@ -91,6 +115,7 @@ impl Objects {
     pub(super) async fn of_cluster(
         connection: &Connection,
         rule: SizeRule,
+        kinds: &Kinds,
     ) -> Result<Self, ClusterError> {
         let mut objects = Self::default();
         // Pools before ledgers: what a pool receives meanwhile was in the ledger first.
@@ -103,6 +128,9 @@ impl Objects {
         objects.load::<DaemonSet>(connection, rule).await?;
         objects.load::<Job>(connection, rule).await?;
         objects.load::<CronJob>(connection, rule).await?;
+        for kind in kinds.others() {
+            objects.load_others(connection, kind, rule).await?;
+        }
         objects.pods = objects.listed(connection.list().await?);
         objects.namespaces = objects.listed(connection.list().await?);
         objects.nodes = objects.listed(connection.list().await?);
@@ -111,11 +139,40 @@ impl Objects {
 
     async fn load<W>(&mut self, connection: &Connection, rule: SizeRule) -> Result<(), ClusterError>
     where
-        W: Workload + Clone + std::fmt::Debug + DeserializeOwned,
+        W: Workload + kube::Resource<DynamicType = ()>,
+        W: Clone + std::fmt::Debug + DeserializeOwned,
     {
         let found = self.listed::<W>(connection.list().await?);
         self.workloads
             .extend(found.iter().map(|object| Load::of(object, rule)));
+        Ok(())
+    }
+
+    /// Workloads of a kind that may not be installed, or not be this person's to read.
+    async fn load_others(
+        &mut self,
+        connection: &Connection,
+        kind: &OtherKind,
+        rule: SizeRule,
+    ) -> Result<(), ClusterError> {
+        let resource = other::resource(kind);
+        let found = match connection.list_of::<DynamicObject>(&resource).await {
+            Ok(listing) => listing.objects,
+            Err(ClusterError::NoKind { .. }) => vec![],
+            Err(error @ ClusterError::Forbidden { .. }) => {
+                let kind_name = kind.definition();
+                self.notes.push(format!(
+                    "{kind_name} are left out, and their pools stay as they are: {error}"
+                ));
+                self.unlisted.push(kind.clone());
+                vec![]
+            }
+            Err(error) => return Err(error),
+        };
+        let loads = found
+            .iter()
+            .map(|object| Load::of_other(object, kind, rule));
+        self.workloads.extend(loads);
         Ok(())
     }
 
@@ -219,12 +276,18 @@ impl Objects {
             ("", "v1", "Pod") => self.pods.push(typed(object, here)?),
             ("", "v1", "Namespace") => self.namespaces.push(typed(object, here)?),
             ("", "v1", "Node") => self.nodes.push(typed(object, here)?),
-            _ => others.push(kind),
+            _ => match defaults.kinds.other(&group, &kind) {
+                Some(other) => {
+                    let object: DynamicObject = typed(object, here)?;
+                    self.workloads.push(Load::of_other(&object, other, rule));
+                }
+                None => others.push(kind),
+            },
         }
         Ok(())
     }
 
-    fn manifest<W: Workload + DeserializeOwned>(
+    fn manifest<W: Workload + kube::Resource<DynamicType = ()> + DeserializeOwned>(
         &mut self,
         object: Value,
         here: (&str, &str),
@@ -365,6 +428,7 @@ mod tests {
         let defaults = Defaults {
             namespace: "default",
             rule: SizeRule::Flexible(1),
+            kinds: &Kinds::default(),
         };
         Objects::of_manifests(&[("here.yaml".to_owned(), text.to_owned())], defaults)
     }

@@ -77,7 +77,7 @@ pub(super) async fn foresee(
     let mut notes = std::mem::take(&mut objects.notes);
     notes.extend(effects.notes);
     let reserved = reserved(&objects.reserved);
-    let mut stage = Rehearsal::new(options.features, now);
+    let mut stage = Rehearsal::new(options.features, &options.kinds, now);
     fill(&mut stage, &objects, &effects.leaving);
     let mut crowd = Crowd::new(&objects, &effects.leaving, settings, &reserved);
     crowd.succeed(&mut stage, &effects.leaving);
@@ -153,6 +153,7 @@ fn fill(stage: &mut Rehearsal, objects: &Objects, leaving: &BTreeSet<Uid>) {
     for load in &objects.workloads {
         stage.workload(load.seen.clone());
     }
+    stage.listed_but(&objects.unlisted);
     for pod in &objects.pods {
         let uid = pods::uid(pod);
         let mut pod = pod.clone();

@@ -22,6 +22,7 @@ fn examples(files: &[&str], more: &str) -> Objects {
     let defaults = Defaults {
         namespace: "default",
         rule: crate::cli::controller::options(&Config::default(), None).default_rule,
+        kinds: &Config::default().kinds(),
     };
     Objects::of_manifests(&read, defaults)
         .unwrap()
@@ -44,6 +45,35 @@ async fn planned(objects: Objects, changes: &Changes) -> PlanView {
 
 async fn text(objects: Objects, changes: &Changes) -> String {
     planned(objects, changes).await.text(Some(100))
+}
+
+#[tokio::test]
+async fn a_rollout_is_planned_as_a_deployment_is_and_its_replica_sets_have_no_pools() {
+    let subnet = r#"'{"ipv4": ["net4"]}'"#;
+    let template = format!(
+        "{{metadata: {{labels: {{app: front}}, annotations: {{ipam.spidernet.io/subnet: {subnet}}}}}, spec: {{containers: []}}}}"
+    );
+    let spec =
+        format!("{{replicas: 2, selector: {{matchLabels: {{app: front}}}}, template: {template}}}");
+    let objects = format!(
+        "{{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {{name: front, uid: r}}, spec: {spec}}}\n---\n\
+         {{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{name: front-1, ownerReferences: [\
+         {{apiVersion: argoproj.io/v1alpha1, kind: Rollout, name: front, uid: r, controller: true}}]}}, spec: {spec}}}"
+    );
+    let told = text(examples(&["subnets.yaml"], &objects), &Changes::default()).await;
+    assert_snapshot!(told, @r"
+    ACTION   POOL                 SIZE   ADDRESSES                    WHY
+    create   auto4-front-eth0-r   0→3    +172.18.41.40-172.18.41.42   Rollout default/front wants a pool
+
+    WORKLOAD                PODS   START   MORE   POOLS
+    Rollout default/front   2      2       198    auto4-front-eth0-r
+
+    SUBNET   CIDR                  TOTAL   TAKEN   FREE
+    net4     172.18.41.0/24        200     0→3     197
+    net6     fd00:172:18:41::/64   506     0       506
+
+    fits: 1 workload, 2 Pods, all start
+    ");
 }
 
 #[tokio::test]
@@ -200,7 +230,8 @@ fn running() -> Objects {
 ";
     let mut objects = examples(&["subnets.yaml", "auto-pool.yaml"], nodes);
     let options = crate::cli::controller::options(&Config::default(), None);
-    let mut stage = crate::controller::rehearsal::Rehearsal::new(options.features, time::now());
+    let mut stage =
+        crate::controller::rehearsal::Rehearsal::new(options.features, &options.kinds, time::now());
     for subnet in &objects.subnets {
         stage.subnet(subnet.clone());
     }

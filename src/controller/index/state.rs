@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
 use ipam::annotation::SubnetItem;
 use ipam::demand::PodCount;
+use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
 use ipam::plan::{Demand, Holder, Snapshot};
 use ipam::pool::Pool;
@@ -86,6 +87,9 @@ pub(super) struct State {
     pub(super) pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
     pub(super) unread: BTreeMap<PoolName, UnreadPool>,
     pub(super) reserved: BTreeMap<String, AddrSet>,
+    pub(super) kinds: Kinds,
+    /// Kinds whose workloads may be there without being known.
+    pub(super) unlisted: BTreeSet<OtherKind>,
     pub(super) workloads: BTreeMap<Uid, Seen>,
     /// Workloads that are there and can't be read.
     pub(super) frozen: BTreeSet<Uid>,
@@ -302,7 +306,10 @@ impl State {
 
     /// What a workload wants, of every subnet.
     fn wants_of(&self, uid: &Uid) -> Vec<Want> {
-        let seen = self.workloads.get(uid).filter(|s| !is_below_another(s));
+        let seen = self
+            .workloads
+            .get(uid)
+            .filter(|s| !self.is_below_another(s));
         let Some((seen, Ok(wish))) = seen.and_then(|seen| Some((seen, seen.wish.as_ref()?))) else {
             return vec![];
         };
@@ -395,7 +402,7 @@ impl State {
 
     /// See [`super::Index::complaint`]; `asks` is true while annotations for auto pools are heard.
     pub(super) fn complaint(&self, seen: &Seen, asks: bool) -> Option<(&'static str, String)> {
-        if is_below_another(seen) {
+        if self.is_below_another(seen) {
             return None;
         }
         let of_subnets = asks.then(|| self.complaint_of_subnets(seen)).flatten();
@@ -436,13 +443,6 @@ impl State {
                 ("SubnetConflicting", note)
             })
         })
-    }
-
-    /// True for a workload that lives and can't be read, or whose annotations can't: nobody knows what it
-    /// wants, so its pool stays as it is.
-    pub(super) fn is_undecided(&self, uid: &Uid) -> bool {
-        let known = self.workloads.get(uid);
-        self.frozen.contains(uid) || known.is_some_and(|s| matches!(s.wish, Some(Err(_))))
     }
 }
 
@@ -493,14 +493,6 @@ fn wire_family(family: Family) -> &'static str {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
     }
-}
-
-/// A ReplicaSet of a Deployment and a Job of a CronJob take their addresses from the pool above.
-pub(super) fn is_below_another(seen: &Seen) -> bool {
-    let owner = seen.controller.as_ref();
-    owner
-        .zip(seen.id.auto_pool_kind())
-        .is_some_and(|(owner, kind)| kind.is_served_by(&owner.api_version, &owner.kind))
 }
 
 /// Leaves of a Pod what the index reads of it: a cluster has very many.

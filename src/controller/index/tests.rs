@@ -237,6 +237,63 @@ fn everything_is_forgotten_again() {
 }
 
 #[test]
+fn a_replica_set_of_a_kind_that_the_operator_names_is_below_it() {
+    let mut set = web_set();
+    let owner = set.controller.as_mut().unwrap();
+    owner.api_version = "argoproj.io/v1alpha1".to_owned();
+    owner.kind = "Rollout".to_owned();
+    for (kinds, demands) in [(Kinds::default(), 1), (Kinds::with(vec![rollout()]), 0)] {
+        let index = Index::of_kinds(features(), kinds);
+        index.subnet("net4", Some(&net4()));
+        index.workload(&Uid::from("r"), Some(set.clone()));
+        let seen = index.observe(&cidr());
+        assert_eq!(seen.snapshot.demands.len(), demands);
+    }
+}
+
+#[test]
+fn a_pool_of_a_kind_whose_workloads_are_not_all_known_is_kept() {
+    let pool = |gv: &str, kind: &str| -> Arc<SpiderIPPool> {
+        Arc::new(read(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
+            "metadata": {"name": "p", "labels": {
+                "ipam.spidernet.io/interface": "eth0",
+                "ipam.spidernet.io/owner-application-gv": gv,
+                "ipam.spidernet.io/owner-application-kind": kind,
+                "ipam.spidernet.io/owner-application-namespace": "shop",
+                "ipam.spidernet.io/owner-application-name": "web",
+                "ipam.spidernet.io/owner-application-uid": "u",
+                "ipam.spidernet.io/owner-spider-subnet": "net4",
+                "ipam.spidernet.io/ippool-reclaim": "true"}},
+            "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10"]}
+        })))
+    };
+    let index = Index::of_kinds(features(), Kinds::with(vec![rollout()]));
+    index.subnet("net4", Some(&net4()));
+    let goes = |gv: &str, kind: &str| {
+        index.pool("p", Some(&pool(gv, kind)));
+        let seen = index.observe(&cidr());
+        let owner = seen.snapshot.pools[&PoolName::from("p")].owner.clone();
+        owner.unwrap().reclaim
+    };
+    assert!(goes("apps_v1", "Deployment"));
+    assert!(!goes("a.example_v1", "Box"), "nobody watches such");
+    assert!(!goes("argoproj.io_v1alpha1", "Rollout"));
+    assert_eq!(index.listed(&rollout()), [cidr()].into());
+    assert!(index.listed(&rollout()).is_empty(), "told once");
+    assert!(goes("argoproj.io_v1alpha1", "Rollout"));
+}
+
+fn rollout() -> OtherKind {
+    OtherKind {
+        group: "argoproj.io".to_owned(),
+        version: "v1alpha1".to_owned(),
+        kind: "Rollout".to_owned(),
+        resource: "rollouts".to_owned(),
+    }
+}
+
+#[test]
 fn switched_off_features_ask_for_nothing() {
     let off = Features {
         auto_pools: Switch::Off,

@@ -173,6 +173,21 @@ pub(super) fn unreadable(about: ObjectReference, fault: &str) -> Notice {
     }
 }
 
+/// Workloads of a kind that an operator names get no pools.
+pub(super) fn kind_not_watched(definition: ObjectReference, why: &str) -> Notice {
+    Notice {
+        about: definition,
+        severity: Severity::Warning,
+        telling: Telling::Once,
+        reason: "WorkloadsNotWatched",
+        subject: String::new(),
+        note: format!(
+            "no workload of this kind gets a pool, and pools that such have stay as they are: {why}; \
+             grant the controller list and watch, or take the kind out of thirdPartyControllers"
+        ),
+    }
+}
+
 /// The pool with this metadata.
 pub(super) fn pool_reference(meta: &ObjectMeta) -> ObjectReference {
     ObjectReference {
@@ -278,13 +293,8 @@ fn uid_of(pool: &SpiderIPPool) -> Uid {
 }
 
 fn workload_reference(id: &WorkloadId) -> ObjectReference {
-    let api_version = if id.group.is_empty() {
-        id.version.clone()
-    } else {
-        format!("{}/{}", id.group, id.version)
-    };
     ObjectReference {
-        api_version: Some(api_version),
+        api_version: Some(id.api_version()),
         kind: Some(id.kind.clone()),
         namespace: Some(id.namespace.clone()),
         name: Some(id.name.clone()),

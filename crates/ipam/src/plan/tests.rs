@@ -1274,3 +1274,150 @@ fn pods_of_a_pool_that_stands_alone_are_recorded_before_it_is_admitted() {
     };
     assert_eq!(steps(&snapshot), ["record shop [3]"]);
 }
+
+/// The names of the pools that a plan makes.
+fn made(plan: &Plan) -> Vec<PoolName> {
+    created(plan).map(|new| new.name.clone()).collect()
+}
+
+fn created(plan: &Plan) -> impl Iterator<Item = &NewPool> {
+    plan.steps.iter().filter_map(|step| {
+        if let Step::Create(new) = step {
+            Some(&**new)
+        } else {
+            None
+        }
+    })
+}
+
+/// The pools that a step is about.
+fn touches(step: &Step) -> Vec<&PoolName> {
+    match step {
+        Step::ProtectSubnet { .. } | Step::Barrier => vec![],
+        Step::Create(new) => vec![&new.name],
+        Step::Before(write) | Step::After(write) => vec![&write.pool],
+        Step::Ledger { edits, .. } => edits.iter().map(|edit| &edit.pool).collect(),
+        Step::Record { pool, .. } | Step::Delete { pool, .. } => vec![pool],
+    }
+}
+
+/// Demands of workloads that differ in nothing but what `ids` says.
+fn of_ids(ids: &[WorkloadId]) -> Vec<Demand> {
+    let demands = ids.iter().map(|id| Demand {
+        workload: id.clone(),
+        ..demand(&id.name, 1)
+    });
+    demands.collect()
+}
+
+/// Each demand gets a pool of its own, and keeps that one and no other.
+fn assert_apart(ids: &[WorkloadId]) {
+    let demands = of_ids(ids);
+    let plan = plan_of(&seen(subnet("1-9", &[]), vec![], demands.clone()));
+    let names = made(&plan);
+    let apart: BTreeSet<&PoolName> = names.iter().collect();
+    assert_eq!(apart.len(), ids.len(), "{names:?}");
+    assert!(names.iter().all(|name| name.as_str().len() <= 253));
+    let entries = ["1", "2", "3"];
+    let pools = ids.iter().zip(&names).zip(entries);
+    let pools: Vec<Pool> = pools
+        .map(|((id, name), own)| Pool {
+            rule: Some(SizeRule::Flexible(0)),
+            ..of_workload(id, pool(name.as_str(), own))
+        })
+        .collect();
+    let ledger: Vec<(&str, &str)> = names.iter().map(PoolName::as_str).zip(entries).collect();
+    for (gone, name) in names.iter().enumerate() {
+        let mut left = demands.clone();
+        left.remove(gone);
+        let snapshot = seen(subnet("1-9", &ledger), pools.clone(), left);
+        let plan = plan_of(&snapshot);
+        let touched: BTreeSet<&PoolName> = plan.steps.iter().flat_map(touches).collect();
+        assert_eq!(touched, [name].into(), "{:?}", steps(&snapshot));
+    }
+    assert!(steps(&seen(subnet("1-9", &ledger), pools, demands)).is_empty());
+}
+
+#[test]
+fn namesakes_of_other_namespaces_and_kinds_have_pools_of_their_own() {
+    let web = |namespace: &str, kind: &str, uid: &str| WorkloadId {
+        namespace: namespace.to_owned(),
+        kind: kind.to_owned(),
+        // What a pool's name has of a uid is the same of all.
+        uid: Uid::new(format!("{uid}-abcde")),
+        ..workload("web")
+    };
+    assert_apart(&[
+        web("shop", "Deployment", "1"),
+        web("shop", "StatefulSet", "2"),
+        web("bank", "Deployment", "3"),
+    ]);
+}
+
+#[test]
+fn workloads_whose_long_names_begin_alike_have_pools_of_their_own() {
+    let long = |length: usize, end: &str| WorkloadId {
+        name: format!("{}{end}", "w".repeat(length)),
+        uid: Uid::new(format!("{end}-abcde")),
+        ..workload("web")
+    };
+    for length in [62, 63, 239, 252] {
+        assert_apart(&[long(length, "a"), long(length, "b"), long(length, "c")]);
+    }
+}
+
+#[test]
+fn another_interface_has_another_pool_and_the_former_one_goes_with_its_last_pod() {
+    let other_nic = Demand {
+        nic: Nic::from("net1"),
+        ..demand("web", 1)
+    };
+    let held = in_use("1", web("1-2"));
+    let entries = [("web", "1-2")];
+    let snapshot = Snapshot {
+        living: [workload("web").uid].into(),
+        ..seen(subnet("1-9", &entries), vec![held], vec![other_nic.clone()])
+    };
+    let plan = plan_of(&snapshot);
+    assert_eq!(made(&plan), [PoolName::from("auto4-web-net1-web")]);
+    let kept = plan
+        .steps
+        .iter()
+        .map(say)
+        .find(|step| step.contains(" web: ips"));
+    assert_eq!(kept.unwrap(), "before web: ips [1], admit, epoch");
+    assert!(
+        !plan
+            .steps
+            .iter()
+            .any(|step| matches!(step, Step::Delete { .. }))
+    );
+    let empty = Snapshot {
+        living: [workload("web").uid].into(),
+        ..seen(subnet("1-9", &[]), vec![web("")], vec![other_nic])
+    };
+    assert!(steps(&empty).contains(&"delete web".to_owned()));
+}
+
+#[test]
+fn a_pool_is_born_with_its_subnet_s_gateway_and_does_not_follow_another() {
+    let with_gateway = Subnet {
+        gateway: Some(ip(254)),
+        ..subnet("1-9", &[])
+    };
+    let new = plan_of(&seen(with_gateway, vec![], vec![demand("web", 1)]));
+    let gateways = created(&new).map(|new| new.gateway);
+    assert_eq!(gateways.collect::<Vec<_>>(), [Some(ip(254))]);
+    let changed = seen(
+        Subnet {
+            gateway: Some(ip(253)),
+            ..subnet("1-9", &[("web", "1")])
+        },
+        vec![Pool {
+            gateway: Some(ip(254)),
+            ..web("1")
+        }],
+        vec![demand("web", 1)],
+    );
+    assert_eq!(steps(&changed), Vec::<String>::new());
+}

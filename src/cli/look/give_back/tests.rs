@@ -65,7 +65,11 @@ fn taken_over(
         subnets: Switch::On,
         auto_pools: Switch::On,
     };
-    let mut stage = Rehearsal::new(features, DateTime::UNIX_EPOCH);
+    let mut stage = Rehearsal::new(
+        features,
+        &ipam::kind::Kinds::default(),
+        DateTime::UNIX_EPOCH,
+    );
     for (address, pod, uid) in recorded(pools) {
         let (namespace, name) = pod.split_once('/').unwrap();
         let object: Pod = serde_json::from_value(json!({

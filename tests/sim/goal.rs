@@ -1,0 +1,140 @@
+//! What a cluster should come to, once nothing disturbs it any more.
+//!
+//! Owns: the look at all objects that says what is lacking (L1, L3, L4, L9). Never does: wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ipam::record::Records;
+use kubesim::Server;
+use orbweaver::api::{SpiderIPPool, convert};
+use serde_json::Value;
+
+/// What is lacking to the state that the workloads ask for; empty where nothing is.
+pub(crate) fn lacks(server: &Server) -> Vec<String> {
+    let mut lacks = Vec::new();
+    let pods = server.objects("pods");
+    let mut living = BTreeSet::new();
+    for pod in &pods {
+        let name = text(pod, "/metadata/name");
+        if pod.pointer("/metadata/deletionTimestamp").is_some() {
+            lacks.push(format!("Pod {name} still terminates"));
+        } else if text(pod, "/status/phase") != "Running" {
+            lacks.push(format!("Pod {name} is {}", text(pod, "/status/phase")));
+        }
+        living.insert(text(pod, "/metadata/uid"));
+    }
+    let mut replicas = BTreeMap::new();
+    for resource in ["deployments.apps", "statefulsets.apps"] {
+        for workload in server.objects(resource) {
+            let wanted = workload
+                .pointer("/spec/replicas")
+                .and_then(Value::as_i64)
+                .unwrap_or(1);
+            let name = text(&workload, "/metadata/name");
+            replicas.insert(text(&workload, "/metadata/uid"), wanted);
+            for field in ["readyReplicas", "replicas", "updatedReplicas"] {
+                let has = workload.pointer(&format!("/status/{field}"));
+                let has = has.and_then(Value::as_i64).unwrap_or(0);
+                if has != wanted {
+                    lacks.push(format!("{name} has {field} {has} of {wanted}"));
+                }
+            }
+        }
+    }
+    for pool in server.objects("spiderippools.spiderpool.spidernet.io") {
+        pool_lacks(&pool, &living, &replicas, &mut lacks);
+    }
+    lacks
+}
+
+fn pool_lacks(
+    pool: &Value,
+    living: &BTreeSet<String>,
+    replicas: &BTreeMap<String, i64>,
+    lacks: &mut Vec<String>,
+) {
+    let name = text(pool, "/metadata/name");
+    let records = pool.pointer("/status/allocatedIPs").and_then(Value::as_str);
+    let records = Records::parse(records).unwrap_or_default();
+    let goes = pool.pointer("/metadata/deletionTimestamp").is_some();
+    if goes && records.iter().next().is_none() {
+        lacks.push(format!(
+            "pool {name} does not go, and nobody holds an address of it"
+        ));
+    }
+    for (address, record) in records.iter() {
+        if !record.kept && !living.contains(record.uid.as_str()) {
+            lacks.push(format!(
+                "{address} of {name} is recorded for {}, which is gone",
+                record.pod
+            ));
+        }
+    }
+    let labels = pool.pointer("/metadata/labels");
+    let label = |name: &str| {
+        labels
+            .and_then(|l| l.get(name)?.as_str())
+            .unwrap_or_default()
+    };
+    if goes || label("ipam.spidernet.io/owner-application-name").is_empty() {
+        return;
+    }
+    // What a person took out of it while in use serves on: it is the workload's as before.
+    let read = serde_json::from_value::<SpiderIPPool>(pool.clone()).ok();
+    let read = read.and_then(|pool| convert::pool(&pool).ok());
+    let total = read.and_then(|pool| i64::try_from(pool.claimed().count().get()).ok());
+    match replicas.get(label("ipam.spidernet.io/owner-application-uid")) {
+        Some(replicas) if total != Some(replicas + 1) => {
+            lacks.push(format!(
+                "pool {name} has {total:?} addresses for {replicas} replicas"
+            ));
+        }
+        None if label("ipam.spidernet.io/ippool-reclaim") == "true" => {
+            lacks.push(format!("pool {name} outlives its workload"));
+        }
+        Some(_) | None => {}
+    }
+}
+
+/// What is left of a cluster whose workloads were all deleted, and should not be (L4).
+pub(crate) fn left_over(server: &Server) -> Vec<String> {
+    let mut left = lacks(server);
+    for endpoint in server.objects("spiderendpoints.spiderpool.spidernet.io") {
+        left.push(format!(
+            "SpiderEndpoint {} is left",
+            text(&endpoint, "/metadata/name")
+        ));
+    }
+    let mut pools = BTreeSet::new();
+    for pool in server.objects("spiderippools.spiderpool.spidernet.io") {
+        let name = text(&pool, "/metadata/name");
+        if pool
+            .pointer("/status/allocatedIPCount")
+            .and_then(Value::as_i64)
+            .unwrap_or(0)
+            != 0
+        {
+            left.push(format!("pool {name} holds addresses"));
+        }
+        pools.insert(name);
+    }
+    for subnet in server.objects("spidersubnets.spiderpool.spidernet.io") {
+        let ledger = text(&subnet, "/status/controlledIPPools");
+        let ledger: BTreeMap<String, Value> = serde_json::from_str(&ledger).unwrap_or_default();
+        for pool in ledger.keys().filter(|pool| !pools.contains(*pool)) {
+            let name = text(&subnet, "/metadata/name");
+            left.push(format!(
+                "the ledger of {name} has an entry of {pool}, which is gone"
+            ));
+        }
+    }
+    left
+}
+
+fn text(object: &Value, path: &str) -> String {
+    object
+        .pointer(path)
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned()
+}

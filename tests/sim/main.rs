@@ -1,0 +1,279 @@
+//! Simulation: whole clusters in one thread, on virtual time, every choice from one seed.
+//!
+//! The controllers and agents are the product's own, unchanged; `crates/kubesim` is the rest of the
+//! cluster. What is between them, and so can go wrong, is here: `net`, `node`, `nemesis`. A run is a
+//! `scenario` and a list of `fault`s; `judge` looks at every revision, `goal` at what is left.
+//!
+//! ```text
+//! make sim SEEDS=50000 SEED_START=1                   a night; the last line says what came of it
+//! make sim ARGS='--scenario grow --seed 7 --trace'    one run, with all that happens in it
+//! ```
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a program for tests, which says what it finds"
+)]
+
+mod cluster;
+mod fault;
+mod goal;
+mod judge;
+mod nemesis;
+mod net;
+mod node;
+mod run;
+mod scenario;
+mod user;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use clap::Parser;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use fault::Kind;
+use run::{Recipe, Report};
+use scenario::Scenario;
+
+/// Runs that are tried to make a failing list of faults shorter.
+const SHRINK_TRIES: u32 = 60;
+/// Violations that are told in full.
+const TOLD: usize = 5;
+
+#[derive(Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 4)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 0)]
+    seed_start: u64,
+    /// Run each twice, and compare their histories.
+    #[arg(long)]
+    twice: bool,
+    /// Crash after every write of the scenarios that are marked for it, instead.
+    #[arg(long)]
+    exhaustive: bool,
+    /// One scenario, and with `--seed` one run.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// One seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// The faults of that run, in place of the seed's.
+    #[arg(long)]
+    faults: Option<String>,
+    /// The write of that run after which its process dies.
+    #[arg(long)]
+    crash_at: Option<usize>,
+    /// Whether the process hears the answer to that write: `heard` or `lost`.
+    #[arg(long, default_value = "heard")]
+    answer: String,
+    /// Print all that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Stop at the first violation; what mutants are hunted with.
+    #[arg(long)]
+    first: bool,
+}
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(|panic| {
+        PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
+    }));
+    let arguments = Arguments::parse();
+    let recipes = match recipes(&arguments) {
+        Ok(recipes) => recipes,
+        Err(error) => {
+            say(&error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let tally = Tally::default();
+    let began = Instant::now();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.min(recipes.len()) {
+            scope.spawn(|| {
+                while let Some(recipe) = recipes.get(next.fetch_add(1, Ordering::SeqCst)) {
+                    tally.take(recipe, &arguments);
+                    if arguments.first && tally.violations.load(Ordering::SeqCst) > 0 {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    tally.tell(began)
+}
+
+/// What is to be run.
+fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
+    let wanted = match &arguments.scenario {
+        Some(name) => Some(
+            scenario::ALL
+                .iter()
+                .find(|scenario| scenario.name == name)
+                .ok_or_else(|| format!("there is no scenario '{name}'"))?,
+        ),
+        None => None,
+    };
+    if arguments.exhaustive {
+        return Ok(exhaustive(wanted));
+    }
+    let of = |seed| wanted.map_or_else(|| Recipe::of_seed(seed), |one| Recipe::of(one, seed));
+    let Some(seed) = arguments.seed else {
+        let seeds = arguments.seed_start..arguments.seed_start + arguments.seeds;
+        return Ok(seeds.map(of).collect());
+    };
+    let mut recipe = of(seed);
+    recipe.trace = arguments.trace;
+    if let Some(faults) = &arguments.faults {
+        recipe.faults = fault::parse(faults)?;
+    }
+    let answer_lost = arguments.answer == "lost";
+    recipe.crash_at = arguments.crash_at.map(|write| (write, answer_lost));
+    Ok(vec![recipe])
+}
+
+/// A crash after each write of the undisturbed runs, its answer heard and lost.
+fn exhaustive(wanted: Option<&'static Scenario>) -> Vec<Recipe> {
+    let all = scenario::ALL.iter().filter(|scenario| scenario.exhaustive);
+    let all = all.filter(|scenario| wanted.is_none_or(|wanted| wanted.name == scenario.name));
+    let mut recipes = Vec::new();
+    for scenario in all {
+        let plain = Recipe::undisturbed(scenario, 0);
+        let writes = plain.run().writes;
+        say(&format!("{}: {writes} writes", scenario.name));
+        recipes.push(plain.clone());
+        for write in 1..=writes {
+            recipes.extend([false, true].map(|lost| Recipe {
+                crash_at: Some((write, lost)),
+                ..plain.clone()
+            }));
+        }
+    }
+    recipes
+}
+
+/// What came of all runs.
+#[derive(Default)]
+struct Tally {
+    runs: AtomicU64,
+    requests: AtomicU64,
+    violations: AtomicUsize,
+    happened: Mutex<BTreeMap<Kind, u64>>,
+}
+
+impl Tally {
+    fn take(&self, recipe: &Recipe, arguments: &Arguments) {
+        let mut report = recipe.run();
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        if arguments.twice {
+            let again = recipe.run();
+            self.runs.fetch_add(1, Ordering::SeqCst);
+            if again.hash != report.hash {
+                let what = format!("{:016x} and {:016x}", report.hash, again.hash);
+                report
+                    .violations
+                    .push(format!("two histories of one seed: {what}"));
+            }
+        }
+        self.requests.fetch_add(report.requests, Ordering::SeqCst);
+        for (kind, times) in &report.happened {
+            *self.happened.lock().unwrap().entry(*kind).or_default() += times;
+        }
+        if !report.violations.is_empty() {
+            let before = self.violations.fetch_add(1, Ordering::SeqCst);
+            if before < TOLD {
+                accuse(
+                    recipe,
+                    &report,
+                    !arguments.first && arguments.faults.is_none(),
+                );
+            }
+        }
+    }
+
+    fn tell(&self, began: Instant) -> ExitCode {
+        let happened = self.happened.lock().unwrap();
+        for kind in Kind::ALL {
+            let times = happened.get(kind).copied().unwrap_or(0);
+            say(&format!("{:>8} {}", times, kind.name()));
+        }
+        let (runs, took) = (
+            self.runs.load(Ordering::SeqCst),
+            began.elapsed().as_secs_f64(),
+        );
+        let requests = self.requests.load(Ordering::SeqCst);
+        #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
+        let rate = runs as f64 / took;
+        say(&format!(
+            "{runs} runs in {took:.0} s, {rate:.1} a second; {requests} requests"
+        ));
+        let violations = self.violations.load(Ordering::SeqCst);
+        let faults: u64 = happened.values().sum();
+        say(&format!(
+            "seeds {runs} violations {violations} faults {faults}"
+        ));
+        ExitCode::from(u8::from(violations > 0))
+    }
+}
+
+/// Says what is wrong with a run, and how little is needed for it.
+fn accuse(recipe: &Recipe, report: &Report, shrinks: bool) {
+    let mut lines = vec![format!("{} seed {}:", recipe.scenario.name, recipe.seed)];
+    lines.extend(report.violations.iter().take(TOLD).cloned());
+    let mut least = recipe.clone();
+    if shrinks {
+        least.faults = fault::shrink(recipe.faults.clone(), SHRINK_TRIES, |faults| {
+            let part = Recipe {
+                faults: faults.to_vec(),
+                ..recipe.clone()
+            };
+            !part.run().violations.is_empty()
+        });
+    }
+    lines.extend(least.faults.iter().map(|fault| format!("  {fault}")));
+    lines.push(least.command());
+    say(&lines.join(
+        "
+  ",
+    ));
+}
+
+thread_local! {
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The panics of this thread since the last call.
+pub(crate) fn panics() -> Vec<String> {
+    PANICS.take()
+}
+
+/// Prints a line.
+pub(crate) fn say(line: &str) {
+    println!("{line}");
+}
+
+/// A seed of its own for `name`: a draw more in one stream shifts no other.
+pub(crate) fn seed_of(seed: u64, name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, name).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The stream of `name`.
+pub(crate) fn stream(seed: u64, name: &str) -> StdRng {
+    StdRng::seed_from_u64(seed_of(seed, name))
+}

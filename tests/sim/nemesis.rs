@@ -1,0 +1,184 @@
+//! The nemesis: carries out a list of faults.
+//!
+//! Owns: what each kind does to the cluster, and its healing. Never does: choose anything.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::ResourceExt as _;
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use orbweaver::api::SpiderIPPool;
+use orbweaver::api::names::{self, label};
+use serde_json::json;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::fault::{Fault, Kind};
+use crate::user::User;
+
+/// Pause between two writes of a storm.
+const STORM_PAUSE: Duration = Duration::from_millis(15);
+/// A process is down for at least this long.
+const DOWN: Duration = Duration::from_millis(200);
+
+/// Carries out `faults`, and ends once the last is over.
+pub(crate) async fn run(user: &User, faults: &[Fault]) {
+    let start = Instant::now();
+    let all = faults.iter().map(|fault| async move {
+        sleep_until(start + Duration::from_millis(fault.at)).await;
+        user.cluster().judge.note(&format!("fault {fault}"));
+        strike(user, fault).await;
+    });
+    futures::future::join_all(all).await;
+}
+
+/// Ends whatever lasts, and starts whoever is down.
+pub(crate) fn heal(user: &User) {
+    let cluster = user.cluster();
+    cluster.judge.note("healed");
+    cluster.net.heal();
+    cluster.all_lead.send_replace(false);
+    for node in cluster.node_names() {
+        if let Some(plugin) = cluster.plugin(&node) {
+            plugin.heal();
+        }
+    }
+    for process in cluster.all() {
+        cluster.begin(&process);
+    }
+}
+
+async fn strike(user: &User, fault: &Fault) {
+    let (cluster, lasting, target) = (user.cluster(), fault.lasting(), fault.target.as_str());
+    let number: usize = target.parse().unwrap_or_default();
+    match fault.kind {
+        Kind::Crash => bounce(user, &[target.to_owned()], lasting).await,
+        Kind::CrashWiped => {
+            cluster.kill(target);
+            if let Some(plugin) = target
+                .strip_prefix("agent-")
+                .and_then(|n| cluster.plugin(n))
+            {
+                plugin.disk.wipe();
+            }
+            bounce(user, &[target.to_owned()], lasting).await;
+        }
+        Kind::KubeletCrash => bounce(user, &[format!("kubelet-{target}")], lasting).await,
+        Kind::PowerOff => {
+            cluster.power_off(target);
+            let processes = [format!("kubelet-{target}"), format!("agent-{target}")];
+            bounce(user, &processes, lasting).await;
+        }
+        Kind::NodeCut => {
+            for process in [format!("kubelet-{target}"), format!("agent-{target}")] {
+                cluster.net.inflict(&process, Kind::Cut, lasting);
+            }
+        }
+        Kind::Outage => {
+            for process in cluster.all() {
+                cluster.net.inflict(&process, Kind::Cut, lasting);
+            }
+        }
+        Kind::Compact => {
+            cluster.server.compact(cluster.server.revision());
+            for process in cluster.all() {
+                cluster.net.inflict(&process, Kind::WatchClose, lasting);
+            }
+        }
+        Kind::Storm => storm(user, lasting).await,
+        Kind::StealLease => steal(user).await,
+        Kind::TwoLeaders => {
+            cluster.all_lead.send_replace(true);
+            sleep(lasting).await;
+            cluster.all_lead.send_replace(false);
+        }
+        Kind::ClockStep => {
+            let step = i64::try_from(fault.lasts).unwrap_or_default();
+            let step = if number.is_multiple_of(2) {
+                step
+            } else {
+                -step
+            };
+            *cluster.skew.lock().unwrap_or_else(PoisonError::into_inner) = step;
+        }
+        Kind::AddReplyLost | Kind::AddGivenUp | Kind::DelReplyLost | Kind::DelLate => {
+            if let Some(plugin) = cluster.plugin(target) {
+                plugin.arm(fault.kind, lasting);
+            }
+            return; // counted where it meets a call
+        }
+        Kind::ForceDelete => drop(user.delete_pod(number, true).await),
+        Kind::DeletePod => drop(user.delete_pod(number, false).await),
+        Kind::ShrinkPool => {
+            if let Some(pool) = auto_pool(user, number).await
+                && let Some([first, ..]) = pool.spec.ips.as_deref()
+            {
+                let first = first.split('-').next().unwrap_or_default();
+                user.resize_pool(&pool.name_any(), &[first]).await;
+            }
+        }
+        Kind::DeletePool => {
+            if let Some(pool) = auto_pool(user, number).await {
+                user.delete_pool(&pool.name_any()).await;
+            }
+        }
+        kind => {
+            cluster.net.inflict(target, kind, lasting);
+            let is_lasting = matches!(
+                kind,
+                Kind::Slow | Kind::Cut | Kind::WatchStall | Kind::WatchClose
+            );
+            if !is_lasting {
+                return; // counted where it meets a request
+            }
+        }
+    }
+    cluster.judge.happened(fault.kind);
+}
+
+async fn bounce(user: &User, processes: &[String], lasting: Duration) {
+    for process in processes {
+        user.cluster().kill(process);
+    }
+    sleep(DOWN + lasting).await;
+    for process in processes {
+        user.cluster().begin(process);
+    }
+}
+
+async fn auto_pool(user: &User, number: usize) -> Option<SpiderIPPool> {
+    let mut pools = user.list_pools().await;
+    pools.retain(|pool| pool.labels().contains_key(label::OWNER_NAME));
+    let at = number.checked_rem(pools.len())?;
+    Some(pools.swap_remove(at))
+}
+
+/// Somebody who writes every pool at the version just read, again and again.
+async fn storm(user: &User, lasting: Duration) {
+    let api = user.pools();
+    let end = Instant::now() + lasting;
+    let mut count = 0;
+    while Instant::now() < end {
+        for mut pool in user.list_pools().await {
+            count += 1;
+            let mark = format!("storm-{count}");
+            pool.annotations_mut()
+                .insert("example.org/storm".to_owned(), mark);
+            // Losing is as good as winning.
+            let _ = api
+                .replace(&pool.name_any(), &PostParams::default(), &pool)
+                .await;
+        }
+        sleep(STORM_PAUSE).await;
+    }
+}
+
+async fn steal(user: &User) {
+    let api: Api<Lease> = Api::namespaced(user.cluster().client("thief"), "kube-system");
+    let patch = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 5}});
+    let params = PatchParams::default();
+    // There is none yet: nothing to steal.
+    let _ = api
+        .patch(names::CONTROLLER_LEASE, &params, &Patch::Merge(patch))
+        .await;
+}

@@ -1,0 +1,462 @@
+//! The network between every process and the API server, where most faults are.
+//!
+//! Owns: the way of each request and its answer, the noting of all of them, and the rule that the
+//! product's writes of address holders carry what they were computed from (S8). A request that left
+//! its process may be carried out even if the process is dead by then.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::Body as StreamBody;
+use futures::future::BoxFuture;
+use http::request::Parts;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::BodyExt as _;
+use kube::Client;
+use kube::client::Body;
+use kubesim::{ResponseBody, Server};
+use orbweaver::kube_io::clients::Clients;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::fault::Kind;
+use crate::judge::Judge;
+
+/// How long a request that is lost in a partition takes to fail.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Kinds that hold addresses.
+const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+
+/// The network. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct Net {
+    server: Server,
+    judge: Judge,
+    links: Arc<Mutex<BTreeMap<String, Link>>>,
+    doom: Arc<Mutex<Doom>>,
+    seed: u64,
+}
+
+/// Who is to die after a write.
+#[derive(Default)]
+struct Doom {
+    /// Which write, and whether its sender dies before it hears the answer.
+    at: Option<(usize, bool)>,
+    /// Who dies when it next wants something.
+    next: Option<String>,
+    tell: Option<mpsc::UnboundedSender<String>>,
+}
+
+/// One process's connection.
+struct Link {
+    rng: StdRng,
+    /// Faults that meet the next request they fit.
+    armed: VecDeque<(Kind, Duration)>,
+    slow: Option<(Instant, Duration)>,
+    cut_until: Instant,
+    stale_until: Instant,
+    stall_until: Instant,
+    /// Raised to close every open watch.
+    closed: watch::Sender<u64>,
+}
+
+/// What becomes of a request.
+#[derive(Default)]
+struct Fate {
+    before: Duration,
+    after: Duration,
+    lost: bool,
+    reply_lost: bool,
+    /// Carried out once more, so much later.
+    again: Option<Duration>,
+    /// The caller is told at once, and the request arrives so much later.
+    late: Option<Duration>,
+    /// Answered by an overload filter, or a proxy; `true`: after it was carried out.
+    answer: Option<(u16, bool)>,
+    stale: bool,
+}
+
+impl Net {
+    pub(crate) fn new(server: Server, judge: Judge, seed: u64) -> Self {
+        Self {
+            server,
+            judge,
+            links: Arc::default(),
+            doom: Arc::default(),
+            seed,
+        }
+    }
+
+    /// Has the process that makes this write of the product die right after it.
+    pub(crate) fn crash_at(&self, write: usize, answer_lost: bool) {
+        self.doom().at = Some((write, answer_lost));
+    }
+
+    /// Hears of those that are to die now.
+    pub(crate) fn dooms(&self) -> mpsc::UnboundedReceiver<String> {
+        let (tell, told) = mpsc::unbounded_channel();
+        self.doom().tell = Some(tell);
+        told
+    }
+
+    fn doom(&self) -> MutexGuard<'_, Doom> {
+        self.doom.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The clients of a role. Neither repeats a request: the product must stand that.
+    pub(crate) fn clients(&self, process: &str) -> Clients {
+        Clients {
+            read: self.client(process),
+            write: self.client(process),
+        }
+    }
+
+    pub(crate) fn client(&self, process: &str) -> Client {
+        let wire = Wire {
+            net: self.clone(),
+            process: Arc::from(process),
+        };
+        Client::new(wire, "default")
+    }
+
+    /// Has a fault meet the requests of a process.
+    pub(crate) fn inflict(&self, process: &str, kind: Kind, lasting: Duration) {
+        let mut links = self.links();
+        let link = link(&mut links, self.seed, process);
+        let until = Instant::now() + lasting;
+        match kind {
+            Kind::Slow => link.slow = Some((until, Duration::from_millis(700))),
+            Kind::Cut => {
+                link.cut_until = until;
+                link.stall_until = until;
+            }
+            Kind::StaleList => link.stale_until = until,
+            Kind::WatchStall => link.stall_until = until,
+            Kind::WatchClose => link.closed.send_modify(|times| *times += 1),
+            kind => link.armed.push_back((kind, lasting)),
+        }
+    }
+
+    /// Ends every fault that lasts, and forgets those that met nothing.
+    pub(crate) fn heal(&self) {
+        let now = Instant::now();
+        for link in self.links().values_mut() {
+            link.armed.clear();
+            link.slow = None;
+            link.cut_until = now;
+            link.stale_until = now;
+            link.stall_until = now;
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, BTreeMap<String, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn fate(&self, process: &str, head: &Parts) -> Fate {
+        let mut links = self.links();
+        let link = link(&mut links, self.seed, process);
+        let now = Instant::now();
+        let mut fate = Fate {
+            before: Duration::from_micros(link.rng.random_range(500..3_000)),
+            after: Duration::from_micros(link.rng.random_range(500..3_000)),
+            stale: now < link.stale_until,
+            ..Fate::default()
+        };
+        if let Some((until, by)) = link.slow
+            && now < until
+        {
+            let part = link.rng.random_range(0.0..1.0);
+            fate.before += by.mul_f64(part);
+            fate.after += by.mul_f64(1.0 - part);
+        }
+        if now < link.cut_until {
+            fate.lost = true;
+            return fate;
+        }
+        let is_write = head.method != Method::GET;
+        // The election is disturbed by faults of its own.
+        if head.uri.path().contains("/leases") || head.uri.path().contains("/events") {
+            return fate;
+        }
+        let meets = |kind: Kind| kind.meets_write() == is_write;
+        if let Some(at) = link.armed.iter().position(|(kind, _)| meets(*kind))
+            && let Some((kind, lasting)) = link.armed.remove(at)
+        {
+            fate.suffer(kind, lasting);
+            self.judge.happened(kind);
+        }
+        fate
+    }
+
+    async fn send(&self, process: &Arc<str>, request: Request<Body>) -> Result<Reply, BoxError> {
+        let (mut head, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let wrote = self.judge.request(process, &head, &body);
+        if !crate::judge::is_foreign(process)
+            && let Some(fault) = undisciplined(&head, &body)
+        {
+            self.judge.violation("S8", &format!("{process}: {fault}"));
+        }
+        if self.doom().next.as_deref() == Some(process) {
+            self.doom().kill(process);
+            return std::future::pending().await;
+        }
+        let dies = self
+            .doom()
+            .strikes(process, wrote.then(|| self.judge.writes()));
+        let fate = self.fate(process, &head);
+        if fate.stale {
+            self.look_back(&mut head);
+        }
+        if fate.lost {
+            sleep(CONNECT_TIMEOUT).await;
+            return Err(broken("no route to host"));
+        }
+        if let Some((code, false)) = fate.answer {
+            sleep(fate.before).await;
+            return Ok(overload(code));
+        }
+        let (tell, told) = oneshot::channel();
+        let (server, actor, net) = (self.server.clone(), Arc::clone(process), self.clone());
+        let delay = fate.before + fate.late.unwrap_or_default();
+        // A task of nobody's: what is on its way arrives, whoever dies.
+        tokio::spawn(async move {
+            sleep(delay).await;
+            let answer = carry_out(&server, &actor, &head, body.clone()).await;
+            if dies {
+                net.doom().kill(&actor);
+                return;
+            }
+            let _ = tell.send(answer);
+            if let Some(pause) = fate.again {
+                sleep(pause).await;
+                let _ = carry_out(&server, &actor, &head, body).await;
+            }
+        });
+        if fate.late.is_some() {
+            sleep(fate.before).await;
+            return Err(broken("connection reset by peer"));
+        }
+        let answer = told.await?;
+        sleep(fate.after).await;
+        if fate.reply_lost {
+            return Err(broken("connection closed before message completed"));
+        }
+        if let Some((code, true)) = fate.answer {
+            return Ok(overload(code));
+        }
+        Ok(self.tapped(process, answer))
+    }
+
+    /// A list that may be served from memory is served as it was a while ago.
+    fn look_back(&self, head: &mut Parts) {
+        let text = head.uri.to_string();
+        if !text.contains("resourceVersion=0") || text.contains("watch=") {
+            return;
+        }
+        let then = self.server.revision().saturating_sub(20).max(1);
+        let exact = format!("resourceVersion={then}&resourceVersionMatch=Exact");
+        if let Ok(uri) = text.replace("resourceVersion=0", &exact).parse() {
+            head.uri = uri;
+            self.judge.happened(Kind::StaleList);
+        }
+    }
+
+    /// An answer whose stream can be stalled and closed.
+    fn tapped(&self, process: &str, answer: Response<ResponseBody>) -> Reply {
+        let (head, body) = answer.into_parts();
+        if http_body::Body::size_hint(&body).exact().is_some() {
+            return Response::from_parts(head, StreamBody::new(body));
+        }
+        let closed = {
+            let mut links = self.links();
+            let mut closed = link(&mut links, self.seed, process).closed.subscribe();
+            closed.mark_unchanged();
+            closed
+        };
+        let tap = Tap {
+            net: self.clone(),
+            process: process.to_owned(),
+            body,
+            closed,
+        };
+        let stream = futures::stream::unfold(Some(tap), |tap| async move {
+            let mut tap = tap?;
+            match tap.next().await {
+                Some(Ok(bytes)) => Some((Ok(bytes), Some(tap))),
+                Some(Err(error)) => Some((Err(error), None)),
+                None => None,
+            }
+        });
+        Response::from_parts(head, StreamBody::from_stream(stream))
+    }
+}
+
+type Reply = Response<StreamBody>;
+
+struct Tap {
+    net: Net,
+    process: String,
+    body: ResponseBody,
+    closed: watch::Receiver<u64>,
+}
+
+impl Tap {
+    async fn next(&mut self) -> Option<Result<bytes::Bytes, BoxError>> {
+        let frame = tokio::select! {
+            biased;
+            _ = self.closed.changed() => return Some(Err(broken("stream closed"))),
+            frame = self.body.frame() => frame?,
+        };
+        sleep(Duration::from_millis(1)).await;
+        loop {
+            let until = {
+                let mut links = self.net.links();
+                link(&mut links, self.net.seed, &self.process).stall_until
+            };
+            if until <= Instant::now() {
+                break;
+            }
+            sleep_until(until).await;
+        }
+        frame.ok()?.into_data().ok().map(Ok)
+    }
+}
+
+impl Doom {
+    /// Whether the sender of this write dies before it hears of it.
+    fn strikes(&mut self, process: &str, write: Option<usize>) -> bool {
+        match self.at.filter(|(at, _)| write == Some(*at)) {
+            Some((_, true)) => true,
+            Some((_, false)) => {
+                self.next = Some(process.to_owned());
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn kill(&mut self, process: &str) {
+        self.next = None;
+        if let Some(tell) = &self.tell {
+            let _ = tell.send(process.to_owned());
+        }
+    }
+}
+
+impl Fate {
+    fn suffer(&mut self, kind: Kind, lasting: Duration) {
+        match kind {
+            Kind::LoseRequest => self.lost = true,
+            Kind::LoseReply => self.reply_lost = true,
+            Kind::Late => self.late = Some(lasting),
+            Kind::Twice => self.again = Some(lasting),
+            Kind::Answer429 => self.answer = Some((429, false)),
+            Kind::Answer500 | Kind::ReadFails => self.answer = Some((500, false)),
+            Kind::Commit504 => self.answer = Some((504, true)),
+            _ => {}
+        }
+    }
+}
+
+fn link<'l>(links: &'l mut BTreeMap<String, Link>, seed: u64, process: &str) -> &'l mut Link {
+    links.entry(process.to_owned()).or_insert_with(|| Link {
+        rng: StdRng::seed_from_u64(crate::seed_of(seed, process)),
+        armed: VecDeque::new(),
+        slow: None,
+        cut_until: Instant::now(),
+        stale_until: Instant::now(),
+        stall_until: Instant::now(),
+        closed: watch::Sender::new(0),
+    })
+}
+
+async fn carry_out(
+    server: &Server,
+    actor: &str,
+    head: &Parts,
+    body: bytes::Bytes,
+) -> Response<ResponseBody> {
+    let mut request = Request::new(http_body_util::Full::new(body));
+    *request.method_mut() = head.method.clone();
+    *request.uri_mut() = head.uri.clone();
+    *request.headers_mut() = head.headers.clone();
+    let answer: Result<_, Infallible> = server.service(actor).oneshot(request).await;
+    match answer {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    }
+}
+
+fn broken(why: &str) -> BoxError {
+    std::io::Error::new(std::io::ErrorKind::ConnectionReset, why).into()
+}
+
+fn overload(code: u16) -> Reply {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "code": code, "message": "simulated", "reason": match code {
+            429 => "TooManyRequests",
+            504 => "Timeout",
+            _ => "InternalError",
+        },
+    });
+    let mut response = Response::new(StreamBody::from(status.to_string()));
+    *response.status_mut() = StatusCode::from_u16(code).unwrap();
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert("content-type", json);
+    if code == 429 {
+        let second = http::HeaderValue::from_static("1");
+        response.headers_mut().insert("retry-after", second);
+    }
+    response
+}
+
+/// Why a write of an address holder is not one that fails where the object moved.
+fn undisciplined(head: &Parts, body: &[u8]) -> Option<String> {
+    let path = head.uri.path();
+    let holds = HOLDERS.iter().any(|kind| path.contains(kind));
+    if !holds || head.method == Method::GET || head.method == Method::POST {
+        return None;
+    }
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let has = |path: &str| body.pointer(path).is_some_and(|v| v.as_str() != Some(""));
+    let is_fenced = match head.method {
+        Method::PUT => has("/metadata/resourceVersion") && has("/metadata/uid"),
+        Method::DELETE => has("/preconditions/uid"),
+        _ => false,
+    };
+    (!is_fenced).then(|| format!("unfenced {} {path}", head.method))
+}
+
+/// One process's way to the API server.
+#[derive(Clone)]
+struct Wire {
+    net: Net,
+    process: Arc<str>,
+}
+
+impl Service<Request<Body>> for Wire {
+    type Response = Reply;
+    type Error = BoxError;
+    type Future = BoxFuture<'static, Result<Reply, BoxError>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let Self { net, process } = self.clone();
+        let sent: Pin<Box<_>> = Box::pin(async move { net.send(&process, request).await });
+        sent
+    }
+}

@@ -1,0 +1,228 @@
+//! One run: a scenario, a seed, and what goes wrong, in a thread of its own.
+//!
+//! Owns: the order of a run, and its limits in virtual time. Invariant: a recipe has one history.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::ResourceExt as _;
+use kube::api::{Api, ListParams};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::cluster::Cluster;
+use crate::fault::{Cast, Fault, Kind};
+use crate::scenario::Scenario;
+use crate::user::User;
+use crate::{goal, nemesis, scenario};
+
+/// Longest script.
+const SCRIPT_MAX: Duration = Duration::from_secs(900);
+/// Faults come within this, from the script's begin.
+const FAULTS_OVER: Duration = Duration::from_secs(75);
+/// Until all is as it should be, once nothing disturbs it (L1, L9).
+const SETTLE_MAX: Duration = Duration::from_secs(180);
+/// The same where DELs were lost with a disk: two looks for leaks, the first once an hour (L3).
+const LEAK_MAX: Duration = Duration::from_secs(10_000);
+/// In a cluster at rest nothing is written for this long (L1).
+const QUIET: Duration = Duration::from_secs(600);
+/// What was decided before the cluster came to rest is carried out within this.
+const CALM_DOWN: Duration = Duration::from_secs(120);
+
+/// What is to be run.
+#[derive(Clone)]
+pub(crate) struct Recipe {
+    pub(crate) scenario: &'static Scenario,
+    pub(crate) seed: u64,
+    pub(crate) faults: Vec<Fault>,
+    /// The process that makes this write dies after it; `true`: before it hears the answer.
+    pub(crate) crash_at: Option<(usize, bool)>,
+    pub(crate) trace: bool,
+}
+
+/// What came of it.
+pub(crate) struct Report {
+    pub(crate) hash: u64,
+    pub(crate) violations: Vec<String>,
+    pub(crate) happened: BTreeMap<Kind, u64>,
+    pub(crate) requests: u64,
+    /// Writes of the product up to the script's end.
+    pub(crate) writes: usize,
+}
+
+impl Recipe {
+    /// The scenario and the faults of a seed.
+    pub(crate) fn of_seed(seed: u64) -> Self {
+        let all = scenario::ALL;
+        let at = usize::try_from(seed).unwrap_or(0) % all.len();
+        Self::of(&all[at], seed)
+    }
+
+    /// The faults of a seed in a scenario.
+    pub(crate) fn of(scenario: &'static Scenario, seed: u64) -> Self {
+        let size = scenario::size(scenario, seed);
+        let nodes: Vec<String> = (1..=size.nodes)
+            .map(|number| format!("n{number}"))
+            .collect();
+        let cast = Cast {
+            controllers: size.controllers,
+            nodes: &nodes,
+        };
+        let mut rng = crate::stream(seed, "faults");
+        let faults = crate::fault::make(&mut rng, &cast, FAULTS_OVER, Kind::ALL);
+        Self {
+            faults,
+            ..Self::undisturbed(scenario, seed)
+        }
+    }
+
+    /// The scenario without any fault.
+    pub(crate) fn undisturbed(scenario: &'static Scenario, seed: u64) -> Self {
+        Self {
+            scenario,
+            seed,
+            faults: Vec::new(),
+            crash_at: None,
+            trace: false,
+        }
+    }
+
+    /// How a person runs it again.
+    pub(crate) fn command(&self) -> String {
+        let (name, seed, faults) = (
+            self.scenario.name,
+            self.seed,
+            crate::fault::line(&self.faults),
+        );
+        let crash = self.crash_at.map(|(write, lost)| {
+            let answer = if lost { "lost" } else { "heard" };
+            format!(" --crash-at {write} --answer {answer}")
+        });
+        let crash = crash.unwrap_or_default();
+        format!(
+            "make sim ARGS='--scenario {name} --seed {seed} --faults \"{faults}\"{crash} --trace'"
+        )
+    }
+
+    /// Runs it in a thread of its own.
+    pub(crate) fn run(&self) -> Report {
+        let recipe = self.clone();
+        let thread = std::thread::Builder::new().spawn(move || {
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            // Whom a watch channel wakes first is chance, which only an unstable part of tokio seeds.
+            #[cfg(tokio_unstable)]
+            builder.rng_seed(tokio::runtime::RngSeed::from_bytes(
+                &recipe.seed.to_le_bytes(),
+            ));
+            let runtime = builder.enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(play(&recipe))
+        });
+        match thread.unwrap().join() {
+            Ok(report) => report,
+            Err(_) => Report {
+                hash: 0,
+                violations: vec!["the simulation itself panicked".to_owned()],
+                happened: BTreeMap::new(),
+                requests: 0,
+                writes: 0,
+            },
+        }
+    }
+}
+
+async fn play(recipe: &Recipe) -> Report {
+    crate::panics();
+    let size = scenario::size(recipe.scenario, recipe.seed);
+    let cluster = Arc::new(Cluster::start(size, recipe.seed, recipe.trace).await);
+    if let Some((write, answer_lost)) = recipe.crash_at {
+        cluster.net.crash_at(write, answer_lost);
+    }
+    let user = User::new(&cluster);
+    let script = timeout(SCRIPT_MAX, (recipe.scenario.script)(user.clone()));
+    let faults = nemesis::run(&user, &recipe.faults);
+    let dooms = cluster.carry_out_dooms();
+    let work = async { tokio::join!(script, faults).0.is_ok() };
+    let ended = tokio::select! {
+        biased;
+        ended = work => ended,
+        () = dooms => unreachable!("it goes on for ever"),
+    };
+    if !ended {
+        cluster
+            .judge
+            .violation("L1", "the script does not come to its end");
+    }
+    let writes = cluster.judge.writes();
+    nemesis::heal(&user);
+    rest(&cluster, recipe).await;
+    for panic in crate::panics() {
+        cluster.judge.violation("panic", &panic);
+    }
+    Report {
+        hash: cluster.judge.hash(),
+        violations: cluster.judge.violations(),
+        happened: cluster.judge.counts(),
+        requests: cluster.judge.requests(),
+        writes,
+    }
+}
+
+/// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
+async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
+    let loses_dels = |fault: &Fault| matches!(fault.kind, Kind::CrashWiped | Kind::PowerOff);
+    let is_slow = recipe.scenario.name == "node_lost" || recipe.faults.iter().any(loses_dels);
+    let patience = if is_slow { LEAK_MAX } else { SETTLE_MAX };
+    if !comes(cluster, patience, "L1", goal::lacks).await {
+        return;
+    }
+    sleep(CALM_DOWN).await;
+    let before = cluster.judge.writes();
+    sleep(QUIET).await;
+    let written = cluster.judge.writes_since(before);
+    if !written.is_empty() {
+        let what = format!("{} writes at rest: {}", written.len(), written[0]);
+        cluster.judge.violation("L1", &what);
+    }
+    clear_away(cluster).await;
+    comes(cluster, patience, "L4", goal::left_over).await;
+}
+
+/// Waits until nothing lacks. False if that takes too long, or a rule was broken meanwhile.
+async fn comes(
+    cluster: &Cluster,
+    patience: Duration,
+    rule: &str,
+    lacks: fn(&kubesim::Server) -> Vec<String>,
+) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        if !cluster.judge.violations().is_empty() {
+            return false;
+        }
+        let lacking = lacks(&cluster.server);
+        if lacking.is_empty() {
+            return true;
+        }
+        if Instant::now() > end {
+            let what = format!("after {} s: {}", patience.as_secs(), lacking.join("; "));
+            cluster.judge.violation(rule, &what);
+            return false;
+        }
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Deletes every workload.
+async fn clear_away(cluster: &Arc<Cluster>) {
+    use k8s_openapi::api::apps::v1::{Deployment, StatefulSet};
+    let user = User::new(cluster);
+    let client = cluster.client("user");
+    let deployments: Api<Deployment> = Api::default_namespaced(client.clone());
+    for found in deployments.list(&ListParams::default()).await.unwrap() {
+        user.delete(&found.name_any()).await;
+    }
+    let sets: Api<StatefulSet> = Api::default_namespaced(client);
+    for found in sets.list(&ListParams::default()).await.unwrap() {
+        user.delete_set(&found.name_any()).await;
+    }
+}

@@ -1,0 +1,254 @@
+//! Scenarios: what people do to a cluster while things go wrong.
+//!
+//! To write one: an `async fn(User)` below, and its line in [`ALL`]. Every run of it is judged at
+//! every revision, must come to rest once its faults are over, and must leave nothing behind.
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+
+use crate::cluster::Size;
+use crate::user::{User, Wish, replicas};
+
+/// A scenario.
+pub(crate) struct Scenario {
+    pub(crate) name: &'static str,
+    pub(crate) script: fn(User) -> BoxFuture<'static, ()>,
+    /// Whether every write of it is a place to crash at.
+    pub(crate) exhaustive: bool,
+}
+
+macro_rules! scenarios {
+    ($($script:ident $exhaustive:literal,)*) => {
+        &[$(Scenario {
+            name: stringify!($script),
+            script: |user| $script(user).boxed(),
+            exhaustive: $exhaustive,
+        },)*]
+    };
+}
+
+/// All of them.
+pub(crate) const ALL: &[Scenario] = scenarios! {
+    create true,
+    grow true,
+    shrink true,
+    roll_out true,
+    reclaim true,
+    no_reclaim true,
+    reschedule true,
+    take_over true,
+    crowd false,
+    two_workloads false,
+    narrow false,
+    two_hands false,
+    persons_shrink false,
+    same_name false,
+    moved false,
+    node_lost false,
+    flapping false,
+};
+
+/// The usual cluster; now and then a large one, by the seed.
+pub(crate) fn size(scenario: &Scenario, seed: u64) -> Size {
+    let nodes = match seed % 50 {
+        _ if scenario.exhaustive && seed == 0 => 3,
+        49 => 50,
+        17 | 31 => 12,
+        other => 3 + usize::try_from(other % 3).unwrap_or(0),
+    };
+    let controllers = if seed.is_multiple_of(3) { 1 } else { 2 };
+    Size { controllers, nodes }
+}
+
+/// A Deployment gets a pool of its own.
+async fn create(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.deployment("web", replicas(4)).await;
+    user.settled(40).await;
+}
+
+async fn grow(user: User) {
+    create(user.clone()).await;
+    user.mark_pools().await;
+    user.scale("web", 9).await;
+    user.settled(40).await;
+}
+
+async fn shrink(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.deployment("web", replicas(8)).await;
+    user.settled(40).await;
+    user.scale("web", 3).await;
+    user.settled(60).await;
+}
+
+async fn roll_out(user: User) {
+    create(user.clone()).await;
+    user.roll_out("web", 1).await;
+    user.settled(60).await;
+}
+
+/// A pool goes with its workload.
+async fn reclaim(user: User) {
+    create(user.clone()).await;
+    user.delete("web").await;
+    user.settled(60).await;
+}
+
+/// A pool stays, and serves the next workload of its name.
+async fn no_reclaim(user: User) {
+    let wish = Wish {
+        reclaim: false,
+        ..replicas(4)
+    };
+    user.subnet("net", 1, 10, 40).await;
+    user.deployment("web", wish).await;
+    user.settled(40).await;
+    user.delete("web").await;
+    user.settled(40).await;
+    user.deployment("web", wish).await;
+    user.settled(40).await;
+}
+
+/// Pods of a StatefulSet come back elsewhere, with their addresses.
+async fn reschedule(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.stateful_set("db", replicas(3)).await;
+    user.settled(40).await;
+    user.cordon("n1", true).await;
+    for nth in 0..3 {
+        user.delete_pod(nth, false).await;
+        user.wait(1_500).await;
+    }
+    user.cordon("n1", false).await;
+    user.settled(60).await;
+}
+
+/// A Deployment is deleted and made again before its Pods are gone.
+async fn take_over(user: User) {
+    create(user.clone()).await;
+    user.delete("web").await;
+    user.deployment("web", replicas(5)).await;
+    user.settled(60).await;
+}
+
+/// Many Pods of one pool start at once on all nodes.
+async fn crowd(user: User) {
+    user.subnet("net", 1, 10, 200).await;
+    user.deployment("web", replicas(24)).await;
+    user.wait(4_000).await;
+    user.scale("web", 40).await;
+    user.settled(60).await;
+}
+
+/// Two workloads share a subnet and take turns.
+async fn two_workloads(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.reserve("not-these", "10.0.1.12").await;
+    user.deployment("web", replicas(3)).await;
+    user.deployment("shop", replicas(5)).await;
+    user.settled(30).await;
+    user.scale("web", 9).await;
+    user.scale("shop", 2).await;
+    user.wait(7_000).await;
+    user.scale("shop", 8).await;
+    user.settled(60).await;
+}
+
+/// A subnet is full, and then widened.
+async fn narrow(user: User) {
+    user.subnet("net", 1, 10, 15).await;
+    user.deployment("web", replicas(3)).await;
+    user.settled(30).await;
+    user.scale("web", 9).await;
+    user.wait(15_000).await;
+    user.resize_subnet("net", &["10.0.1.10-10.0.1.30"]).await;
+    user.settled(60).await;
+}
+
+/// Two people make pools with the same addresses: one of them is served.
+async fn two_hands(user: User) {
+    user.subnet("net", 1, 10, 60).await;
+    tokio::join!(user.pool("one", 1, 30, 39), user.pool("two", 1, 35, 44));
+    user.deployment_in("left", 3, &["one", "two"]).await;
+    user.deployment_in("right", 3, &["two", "one"]).await;
+    user.deployment("web", replicas(4)).await;
+    user.settled(40).await;
+}
+
+/// A person takes addresses in use out of a pool made by hand, and gives them to another.
+async fn persons_shrink(user: User) {
+    user.subnet("net", 1, 10, 60).await;
+    user.pool("one", 1, 30, 37).await;
+    user.pool("two", 1, 50, 52).await;
+    user.deployment_in("left", 6, &["one"]).await;
+    user.settled(40).await;
+    tokio::join!(
+        user.resize_pool("one", &["10.0.1.34-10.0.1.39"]),
+        user.resize_pool("two", &["10.0.1.30-10.0.1.33", "10.0.1.50-10.0.1.52"]),
+    );
+    user.deployment_in("right", 4, &["two"]).await;
+    user.roll_out("left", 1).await;
+    user.settled(60).await;
+}
+
+/// Pods go by force while they run, and others of their names come at once.
+async fn same_name(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.stateful_set("db", replicas(4)).await;
+    user.deployment("web", replicas(3)).await;
+    user.settled(40).await;
+    for nth in 0..4 {
+        user.delete_pod(nth, true).await;
+        user.wait(700).await;
+    }
+    user.settled(40).await;
+    user.scale_set("db", 2).await;
+    user.wait(5_000).await;
+    user.scale_set("db", 5).await;
+    user.settled(60).await;
+}
+
+/// A workload asks for another subnet.
+async fn moved(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.subnet("other", 2, 10, 40).await;
+    user.deployment("web", replicas(4)).await;
+    user.settled(40).await;
+    user.annotate_away("web", Some("other")).await;
+    user.wait(6_000).await;
+    user.annotate_away("web", Some("net")).await;
+    user.settled(80).await;
+}
+
+/// A node is off for good, a person says so, and it comes back long after.
+async fn node_lost(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.stateful_set("db", replicas(3)).await;
+    user.deployment("web", replicas(4)).await;
+    user.settled(40).await;
+    user.cluster().power_off("n1");
+    user.wait(60_000).await;
+    user.out_of_service("n1", true).await;
+    user.wait(60_000).await;
+    for process in ["kubelet-n1", "agent-n1"] {
+        user.cluster().begin(process);
+    }
+    user.out_of_service("n1", false).await;
+    user.settled(60).await;
+}
+
+/// An autoscaler that can't make up its mind, and a roll-out in the midst of it.
+async fn flapping(user: User) {
+    user.subnet("net", 1, 10, 60).await;
+    user.deployment("web", replicas(2)).await;
+    for round in 0..5 {
+        user.scale("web", if round % 2 == 0 { 12 } else { 1 }).await;
+        user.wait(2_500).await;
+        if round == 2 {
+            user.roll_out("web", 1).await;
+        }
+    }
+    user.scale("web", 4).await;
+    user.settled(60).await;
+}
