@@ -102,14 +102,9 @@ impl Index {
 
     /// An empty index in which workloads of these kinds count.
     pub fn of_kinds(features: Features, kinds: Kinds) -> Self {
-        let state = State {
-            unlisted: kinds.others().iter().cloned().collect(),
-            kinds,
-            ..State::default()
-        };
         Self {
             features,
-            state: Mutex::new(state),
+            state: Mutex::new(State::of_kinds(kinds)),
         }
     }
 

@@ -259,7 +259,7 @@ fn surge_count(surge: Option<&IntOrString>, default: &str, replicas: u32) -> u32
 
 /// Leaves of a workload what [`seen`] reads: containers, volumes and what kubectl last applied are
 /// most of it.
-pub fn trim<W: Workload>(workload: &mut W) {
+pub fn trim<W: Workload + ResourceExt>(workload: &mut W) {
     workload.annotations_mut().remove(LAST_APPLIED);
     if let Some(spec) = workload.template_mut().and_then(|t| t.spec.as_mut()) {
         *spec = PodSpec {

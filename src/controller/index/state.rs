@@ -111,6 +111,15 @@ struct Want {
 }
 
 impl State {
+    /// Knows nothing yet; workloads of these kinds count.
+    pub(super) fn of_kinds(kinds: Kinds) -> Self {
+        Self {
+            unlisted: kinds.others().iter().cloned().collect(),
+            kinds,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn cidrs(&self) -> impl Iterator<Item = IpNet> {
         let of_subnets = self.subnets.values().filter_map(|e| e.cidr);
         of_subnets.chain(

@@ -19,7 +19,7 @@ fn a_consistent_cluster_is_one_line() {
 
 #[test]
 fn an_address_in_quarantine_is_told_and_no_inconsistency() {
-    let checked = check(&sight(&subnets(), &pools_in_conflict()));
+    let checked = look(&sight(&subnets(), &pools_in_conflict()));
     assert!(checked.consistent);
     assert_snapshot!(checked.text(None), @"consistent: 1 subnet, 2 pools; 1 address in quarantine");
 }
