@@ -18,8 +18,9 @@ use kubesim::actors::{self, Kubelet, Machine, NodeSettings, Timings};
 use kubesim::{Clock as _, Server, TokioClock};
 use orbweaver::agent::Settings;
 use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names, time};
+use orbweaver::config::Config;
 use orbweaver::controller::index::{Features, Switch};
-use orbweaver::controller::{self, Metrics, Options};
+use orbweaver::controller::{self, Metrics, Options, gc};
 use orbweaver::kube_io::chance;
 use orbweaver::kube_io::lease::{Durations, LeaderElector, Leadership};
 use prometheus_client::registry::Registry;
@@ -224,6 +225,8 @@ impl Cluster {
             },
             default_rule: SizeRule::Flexible(1),
             stateful_sets: true,
+            gc: gc::Options::default(),
+            kinds: Config::default().kinds(),
             pod_name: Some(process.to_owned()),
         };
         let judge = self.judge.clone();
@@ -252,6 +255,7 @@ impl Cluster {
             subnets: true,
             auto_pools: true,
             stateful_sets: true,
+            kinds: Config::default().kinds(),
         };
         let (disk, socket) = (of.plugin.disk.clone(), of.plugin.socket.clone());
         let clients = self.net.clients(process);
