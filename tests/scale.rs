@@ -16,8 +16,9 @@ use kube::client::Body;
 use kube::{Api, Client};
 use kubesim::{Server, TokioClock};
 use orbweaver::api::{SpiderIPPool, SpiderSubnet, crd};
+use orbweaver::config::Config;
 use orbweaver::controller::index::{Features, Switch};
-use orbweaver::controller::{self, Options};
+use orbweaver::controller::{self, Options, gc};
 use orbweaver::kube_io::clients::Clients;
 use orbweaver::kube_io::lease::Leadership;
 use prometheus_client::registry::Registry;
@@ -112,6 +113,8 @@ impl World {
             },
             default_rule: SizeRule::Flexible(1),
             stateful_sets: true,
+            gc: gc::Options::default(),
+            kinds: Config::default().kinds(),
             pod_name: None,
         };
         let metrics = controller::Metrics::register(&mut Registry::default(), false);
