@@ -124,9 +124,10 @@ async fn pool_status(
     let Some(mut pool) = edit::pool_status(raw, parsed.as_ref(), conditions, &now) else {
         return;
     };
-    match put::replace(&writer.client, Part::Status, &mut pool, Reply::Full).await {
-        Ok(()) => writer.pools.apply_written(pool),
-        // An agent was faster: its write wakes the next pass, which says it again.
+    let pools = &writer.pool_writes;
+    match pools.replace(Part::Status, &mut pool, Reply::Full).await {
+        Ok(()) => {}
+        // An allocation was faster: its write wakes the next pass, which says it again.
         Err(error) => {
             tracing::debug!(pool = %name, error = %ErrorChain(&error), "status not written");
         }

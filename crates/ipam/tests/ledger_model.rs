@@ -37,6 +37,7 @@ enum Op {
     },
     /// A CNI DEL or the collector, for whatever uid.
     Release {
+        node: None,
         agent: bool,
         pod: u8,
         nic: bool,
@@ -239,6 +240,7 @@ impl Fight {
             } => {
                 let named = (0..3).filter(|bit| sandboxes & (1 << bit) != 0);
                 let release = Release {
+                    node: None,
                     uid: uid(pod),
                     nic: interface(nic),
                     owner: [Owner::Gone, Owner::Ending, Owner::Served][usize::from(owner)],

@@ -1,0 +1,202 @@
+//! The writing of pools' records: everything that waits for one pool becomes one write.
+//!
+//! Owns: the writers, one task a pool with work, started here and ended by themselves. Never does:
+//! choose an address or judge a Pod (the core's ledger does), or know which role it works for: what
+//! differs between an agent and the controller is a [`Host`].
+//!
+//! Where to read next: `commit.rs` for what holds at all times, `pace.rs` for when is written.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use ipam::addr::AddrSet;
+use ipam::ledger::{Ask, Claim};
+use ipam::name::PoolName;
+use ipam::release::{Release, Released};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+mod commit;
+mod error;
+mod pace;
+mod seen;
+mod tally;
+
+pub use self::commit::DOUBT_MAX;
+use self::commit::{Done, Job, QUEUE, Writer};
+pub use self::error::CommitError;
+pub use self::seen::{Attachment, Granted, Reading};
+pub use self::tally::Tally;
+use crate::api::SpiderIPPool;
+use crate::kube_io::locked;
+use crate::kube_io::put::PutError;
+use crate::kube_io::retry::Outcome;
+use crate::kube_io::tasks::Tasks;
+
+/// Who else writes the pools of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rivals {
+    /// Other nodes, as fast as this one: room is made for them.
+    Others,
+    /// Nobody, as a rule: everyone asks here, and each write waits a moment for more.
+    None,
+}
+
+/// What a role brings to the writers of its pools.
+pub trait Host: Send + Sync + 'static {
+    /// Who else is to be expected to write the same pools.
+    const RIVALS: Rivals;
+
+    /// The pool, by a reading that begins with this call; `None` if there is none.
+    ///
+    /// Errors: what the API server said.
+    fn read(
+        &self,
+        pool: &PoolName,
+    ) -> impl Future<Output = Result<Option<Arc<Reading>>, String>> + Send;
+
+    /// The pool as this process knows it without asking, if that is newer than `than`.
+    fn known(&self, pool: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>>;
+
+    /// All reserved addresses, of both families.
+    ///
+    /// Errors: what the API server said.
+    fn reserved(&self) -> impl Future<Output = Result<Arc<AddrSet>, String>> + Send;
+
+    /// Writes the pool's status at the version that `pool` carries, and brings its metadata up to
+    /// date; never twice.
+    ///
+    /// Errors: [`PutError`].
+    fn write(&self, pool: &mut SpiderIPPool) -> impl Future<Output = Result<(), PutError>> + Send;
+
+    /// An address is recorded, and who asked still waits for it.
+    fn granted(&self, of: &Attachment, granted: &Granted);
+
+    /// An address is recorded, and who asked has gone.
+    fn untaken(&self, of: &Attachment);
+
+    /// A write was carried out, with so many claims and releases.
+    fn written(&self, asks: usize);
+
+    /// A write was not carried out. `allocates` tells whether a claim waited for it.
+    fn not_written(&self, outcome: Outcome, allocates: bool);
+}
+
+/// Access to every pool's writer.
+pub struct Writers<H> {
+    host: Arc<H>,
+    tasks: Tasks,
+    queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
+}
+
+impl<H: Host> Writers<H> {
+    /// Without any writer yet; they will run in `tasks`.
+    pub fn new(host: H, tasks: Tasks) -> Self {
+        Self {
+            host: Arc::new(host),
+            tasks,
+            queues: Mutex::default(),
+        }
+    }
+
+    /// An address of `pool`, durably recorded; `reading` is the pool as the caller saw it.
+    ///
+    /// Errors: [`CommitError`].
+    pub async fn claim(
+        &self,
+        pool: &PoolName,
+        claim: Claim,
+        reading: Option<Arc<Reading>>,
+        deadline: Instant,
+    ) -> Result<Granted, CommitError> {
+        let ask = Ask::Claim(Box::new(claim));
+        match self.ask(pool, ask, reading, deadline).await? {
+            Done::Granted(granted) => Ok(granted),
+            Done::Released(_) => Err(stopped(pool)),
+        }
+    }
+
+    /// Takes back what an interface has of `pool`, behind every claim that was queued before.
+    ///
+    /// Errors: [`CommitError`].
+    pub async fn release(
+        &self,
+        pool: &PoolName,
+        release: Release,
+        deadline: Instant,
+    ) -> Result<Released, CommitError> {
+        let ask = Ask::Release(release);
+        match self.ask(pool, ask, None, deadline).await? {
+            Done::Released(released) => Ok(released),
+            Done::Granted(_) => Err(stopped(pool)),
+        }
+    }
+
+    async fn ask(
+        &self,
+        pool: &PoolName,
+        ask: Ask,
+        reading: Option<Arc<Reading>>,
+        deadline: Instant,
+    ) -> Result<Done, CommitError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Job {
+            ask,
+            deadline,
+            reading,
+            reply,
+        };
+        match timeout_at(deadline, self.deliver(pool, job, answer)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(CommitError::Write {
+                pool: pool.clone(),
+                reason: "its writer did not get to it in time".to_owned(),
+            }),
+        }
+    }
+
+    async fn deliver(
+        &self,
+        pool: &PoolName,
+        mut job: Job,
+        answer: oneshot::Receiver<Result<Done, CommitError>>,
+    ) -> Result<Done, CommitError> {
+        // A queue that is closed belongs to a writer that is about to end.
+        while let Err(mpsc::error::SendError(back)) = self.queue(pool).send(job).await {
+            job = back;
+            self.prune();
+        }
+        answer.await.unwrap_or_else(|_| Err(stopped(pool)))
+    }
+
+    fn queue(&self, pool: &PoolName) -> mpsc::Sender<Job> {
+        let mut queues = locked(&self.queues);
+        if let Some(queue) = queues.get(pool) {
+            return queue.clone();
+        }
+        let (queue, inbox) = mpsc::channel(QUEUE);
+        let writer = Writer {
+            pool: pool.clone(),
+            host: Arc::clone(&self.host),
+            inbox,
+        };
+        self.tasks.spawn(writer.run());
+        queues.insert(pool.clone(), queue.clone());
+        queue
+    }
+
+    /// Forgets writers that have ended.
+    pub fn prune(&self) {
+        locked(&self.queues).retain(|_, queue| !queue.is_closed());
+    }
+}
+
+fn stopped(pool: &PoolName) -> CommitError {
+    CommitError::Write {
+        pool: pool.clone(),
+        reason: "its writer stopped".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
