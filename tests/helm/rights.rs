@@ -71,7 +71,7 @@ fn an_agent_finds_the_allocator_by_the_lease_and_shows_a_token_of_its_own_for_it
     let role = chart.named("Role", "orbweaver-agent");
     assert_eq!(rights(role), lease);
     let name = json!(["spiderpool-controller-leases"]);
-    assert_eq!(at(role, "/rules/0/resourceNames"), name);
+    assert_eq!(*at(role, "/rules/0/resourceNames"), name);
     let volumes = chart.pod("DaemonSet")["volumes"].as_array().unwrap();
     let token = volumes
         .iter()

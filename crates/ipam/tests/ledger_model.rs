@@ -37,7 +37,6 @@ enum Op {
     },
     /// A CNI DEL or the collector, for whatever uid.
     Release {
-        node: None,
         agent: bool,
         pod: u8,
         nic: bool,
