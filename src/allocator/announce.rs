@@ -162,3 +162,69 @@ impl Announced {
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::coordination::v1::LeaseSpec;
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+    use super::*;
+
+    fn lease(holder: &str, announced: lease::Announced) -> Lease {
+        let annotations = announced.into_iter();
+        let mut lease = Lease {
+            spec: Some(LeaseSpec {
+                holder_identity: Some(holder.to_owned()),
+                ..LeaseSpec::default()
+            }),
+            ..Lease::default()
+        };
+        lease.metadata.annotations = Some(
+            annotations
+                .filter_map(|(key, value)| Some((key.to_owned(), value?)))
+                .collect(),
+        );
+        lease
+    }
+
+    fn address() -> SocketAddr {
+        "10.0.0.1:5722".parse().unwrap()
+    }
+
+    /// Whether a handshake with `served` succeeds for who believes `announced`.
+    async fn shakes(served: &Identity, announced: &Announced) -> bool {
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let acceptor = TlsAcceptor::from(Arc::clone(&served.server));
+        let connector = TlsConnector::from(Arc::clone(&announced.client));
+        let name = announced.name.clone();
+        let (accepted, connected) =
+            tokio::join!(acceptor.accept(far), connector.connect(name, near));
+        let alpn = connected
+            .as_ref()
+            .ok()
+            .and_then(|stream| stream.get_ref().1.alpn_protocol());
+        accepted.is_ok() && alpn == Some(ALPN)
+    }
+
+    #[tokio::test]
+    async fn the_one_that_the_lease_names_is_believed_and_no_other() {
+        let (leader, other) = (Identity::new().unwrap(), Identity::new().unwrap());
+        let announced = Announced::read(&lease("a", leader.annotations(address()))).unwrap();
+        assert_eq!(announced.address, address());
+        assert!(shakes(&leader, &announced).await);
+        assert!(!shakes(&other, &announced).await);
+    }
+
+    #[test]
+    fn a_lease_without_holder_or_allocator_leads_nowhere_and_a_spoilt_one_says_what_is_wrong() {
+        let identity = Identity::new().unwrap();
+        let read = |lease| Announced::read(&lease).unwrap_err();
+        let nobody = lease("", identity.annotations(address()));
+        assert_eq!(read(nobody), Unannounced::NoLeader);
+        assert_eq!(read(lease("a", no_annotations())), Unannounced::NoAllocator);
+        let mut spoilt = identity.annotations(address());
+        spoilt.insert(ALLOCATOR_CA, Some("no certificate".to_owned()));
+        let error = read(lease("a", spoilt)).to_string();
+        assert!(error.contains(ALLOCATOR_CA), "{error}");
+    }
+}

@@ -51,10 +51,8 @@ use self::bound::NotBound;
 use self::callers::Callers;
 pub(super) use self::host::Host;
 
-/// Most requests that are worked on at once; no pool's queue can hold more.
-const IN_FLIGHT: usize = 4096;
-/// [`IN_FLIGHT`], as a semaphore counts.
-const ALL: u32 = 4096;
+/// Most requests that are worked on at once; others are told to come later.
+const IN_FLIGHT: u16 = 4096;
 /// Most connections: one an agent.
 const CONNECTIONS: usize = 10_000;
 /// Most requests of one connection at once: a node starts fewer Pods than that.
@@ -101,7 +99,7 @@ impl Allocator {
             callers: Callers::new(host.client().clone(), agents),
             bound,
             writers: Writers::new(host, Tasks::default()),
-            room: Semaphore::new(IN_FLIGHT),
+            room: Semaphore::new(IN_FLIGHT.into()),
         }
     }
 
@@ -143,7 +141,7 @@ impl Allocator {
 
     /// Takes no more requests, and waits for those under way; for `limit` at most.
     pub(super) async fn finish(&self, limit: Duration) {
-        let all = self.room.acquire_many(ALL);
+        let all = self.room.acquire_many(IN_FLIGHT.into());
         if let Ok(Ok(all)) = timeout(limit, all).await {
             all.forget();
         }
