@@ -28,8 +28,11 @@ mod link;
 
 pub(super) use self::link::Discovery;
 
-/// How long an answer is waited for by a call that may write itself.
+/// How long an answer, or a sign of life, is waited for by a call that may write itself.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an allocator that lives is waited for: where the API server is slow, nodes that write
+/// beside it would only make more work.
+const ALIVE_MAX: Duration = Duration::from_secs(10);
 /// Longest time to find the allocator and connect.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// First and longest cap of the pause after the allocator was silent or not to be found; the pause
@@ -54,6 +57,9 @@ pub(super) trait Link: Send + Sync {
     /// Sends a request and waits for its answer. Dropping the future tells the other side.
     fn ask(&self, ask: Ask) -> BoxFuture<'_, Result<Reply, LinkError>>;
 
+    /// Whether the allocator says at once that it acts.
+    fn is_alive(&self) -> BoxFuture<'_, bool>;
+
     /// Whether requests can be sent.
     fn is_open(&self) -> bool;
 }
@@ -74,15 +80,20 @@ pub(super) enum Answered {
 pub(super) struct Time {
     /// When the answer is of no use any more.
     pub(super) deadline: Instant,
-    /// Whether there is another way, so that it is waited for no longer than [`PATIENCE`].
+    /// Whether there is another way, so that a connection is waited for no longer than
+    /// [`PATIENCE`], and an answer no longer than [`ALIVE_MAX`].
     pub(super) has_other_way: bool,
 }
 
 impl Time {
     /// Until when an answer to a request sent now is waited for.
     pub(super) fn patience(self) -> Instant {
+        self.within(ALIVE_MAX)
+    }
+
+    fn within(self, limit: Duration) -> Instant {
         if self.has_other_way {
-            self.deadline.min(Instant::now() + PATIENCE)
+            self.deadline.min(Instant::now() + limit)
         } else {
             self.deadline
         }
@@ -141,16 +152,16 @@ impl Allocator {
     pub(super) async fn ask(&self, pool: &PoolName, what: &What, time: Time) -> Answered {
         let mut unknown = None;
         let mut tries = TRIES;
-        let mut until = time.patience();
-        while let Some(link) = self.link(until, time).await {
+        while let Some(link) = self.link(time.within(PATIENCE), time).await {
+            let until = time.patience();
             let wait = until.saturating_duration_since(Instant::now());
             let ask = Ask {
                 pool: pool.clone(),
                 wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
                 what: what.clone(),
             };
-            match timeout_at(until, link.ask(ask)).await {
-                Ok(Ok(Reply::Busy { after_ms })) => {
+            match answer_of(&*link, ask, until).await {
+                Some(Ok(Reply::Busy { after_ms })) => {
                     // It lives, and has more to do than others could do faster.
                     let pause = Duration::from_millis(after_ms);
                     let jitter = Backoff::new(pause, pause).next_delay();
@@ -160,20 +171,19 @@ impl Allocator {
                     {
                         break;
                     }
-                    until = time.patience();
                     continue;
                 }
-                Ok(Ok(Reply::NotLeading)) => self.lost(&link, "it no longer acts"),
-                Ok(Ok(Reply::Stranger(why))) => self.lost(&link, &why),
-                Ok(Ok(reply)) => {
+                Some(Ok(Reply::NotLeading)) => self.lost(&link, "it no longer acts"),
+                Some(Ok(Reply::Stranger(why))) => self.lost(&link, &why),
+                Some(Ok(reply)) => {
                     locked(&self.shared.backoff).reset();
                     return Answered::Reply(reply);
                 }
-                Ok(Err(error)) => {
+                Some(Err(error)) => {
                     self.lost(&link, &error.0);
                     unknown = Some(error.0);
                 }
-                Err(_) => {
+                None => {
                     self.shared.pause("no answer in time", Some(&link));
                     unknown = Some("no answer in time".to_owned());
                 }
@@ -249,6 +259,26 @@ impl Allocator {
             is_this
         });
     }
+}
+
+/// The answer, while the other side gives signs of life; none after [`PATIENCE`] without one, or at
+/// `until`.
+async fn answer_of(link: &dyn Link, ask: Ask, until: Instant) -> Option<Result<Reply, LinkError>> {
+    let mut answer = link.ask(ask);
+    while Instant::now() < until {
+        let half = until.min(Instant::now() + PATIENCE / 2);
+        if let Ok(answer) = timeout_at(half, &mut answer).await {
+            return Some(answer);
+        }
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Some(answer),
+            alive = timeout(PATIENCE / 2, link.is_alive()) => if !alive.unwrap_or(false) {
+                return None;
+            }
+        }
+    }
+    None
 }
 
 impl Shared {

@@ -104,6 +104,13 @@ impl Link for Http {
         })
     }
 
+    fn is_alive(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            let answer = self.send(Method::GET, wire::READY, Bytes::new()).await;
+            matches!(answer, Ok(Reply::Ready))
+        })
+    }
+
     fn is_open(&self) -> bool {
         !self.send.is_closed() && self.since.elapsed() < RENEW_AFTER
     }

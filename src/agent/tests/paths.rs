@@ -20,6 +20,8 @@ use crate::pool_writer::Writers;
 enum Mood {
     /// It carries them out and says so.
     Serves,
+    /// It carries them out, so much later, and is there all the while.
+    Slow(Duration),
     /// It hears nothing.
     Silent,
     /// It carries them out, so much later, and nobody hears of it.
@@ -118,6 +120,10 @@ impl Link for Fake {
             self.0.asked.fetch_add(1, Ordering::SeqCst);
             match self.mood() {
                 Mood::Serves => Ok(self.carry_out(ask).await),
+                Mood::Slow(later) => {
+                    tokio::time::sleep(later).await;
+                    Ok(self.carry_out(ask).await)
+                }
                 Mood::NotLeading => {
                     self.turn(Mood::Serves); // the next connection leads to the one that acts
                     Ok(Reply::NotLeading)
@@ -140,6 +146,16 @@ impl Link for Fake {
                 }
                 Mood::Silent => pending().await,
                 Mood::Away => Err(LinkError("connection reset".to_owned())),
+            }
+        })
+    }
+
+    fn is_alive(&self) -> BoxFuture<'_, bool> {
+        Box::pin(async {
+            match self.mood() {
+                Mood::Silent | Mood::CarriesOut(_) => pending().await,
+                Mood::Serves | Mood::Slow(_) | Mood::NotLeading | Mood::Busy => true,
+                Mood::Away => false,
             }
         })
     }
@@ -203,6 +219,23 @@ async fn after_a_second_of_silence_the_agent_writes_itself_and_later_comes_back(
     node.address("a0", &uids[0], "s2").await;
     assert_eq!(fake.asked(), 3, "path 1 again");
     assert_eq!(world.records("p").as_object().unwrap().len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_slow_and_lives_is_waited_for_and_nobody_writes_beside_it_for_a_while() {
+    let (world, dir) = shop();
+    let fake = Fake::new(&world, Mood::Slow(Duration::from_secs(5)));
+    let node = fake.node(&world, dir.path()).await;
+    let uid = world.pod("a", &uses(&["p"]));
+    node.address("a", &uid, "s1").await;
+    assert_eq!((fake.asked(), world.puts("p")), (1, 1));
+    // But not for ever.
+    fake.turn(Mood::Slow(Duration::from_secs(60)));
+    let uid = world.pod("b", &uses(&["p"]));
+    let began = Instant::now();
+    node.address("b", &uid, "s1").await;
+    let took = began.elapsed().as_secs_f64();
+    assert!((10.0..11.0).contains(&took), "{took}");
 }
 
 #[tokio::test(start_paused = true)]
