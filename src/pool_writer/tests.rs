@@ -101,7 +101,10 @@ impl Host for Shared {
 
 fn writers() -> (Arc<Alone>, Arc<Writers<Shared>>) {
     let alone = Arc::new(Alone::new());
-    (Arc::clone(&alone), Arc::new(Writers::new(Shared(alone), Tasks::default())))
+    (
+        Arc::clone(&alone),
+        Arc::new(Writers::new(Shared(alone), Tasks::default())),
+    )
 }
 
 fn claim(uid: &str) -> Claim {

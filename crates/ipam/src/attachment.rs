@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use serde::{Deserialize, Serialize};
