@@ -186,7 +186,7 @@ impl Gc<'_> {
         let name = pool.name_any();
         let writes = &self.writer.pool_writes;
         if let Err(error) = writes.replace(Part::Main, &mut pool, Reply::Full).await {
-                tracing::debug!(pool = name, error = %ErrorChain(&error), "mark for agents not written");
+            tracing::debug!(pool = name, error = %ErrorChain(&error), "mark for agents not written");
         }
     }
 }
