@@ -50,7 +50,7 @@ impl Fake {
         let client = world.client(&Arc::new(AtomicBool::new(true)));
         let (wakes, _) = tokio::sync::mpsc::unbounded_channel();
         let host = Host {
-            reads: Reads::new(client.clone()),
+            reads: Reads::new(client.clone(), ipam::kind::Kinds::default()),
             writes: client,
             memory: Arc::new(Memory::default()),
             wakes,
