@@ -11,28 +11,29 @@
 //!
 //! ```text
 //! server ─ ADD ─ add ── wishes, candidates, reads    which pools, who asks
-//!        │        ├──── writers ─ commit             one task a pool: claims and releases, one write
+//!        │        ├──── paths ── allocator           the leader's, where all nodes' claims meet; or
+//!        │        │        └─── host (pool_writer)    one task a pool: claims and releases, one write
 //!        │        ├──── wait                         while nothing is free
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
-//! conflict ─ writers                                 another host has what was given: quarantine
-//! leaks ── writers                                   what no DEL will release, where the controller says
+//! conflict ─ paths                                   another host has what was given: quarantine
+//! leaks ── paths                                     what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! fixed: addresses that outlive their Pod        former: what an earlier agent gave
-//! turn: one call at a time for an interface      memory: what was given      memo: what was read
-//! tasks: what runs beside the calls              disk: the journal's, or a simulation's
+//! turns: one call at a time for an interface     memory: what was given
+//! disk: the journal's, or a simulation's
 //! ```
 
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use ipam::addr::Family;
 use ipam::kind::Kinds;
-use ipam::name::Uid;
+use ipam::name::{NodeName, Uid};
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -40,10 +41,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 mod add;
+mod allocator;
 mod answer;
 mod batch;
 mod candidates;
-mod commit;
 mod conflict;
 mod disk;
 mod endpoint;
@@ -52,37 +53,38 @@ pub mod explain;
 mod fixed;
 mod former;
 mod health;
+mod host;
 mod journal;
 mod leaks;
-mod memo;
 mod memory;
 mod metrics;
-mod pace;
+mod paths;
 mod pods;
 mod reads;
 mod release;
 mod server;
-mod tasks;
-mod turn;
 mod wait;
 mod wishes;
-mod writers;
 
+use self::allocator::{Allocator, Connect, Discovery};
 pub use self::disk::Disk;
 use self::disk::Folder;
 use self::endpoint::Endpoints;
 use self::fixed::Keepers;
+use self::host::Host;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
+use self::paths::Paths;
 use self::pods::NodePods;
 use self::reads::Reads;
 use self::release::Releases;
-use self::tasks::Tasks;
-use self::turn::Turns;
 use self::wait::Waits;
-use self::writers::Writers;
 use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
+use crate::kube_io::locked;
+use crate::kube_io::tasks::Tasks;
+use crate::kube_io::turn::Turns;
+use crate::pool_writer::{Attachment, Writers};
 
 /// How often everything that is remembered is looked through.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -124,6 +126,10 @@ pub struct Settings {
     pub gateway_detection: bool,
     /// The kinds of workloads that have pools of their own.
     pub kinds: Kinds,
+    /// The file with the token for the leader's allocator, if that is asked.
+    pub allocator_token: Option<PathBuf>,
+    /// Whether the agent writes pools itself where the allocator does not answer.
+    pub direct_writes: bool,
 }
 
 impl Settings {
@@ -168,8 +174,8 @@ struct Agent {
     reads: Reads,
     pods: NodePods,
     memory: Arc<Memory>,
-    turns: Turns,
-    writers: Arc<Writers>,
+    turns: Turns<Attachment>,
+    paths: Arc<Paths>,
     releases: Releases,
     keepers: Keepers,
     endpoints: Arc<Endpoints>,
@@ -183,6 +189,7 @@ impl Agent {
         clients: &Clients,
         disk: Arc<dyn Disk>,
         metrics: Metrics,
+        allocator: Option<Box<dyn Connect>>,
     ) -> (Arc<Self>, UnboundedReceiver<Uid>) {
         let (wakes, woken) = unbounded_channel();
         let tasks = Tasks::default();
@@ -196,19 +203,23 @@ impl Agent {
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
         let reads = Reads::new(clients.read.clone(), settings.kinds.clone());
-        let writers = Writers::new(
-            reads.clone(),
-            clients.write.clone(),
-            Arc::clone(&memory),
-            wakes,
-            metrics.clone(),
-            tasks,
-        );
-        let writers = Arc::new(writers);
+        let own = settings.direct_writes.then(|| {
+            let host = Host {
+                reads: reads.clone(),
+                writes: clients.write.clone(),
+                memory: Arc::clone(&memory),
+                wakes,
+                metrics: metrics.clone(),
+            };
+            Writers::new(host, tasks.clone())
+        });
+        let node = NodeName::new(&settings.node);
+        let allocator = allocator.map(|connect| Allocator::new(connect, tasks.clone()));
+        let paths = Arc::new(Paths::new(node, allocator, own, Arc::clone(&memory), tasks));
         let keepers = Keepers::new(&settings, reads.clone(), clients.write.clone());
         let releases = Releases::new(
             disk,
-            Arc::clone(&writers),
+            Arc::clone(&paths),
             Arc::clone(&memory),
             turns.clone(),
             keepers.clone(),
@@ -220,7 +231,7 @@ impl Agent {
             pods,
             memory,
             turns,
-            writers,
+            paths,
             releases,
             keepers,
             endpoints: Arc::default(),
@@ -261,7 +272,7 @@ impl Agent {
             self.memory.prune(|uid| here.contains(uid));
             self.endpoints.prune(|uid| here.contains(uid));
             self.reads.prune(|uid| here.contains(uid));
-            self.writers.prune();
+            self.paths.prune();
         }
     }
 }
@@ -280,7 +291,25 @@ impl Work {
         disk: Arc<dyn Disk>,
         metrics: Metrics,
     ) -> Self {
-        let (agent, woken) = Agent::new(settings, &clients, disk, metrics);
+        let allocator = settings.allocator_token.clone().map(|token| {
+            let discovery = Discovery {
+                client: clients.read.clone(),
+                namespace: settings.namespace.clone(),
+                token,
+            };
+            Box::new(discovery) as Box<dyn Connect>
+        });
+        Self::start_beside(settings, clients, disk, metrics, allocator)
+    }
+
+    fn start_beside(
+        settings: Settings,
+        clients: Clients,
+        disk: Arc<dyn Disk>,
+        metrics: Metrics,
+        allocator: Option<Box<dyn Connect>>,
+    ) -> Self {
+        let (agent, woken) = Agent::new(settings, &clients, disk, metrics, allocator);
         let mut background = JoinSet::new();
         background.spawn(Arc::clone(&agent).background(clients, woken));
         Self { agent, background }
@@ -304,7 +333,7 @@ impl Work {
 
 impl Drop for Work {
     fn drop(&mut self) {
-        self.agent.writers.tasks().abort();
+        self.agent.paths.tasks().abort();
     }
 }
 
@@ -360,11 +389,6 @@ pub async fn run(
         served.abort();
     }
     outcome
-}
-
-/// The lock, whole even after a panic: no holder leaves what it guards half changed.
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

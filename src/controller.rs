@@ -8,6 +8,7 @@
 //! Where to read next: `watches.rs` and `others.rs` for what is watched, [`workload`] for kinds, [`index`] for what
 //! wakes a pass.
 
+mod allocator;
 pub mod apply;
 pub mod edit;
 pub mod gc;
@@ -47,6 +48,8 @@ use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
 use crate::kube_io::time;
 
+pub use allocator::Endpoint;
+use allocator::{Allocator, Bound, Host};
 use apply::{Done, Writer};
 use gc::Gc;
 use index::{Dirty, Features, Index, Observed};
@@ -90,7 +93,7 @@ pub struct Options {
 }
 
 struct Context {
-    index: Index,
+    index: Arc<Index>,
     queue: Queue<IpNet>,
     clients: Clients,
     writer: Writer,
@@ -105,8 +108,18 @@ struct Context {
     kept: Kept,
 }
 
+/// What a controller hears from the process around it, and says to it.
+#[derive(Debug)]
+pub struct Signals {
+    /// Whether this replica acts.
+    pub leadership: watch::Receiver<Leadership>,
+    /// Turns true when every cache is complete.
+    pub ready: watch::Sender<bool>,
+    /// Turns true when it is to end.
+    pub stop: watch::Receiver<bool>,
+}
+
 /// Runs until `stop` turns true; then the passes under way end first, for `STOP_WITHIN` at most.
-/// `ready` turns true when every cache is complete.
 ///
 /// Otherwise it returns only if a part of it ended that never should, which the caller must not
 /// survive: the Lease would be held by a process that does nothing. Calls that fail are logged and
@@ -115,18 +128,18 @@ pub async fn run(
     options: Options,
     clients: Clients,
     metrics: Metrics,
-    leadership: watch::Receiver<Leadership>,
-    ready: watch::Sender<bool>,
-    stop: watch::Receiver<bool>,
+    signals: Signals,
+    allocator: Option<Endpoint>,
 ) {
+    let Signals {
+        leadership,
+        ready,
+        stop,
+    } = signals;
     let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
-    let writer = Writer {
-        client: clients.write.clone(),
-        pools: Cache::new(),
-        subnets: Cache::new(),
-    };
+    let writer = Writer::new(clients.write.clone());
     let ctx = Arc::new(Context {
-        index: Index::of_kinds(options.features, options.kinds.clone()),
+        index: Arc::new(Index::of_kinds(options.features, options.kinds.clone())),
         queue: Queue::default(),
         reports,
         clients,
@@ -142,6 +155,7 @@ pub async fn run(
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
     let mut tasks = JoinSet::new();
+    let allocator = allocator.map(|endpoint| ctx.allocator(endpoint, leadership.clone()));
     let synced = watches::watch_all(&ctx, &mut tasks);
     others::watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
@@ -163,12 +177,28 @@ pub async fn run(
         }
         ready.send_replace(true);
         tracing::info!("all caches are complete");
+        let serving = allocator
+            .as_ref()
+            .map(|(allocator, _)| Arc::clone(allocator));
+        let served = async {
+            match allocator {
+                Some((allocator, endpoint)) => allocator.run(endpoint).await,
+                None => std::future::pending().await,
+            }
+        };
+        let acted = async {
+            passes(ctx.clone(), leadership.clone(), stop).await;
+            if let Some(allocator) = serving {
+                allocator.finish(STOP_WITHIN).await;
+            }
+        };
         tokio::select! {
             () = resync(ctx.clone(), leadership.clone()) => {}
             () = strays(ctx.clone(), leadership.clone()) => {}
             () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
             () = Box::pin(gc.run(leadership.clone())) => {}
-            () = passes(ctx.clone(), leadership, stop) => {}
+            () = acted => {}
+            () = served => {}
         }
     };
     tokio::select! {
@@ -181,6 +211,23 @@ pub async fn run(
 }
 
 impl Context {
+    fn allocator(
+        &self,
+        endpoint: Endpoint,
+        leadership: watch::Receiver<Leadership>,
+    ) -> (Arc<Allocator>, Endpoint) {
+        let host = Host {
+            client: self.clients.read.clone(),
+            pools: self.writer.pool_writes.clone(),
+            index: Arc::clone(&self.index),
+            tally: self.metrics.pools.clone(),
+        };
+        let bound = Bound::new(self.pods.clone(), self.clients.read.clone());
+        let agents = endpoint.agents.clone();
+        let allocator = Allocator::new(agents, leadership, bound, host);
+        (Arc::new(allocator), endpoint)
+    }
+
     fn wake(&self, dirty: Dirty) {
         for cidr in dirty {
             self.queue.add(cidr);

@@ -36,8 +36,10 @@ pub struct PortError {
     source: std::io::Error,
 }
 
-/// All addresses, of both families where the node has both.
-pub(crate) async fn bind(port: u16, what: &'static str) -> Result<TcpListener, PortError> {
+/// All addresses, of both families where the node has both. `what` is for the error.
+///
+/// Errors: the port is taken or forbidden.
+pub async fn bind(port: u16, what: &'static str) -> Result<TcpListener, PortError> {
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     match TcpListener::bind(both).await {
         Ok(listener) => Ok(listener),

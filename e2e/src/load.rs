@@ -35,7 +35,7 @@ pub mod stage;
 use figures::{Figures, Work};
 use fleet::Way;
 use quiet::{Quiet, WatchBytes};
-use round::{Clock, Round};
+use round::{Clock, Round, Trouble};
 use shape::Shape;
 use stage::Stage;
 
@@ -118,10 +118,20 @@ fn measure_shape(
         }
         Shape::OnePool => (wanted(Way::Product, Clock::Live)?, None),
     };
+    let trouble = |trouble| {
+        let figures = round(Way::Product, Clock::Troubled(trouble))?;
+        Ok((trouble, figures))
+    };
+    let ours = round(Way::Product, Clock::Bound)?;
+    let troubled: Result<Vec<_>> = match shape {
+        Shape::AutoPools => Ok(vec![]),
+        Shape::OnePool => Trouble::ALL.into_iter().map(trouble).collect(),
+    };
     let work = Work {
         shape,
-        ours: round(Way::Product, Clock::Bound)?,
+        ours,
         live,
+        troubled: troubled?,
         baseline: wanted(Way::OneByOne, Clock::Bound)?,
     };
     Ok((work, watch))
@@ -146,11 +156,18 @@ impl Report {
     /// elsewhere.
     pub fn ensure_sound(&self) -> Result<()> {
         for Work {
-            shape, ours, live, ..
+            shape,
+            ours,
+            live,
+            troubled,
+            baseline: _,
         } in &self.works
         {
             let live = live.iter().map(|figures| (figures, Clock::Live));
-            for (figures, clock) in live.chain([(ours, Clock::Bound)]) {
+            let troubled = troubled.iter();
+            let troubled = troubled.map(|(it, figures)| (figures, Clock::Troubled(*it)));
+            let all = live.chain([(ours, Clock::Bound)]).chain(troubled);
+            for (figures, clock) in all {
                 let failed = figures.failed_calls + figures.failed_dels;
                 ensure!(
                     failed == 0,
@@ -172,6 +189,7 @@ mod tests {
             shape: Shape::OnePool,
             ours,
             live: Some(live),
+            troubled: vec![],
             baseline: Some(Figures {
                 failed_calls: 83,
                 ..Figures::default()

@@ -27,17 +27,16 @@ use tokio::time::{Instant, timeout_at};
 use super::Agent;
 use super::answer::Given;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
-use super::error::{AddError, CommitError, Failure, StandardError};
+use super::error::{AddError, Failure, StandardError};
 use super::fixed::Inheritance;
 use super::former;
-use super::memo::Age;
-use super::memory::Granted;
 use super::pods;
-use super::reads::{ReadError, Reading, not_found};
-use super::turn::Attachment;
+use super::reads::{ReadError, not_found};
 use super::wait::{self, Wait};
 use super::wishes::{self, Wishes};
 use crate::error::ErrorChain;
+use crate::kube_io::memo::Age;
+use crate::pool_writer::{Attachment, CommitError, Granted, Reading};
 
 /// Longest wait for an address to become free, or for a pool to be made.
 const ROOM_MAX: Duration = Duration::from_secs(10);
@@ -429,8 +428,8 @@ impl Call<'_> {
             sandbox: Sandbox::from(self.args.container_id.as_str()),
             heritage: inherits.map(|inherits| inherits.heritage.clone()),
         };
-        let writers = &self.agent.writers;
-        writers.claim(pool, claim, reading, self.deadline).await
+        let paths = &self.agent.paths;
+        paths.claim(pool, claim, reading, self.deadline).await
     }
 }
 

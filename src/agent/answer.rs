@@ -14,9 +14,9 @@ use ipam::route;
 use super::Agent;
 use super::candidates::Asker;
 use super::endpoint::Ways;
-use super::memory::Granted;
 use super::pods;
 use super::wishes::Wishes;
+use crate::pool_writer::Granted;
 
 /// Reason of the Event for a route that no interface takes.
 const ROUTE_IGNORED: &str = "RouteIgnored";

@@ -22,7 +22,7 @@ use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;
 use super::release::TornDown;
-use super::turn::Attachment;
+use crate::pool_writer::Attachment;
 
 /// Why the addresses of a sandbox are not released.
 #[derive(Debug, thiserror::Error)]

@@ -22,13 +22,14 @@ use kube::ResourceExt;
 
 use super::Settings;
 use super::error::{Failure, LabelMap, StandardError, SubnetError};
-use super::memo::Age;
 use super::pods;
-use super::reads::{OBJECT_AGE, POOL_AGE, Reading, Reads, not_found};
+use super::reads::{OBJECT_AGE, POOL_AGE, Reads, not_found};
 use super::wait::Wait;
 use super::wishes::{self, Wishes};
 use crate::api::names::label;
 use crate::api::{SpiderIPPool, convert, time};
+use crate::kube_io::memo::Age;
+use crate::pool_writer::Reading;
 
 /// Who asks.
 #[derive(Debug, Clone)]

@@ -17,8 +17,8 @@ use super::Agent;
 use super::batch::BatchError;
 use super::pods;
 use super::release::WRITE_MAX;
-use super::turn::Attachment;
 use crate::api::time;
+use crate::pool_writer::Attachment;
 
 /// Reason of the Event on the Pod.
 const ADDRESS_IN_USE: &str = "AddressInUse";
@@ -66,7 +66,7 @@ impl Agent {
         };
         let _turn = self.turns.wait(&of).await;
         let deadline = Instant::now() + WRITE_MAX;
-        let ruling = self.writers.quarantine(&pool, conflict, deadline).await?;
+        let ruling = self.paths.quarantine(&pool, conflict, deadline).await?;
         let note = match ruling {
             Ruling::NotIts => {
                 tracing::info!(%pool, %address, mac, "another host is said to have an address that the sandbox does not hold");

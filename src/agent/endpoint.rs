@@ -25,10 +25,8 @@ use super::Settings;
 use super::candidates::Asker;
 use super::fixed;
 use super::locked;
-use super::memory::Granted;
 use super::pods::{self, NodePods};
 use super::reads::{ReadError, Reads};
-use super::turn::Attachment;
 use crate::api::{
     EndpointCurrent, EndpointNic, SpiderEndpoint, SpiderEndpointStatus, convert, names,
 };
@@ -37,6 +35,7 @@ use crate::error::ErrorChain;
 use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::put::{self, Part, PutError, Reply};
 use crate::kube_io::retry::{Backoff, Outcome, classify};
+use crate::pool_writer::{Attachment, Granted};
 
 /// At most one endpoint is written in this time.
 const PACE: Duration = Duration::from_millis(20);

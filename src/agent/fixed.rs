@@ -20,13 +20,14 @@ use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{Asker, Found};
-use super::memo::Age;
 use super::memory::Trace;
 use super::pods;
-use super::reads::{POOL_AGE, ReadError, Reading, Reads};
+use super::reads::{POOL_AGE, ReadError, Reads};
 use crate::api::node::{is_out_of_service, is_ready};
 use crate::api::{SpiderEndpoint, convert, time};
 use crate::kube_io::endpoint::{self, RemoveError};
+use crate::kube_io::memo::Age;
+use crate::pool_writer::Reading;
 
 /// A record of the original names no sandbox whose end could be told. Its Pod is known to be gone;
 /// its node is given this long, counted from the new Pod's creation, to have removed the sandbox.

@@ -14,7 +14,7 @@ use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid, stable_hash};
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
-use super::turn::Attachment;
+use crate::pool_writer::Attachment;
 
 /// End of an entry's name; what has another is not one.
 const SUFFIX: &str = ".json";

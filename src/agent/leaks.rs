@@ -22,16 +22,15 @@ use k8s_openapi::api::core::v1::Node;
 use tokio::time::{Instant, sleep};
 
 use super::Agent;
-use super::error::CommitError;
-use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;
 use super::release::WRITE_MAX;
-use super::turn::Attachment;
 use crate::api::names::label;
 use crate::api::node::is_ready;
 use crate::error::ErrorChain;
+use crate::kube_io::memo::Age;
 use crate::kube_io::retry::Backoff;
+use crate::pool_writer::{Attachment, CommitError};
 
 /// From one look to the next; also before the first, so that who calls again after a restart was
 /// heard.
@@ -144,12 +143,17 @@ async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
     let release = Release {
         uid: of.uid.clone(),
         nic: of.nic.clone(),
+        node: None,
         owner: Owner::Gone,
         sandboxes: leaked.sandbox.iter().cloned().collect(),
         keep_for: keep_for.await?,
     };
     let deadline = Instant::now() + WRITE_MAX;
-    match agent.writers.release(&leaked.pool, release, deadline).await {
+    match agent
+        .paths
+        .release(&leaked.pool, &leaked.pod, release, deadline)
+        .await
+    {
         Ok(released) => {
             for address in released.freed {
                 tracing::info!(

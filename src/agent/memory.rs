@@ -6,32 +6,19 @@
 //! an interface that is [`Trace::whole`] no other pool can have a record.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use ipam::addr::Family;
 use ipam::name::{Nic, PoolName, Sandbox, Uid};
-use ipam::pool::{Pool, Route};
 use ipnet::IpNet;
-
 use tokio::time::Instant;
 
 use super::locked;
-use super::turn::Attachment;
+use crate::pool_writer::{Attachment, Granted};
 
 /// How long it is remembered that an interface let go: a DEL repeated in this time costs nothing.
 const REMEMBER: Duration = Duration::from_mins(10);
-
-/// An address that is durably recorded, and what its pool says about it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Granted {
-    pub(super) pool: PoolName,
-    pub(super) address: IpAddr,
-    pub(super) cidr: IpNet,
-    pub(super) gateway: Option<IpAddr>,
-    pub(super) routes: Vec<Route>,
-}
 
 impl Trace {
     /// The pools that may have a record which the interface does not use.
@@ -41,27 +28,6 @@ impl Trace {
             pools.remove(&grant.pool);
         }
         pools
-    }
-}
-
-impl Granted {
-    pub(super) fn new(pool: &Pool, address: IpAddr) -> Self {
-        Self {
-            pool: pool.name.clone(),
-            address,
-            cidr: pool.cidr,
-            gateway: pool.gateway,
-            routes: pool.routes.clone(),
-        }
-    }
-
-    pub(super) fn family(&self) -> Family {
-        Family::of(self.address)
-    }
-
-    /// `address/prefix length`.
-    pub(super) fn text(&self) -> String {
-        format!("{}/{}", self.address, self.cidr.prefix_len())
     }
 }
 

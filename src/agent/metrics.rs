@@ -6,22 +6,19 @@
 
 use std::time::Duration;
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::error::Reason;
 use crate::kube_io::retry::Outcome;
+use crate::pool_writer::Tally;
 
 /// Upper bounds of the times of calls, in seconds.
 const SECONDS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.3, 0.5, 1.0, 3.0, 5.0, 10.0, 15.0,
 ];
-/// Upper bounds of the number of claims and releases that one write carries.
-const ASKS: [f64; 8] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0];
 
 /// Calls of one kind: ADDs or DELs.
 #[derive(Debug, Clone)]
@@ -90,19 +87,6 @@ impl Calls {
     }
 }
 
-/// How a write of a pool ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
-enum Wrote {
-    Done,
-    Conflict,
-    Failed,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct WriteLabels {
-    outcome: Wrote,
-}
-
 /// The agent's series. Cheap to clone: clones count into the same ones.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -113,8 +97,7 @@ pub struct Metrics {
     late: Counter,
     used_out: Counter,
     wrong_input: Counter,
-    writes: Family<WriteLabels, Counter>,
-    asks: Histogram,
+    pools: Tally,
     waiting: Gauge,
     in_conflict: Counter,
 }
@@ -152,13 +135,7 @@ impl Metrics {
             "Failed ADDs: an annotation, the CNI configuration or the call itself is wrong",
         );
         let ours = registry.sub_registry_with_prefix("orbweaver_agent");
-        let (writes, asks) = (Family::default(), Histogram::new(ASKS));
-        ours.register("pool_writes", "Writes of IPPools", writes.clone());
-        ours.register(
-            "pool_write_asks",
-            "Claims and releases that one write of an IPPool carried",
-            asks.clone(),
-        );
+        let pools = Tally::register(ours);
         let waiting = Gauge::default();
         ours.register(
             "waiting_adds",
@@ -179,8 +156,7 @@ impl Metrics {
             late,
             used_out,
             wrong_input,
-            writes,
-            asks,
+            pools,
             waiting,
             in_conflict,
         }
@@ -205,24 +181,16 @@ impl Metrics {
 
     /// Counts a write of a pool that was carried out, and what it carried.
     pub(super) fn written(&self, asks: usize) {
-        self.count_write(Wrote::Done);
-        // More than 2^52 asks fit into no write.
-        self.asks
-            .observe(u32::try_from(asks).unwrap_or(u32::MAX).into());
+        self.pools.written(asks);
     }
 
     /// Counts a write of a pool that was not carried out. `allocates` tells whether a Pod waited.
     pub(super) fn not_written(&self, outcome: Outcome, allocates: bool) {
-        if outcome != Outcome::Conflict {
-            return self.count_write(Wrote::Failed);
+        self.pools.not_written(outcome);
+        if outcome == Outcome::Conflict {
+            let calls = if allocates { &self.adds } else { &self.dels };
+            calls.conflicts.inc();
         }
-        self.count_write(Wrote::Conflict);
-        let calls = if allocates { &self.adds } else { &self.dels };
-        calls.conflicts.inc();
-    }
-
-    fn count_write(&self, outcome: Wrote) {
-        self.writes.get_or_create(&WriteLabels { outcome }).inc();
     }
 
     /// Counts a waiting ADD for as long as the answer is kept.

@@ -3,7 +3,7 @@
 //! Owns: every GET and LIST of the agent but those of its writers. Never does: watch (the node's
 //! Pods are [`super::pods`]', a pool that is waited for is [`super::wait`]'s), or decide. What is
 //! read here serves to choose; what is given out is settled by the fenced write in
-//! [`super::commit`], so an old answer costs a second look and nothing else. Default pools have no
+//! [`crate::pool_writer`], so an old answer costs a second look and nothing else. Default pools have no
 //! label to select by: who names no pool costs a list of all, with their records, at most once in
 //! [`POOL_AGE`] a node.
 
@@ -15,7 +15,6 @@ use std::time::Duration;
 use ipam::addr::AddrSet;
 use ipam::kind::Kinds;
 use ipam::name::{PodName, PoolName, Uid, Version, WorkloadId};
-use ipam::select::Candidate;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams};
@@ -23,10 +22,11 @@ use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
-use super::memo::{Age, Memo};
 use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
 use crate::error::ErrorChain;
+use crate::kube_io::memo::{Age, Memo};
 use crate::kube_io::retry::{self, Outcome};
+use crate::pool_writer::Reading;
 
 /// How long a pool, found by name, selector or `spec.default`, serves to choose from.
 pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
@@ -77,32 +77,6 @@ impl ReadError {
 /// What a client of the original sees when it looks for an object that is not there.
 pub(super) fn not_found(kind: &str, name: &str) -> String {
     format!("{kind} \"{name}\" not found")
-}
-
-/// A pool as it was at one moment.
-#[derive(Debug)]
-pub(super) struct Reading {
-    /// The object, without `managedFields`.
-    pub(super) object: SpiderIPPool,
-    /// What the core sees in it.
-    pub(super) candidate: Candidate,
-    /// When the reading began.
-    pub(super) began: Instant,
-}
-
-impl Reading {
-    pub(super) fn new(mut object: SpiderIPPool, began: Instant) -> Self {
-        object.managed_fields_mut().clear();
-        let candidate = Candidate {
-            name: PoolName::new(object.name_any()),
-            pool: convert::pool(&object),
-        };
-        Self {
-            object,
-            candidate,
-            began,
-        }
-    }
 }
 
 /// Pools of one selector, and the version of the list, from which a watch goes on.

@@ -29,20 +29,20 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::disk::Disk;
 use super::endpoint;
-use super::error::CommitError;
 use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
 use super::locked;
-use super::memo::Age;
 use super::memory::{Memory, Trace};
+use super::paths::Paths;
 use super::pods;
 use super::reads::{ReadError, Reads};
-use super::tasks::Tasks;
-use super::turn::{Attachment, Turns};
-use super::writers::Writers;
 use crate::error::ErrorChain;
 use crate::kube_io::endpoint::RemoveError;
+use crate::kube_io::memo::Age;
 use crate::kube_io::retry::Backoff;
+use crate::kube_io::tasks::Tasks;
+use crate::kube_io::turn::Turns;
+use crate::pool_writer::{Attachment, CommitError};
 
 /// From the DEL to the write that frees the address.
 pub(super) const HOLD_OFF: Duration = Duration::from_secs(2);
@@ -125,9 +125,9 @@ struct Shared {
     disk: Arc<dyn Disk>,
     tasks: Tasks,
     reads: Reads,
-    writers: Arc<Writers>,
+    paths: Arc<Paths>,
     memory: Arc<Memory>,
-    turns: Turns,
+    turns: Turns<Attachment>,
     keepers: Keepers,
     permits: Semaphore,
 }
@@ -135,9 +135,9 @@ struct Shared {
 impl Releases {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
-        writers: Arc<Writers>,
+        paths: Arc<Paths>,
         memory: Arc<Memory>,
-        turns: Turns,
+        turns: Turns<Attachment>,
         keepers: Keepers,
     ) -> Self {
         Self {
@@ -145,9 +145,9 @@ impl Releases {
                 acks: Mutex::default(),
                 journal: Journal::new(Arc::clone(&disk)),
                 disk,
-                tasks: writers.tasks().clone(),
+                tasks: paths.tasks().clone(),
                 reads: keepers.reads().clone(),
-                writers,
+                paths,
                 memory,
                 turns,
                 keepers,
@@ -413,6 +413,7 @@ impl Shared {
         let release = Release {
             uid: of.uid.clone(),
             nic: of.nic.clone(),
+            node: None,
             owner,
             sandboxes: entry.sandboxes.iter().cloned().collect(),
             keep_for: self.keep_for(&entry, owner, &pools).await?,
@@ -458,7 +459,10 @@ impl Shared {
         let mut left = Released::default();
         for pool in pools {
             let deadline = Instant::now() + WRITE_MAX;
-            let released = self.writers.release(pool, release.clone(), deadline).await;
+            let released = self
+                .paths
+                .release(pool, &entry.pod, release.clone(), deadline)
+                .await;
             let released = match released {
                 Ok(released) => released,
                 Err(CommitError::Gone(_)) => Released::default(),

@@ -32,7 +32,7 @@ use super::batch::BatchError;
 use super::endpoint;
 use super::pods;
 use super::release::TornDown;
-use super::turn::Attachment;
+use crate::pool_writer::Attachment;
 
 /// Longest body that is read.
 const BODY_MAX: usize = 64 * 1024;

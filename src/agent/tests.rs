@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tower::ServiceExt;
 
 use self::fake::{Fault, World};
+use super::allocator::Connect;
 use super::disk::Folder;
 use super::{Metrics, Settings, Work};
 use crate::config::EndpointMode;
@@ -31,6 +32,7 @@ mod fake;
 mod fixed;
 mod http_api;
 mod leaks;
+mod paths;
 mod releases;
 mod several;
 mod socket;
@@ -49,6 +51,16 @@ impl Node {
     }
 
     async fn start_with(world: &World, dir: &Path, set: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_beside(world, dir, set, None).await
+    }
+
+    /// With a way to an allocator.
+    async fn start_beside(
+        world: &World,
+        dir: &Path,
+        set: impl FnOnce(&mut Settings),
+        allocator: Option<Box<dyn Connect>>,
+    ) -> Self {
         let mut settings = settings(dir);
         set(&mut settings);
         let alive = Arc::new(AtomicBool::new(true));
@@ -58,7 +70,7 @@ impl Node {
         };
         let metrics = Metrics::register(&mut Registry::default());
         let disk = Arc::new(Folder::beside(&settings.socket).unwrap());
-        let work = Work::start(settings, clients, disk, metrics);
+        let work = Work::start_beside(settings, clients, disk, metrics, allocator);
         Self {
             world: world.clone(),
             router: work.calls().await.unwrap(),
@@ -155,6 +167,8 @@ fn settings(dir: &Path) -> Settings {
             kind: "Rollout".to_owned(),
             resource: "rollouts".to_owned(),
         }]),
+        allocator_token: None,
+        direct_writes: true,
     }
 }
 

@@ -23,12 +23,12 @@ use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::sync::Semaphore;
 
 use super::locked;
-use super::memo::Age;
 use super::reads::{POOL_AGE, Reads};
-use super::tasks::Tasks;
 use crate::api::conditions::ConditionStatus;
 use crate::api::{SpiderIPPool, convert};
 use crate::error::ErrorChain;
+use crate::kube_io::memo::Age;
+use crate::kube_io::tasks::Tasks;
 
 /// Watches open at once; who finds none free looks again after a [`MOMENT`].
 const WATCHES: usize = 64;

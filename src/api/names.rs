@@ -83,6 +83,10 @@ pub mod annotation {
     /// On a pool, set by the controller alone: hash of the `ips` and `excludeIPs` it admitted. An
     /// agent allocates only where it equals the hash of the spec it reads.
     pub const ADMITTED: &str = "orbweaver.io/admitted";
+    /// On the controllers' Lease: where the holder's allocator listens, `address:port`.
+    pub const ALLOCATOR: &str = "orbweaver.io/allocator";
+    /// On the controllers' Lease: the certificate, in PEM form, that the allocator's is signed by.
+    pub const ALLOCATOR_CA: &str = "orbweaver.io/allocator-ca";
     /// On a pool: decimal counter, raised by every write that takes addresses away, so that a
     /// delayed write of an abandoned pass fails.
     pub const EPOCH: &str = "orbweaver.io/epoch";
@@ -136,6 +140,17 @@ pub mod env {
     pub const LOG_LEVEL: &str = "SPIDERPOOL_LOG_LEVEL";
     /// `text` (default) or `json`.
     pub const LOG_FORMAT: &str = "ORBWEAVER_LOG_FORMAT";
+    /// Address at which agents reach this controller's allocator, by the downward API; none: there
+    /// is no allocator.
+    pub const ALLOCATOR_ADDRESS: &str = "ORBWEAVER_ALLOCATOR_ADDRESS";
+    /// TCP port of the allocator.
+    pub const ALLOCATOR_PORT: &str = "ORBWEAVER_ALLOCATOR_PORT";
+    /// Name of the account, `system:serviceaccount:<namespace>:<name>`, that agents run under.
+    pub const AGENT_ACCOUNT: &str = "ORBWEAVER_AGENT_ACCOUNT";
+    /// File with the token that an agent shows the allocator; none: it does not ask it.
+    pub const ALLOCATOR_TOKEN: &str = "ORBWEAVER_ALLOCATOR_TOKEN";
+    /// `true` if an agent writes pools itself where the allocator does not answer.
+    pub const DIRECT_WRITES: &str = "ORBWEAVER_DIRECT_WRITES";
     /// Most records a pool may hold.
     pub const POOL_MAX_ALLOCATED_IPS: &str = "SPIDERPOOL_IPPOOL_MAX_ALLOCATED_IPS";
     /// `false` if records without a living owner are left alone.

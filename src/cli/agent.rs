@@ -1,5 +1,9 @@
 //! `orbweaver agent`.
 
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use clap::ArgAction;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -25,6 +29,13 @@ pub(super) struct Arguments {
     /// Multus network behind the first NIC of Pods that name none, namespace/name.
     #[arg(long, env = env::CLUSTER_NETWORK)]
     cluster_network: Option<String>,
+    /// File with the token that this agent shows the leader's allocator. Without it the agent writes
+    /// pools itself.
+    #[arg(long, env = env::ALLOCATOR_TOKEN)]
+    allocator_token: Option<PathBuf>,
+    /// Whether the agent writes pools itself where the allocator does not answer.
+    #[arg(long, env = env::DIRECT_WRITES, default_value_t = true, action = ArgAction::Set)]
+    direct_writes: bool,
     /// Port of the probes.
     #[arg(long, env = env::HEALTH_PORT, default_value_t = 5710)]
     health_port: u16,
@@ -40,8 +51,14 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         metrics: served,
         node_name,
         cluster_network,
+        allocator_token,
+        direct_writes,
         health_port,
     } = arguments;
+    ensure!(
+        direct_writes || allocator_token.is_some(),
+        "there is no way to write a pool: pass --allocator-token, or --direct-writes true"
+    );
     let Common {
         config_path,
         pod_namespace,
@@ -64,6 +81,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let settings = Settings {
         namespace: pod_namespace,
         cluster_network,
+        allocator_token,
+        direct_writes,
         ..settings(config, node_name, pod_name)
     };
     agent::run(
@@ -109,5 +128,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         conflict_detection: enable_ip_conflict_detection,
         gateway_detection: enable_gateway_detection,
         kinds,
+        allocator_token: None,
+        direct_writes: true,
     }
 }

@@ -1,5 +1,6 @@
 //! `orbweaver controller`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
@@ -13,11 +14,12 @@ use tokio::task::JoinSet;
 
 use super::admission::{self, AdmissionArguments, TlsArguments};
 use super::{Common, MetricArguments, connection};
+use crate::allocator::announce::{self, Identity};
 use crate::api::names::{self, env};
 use crate::config::Config;
 use crate::controller::index::Features;
-use crate::controller::{self, Options, gc};
-use crate::kube_io::lease::{Durations, LeaderElector};
+use crate::controller::{self, Endpoint, Options, Signals, gc};
+use crate::kube_io::lease::{Announced, Durations, LeaderElector};
 use crate::ports::{self, Health};
 
 /// Where metrics are served unless a port is given.
@@ -33,6 +35,7 @@ pub(super) struct Arguments {
     admission: AdmissionArguments,
     #[command(flatten)]
     tls: TlsArguments,
+    allocator: AllocatorArguments,
     /// Whether there are metrics of each pool too: two series a pool.
     #[arg(long, env = env::ENABLED_DEBUG_METRIC, default_value_t = false, action = ArgAction::Set)]
     enabled_debug_metric: bool,
@@ -100,6 +103,45 @@ impl GcArguments {
     }
 }
 
+/// Where agents ask for addresses.
+#[derive(Debug, clap::Args)]
+struct AllocatorArguments {
+    /// Address at which agents reach this process. Without it there is no allocator: agents write
+    /// pools themselves.
+    #[arg(long, env = env::ALLOCATOR_ADDRESS, requires = "agent_account")]
+    allocator_address: Option<IpAddr>,
+    /// Port of the allocator.
+    #[arg(long, env = env::ALLOCATOR_PORT, default_value_t = 5723)]
+    allocator_port: u16,
+    /// Account that agents run under, system:serviceaccount:<namespace>:<name>.
+    #[arg(long, env = env::AGENT_ACCOUNT)]
+    agent_account: Option<String>,
+}
+
+impl AllocatorArguments {
+    /// Opens the port, and says what the Lease is to say of it.
+    ///
+    /// Errors: the port is taken or forbidden; the certificate can't be made.
+    async fn open(self) -> anyhow::Result<(Announced, Option<Endpoint>)> {
+        let Self {
+            allocator_address,
+            allocator_port,
+            agent_account,
+        } = self;
+        let (Some(address), Some(agents)) = (allocator_address, agent_account) else {
+            return Ok((announce::no_annotations(), None));
+        };
+        let identity = Identity::new()?;
+        let announced = identity.annotations(SocketAddr::new(address, allocator_port));
+        let endpoint = Endpoint {
+            listener: ports::bind(allocator_port, "the allocator").await?,
+            identity,
+            agents,
+        };
+        Ok((announced, Some(endpoint)))
+    }
+}
+
 pub(super) fn run(arguments: Arguments) -> anyhow::Result<()> {
     super::runtime()?.block_on(serve(arguments))
 }
@@ -110,6 +152,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         metrics: served,
         admission,
         tls,
+        allocator,
         enabled_debug_metric,
         health_port,
         gc,
@@ -152,6 +195,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         &identity,
         durations,
     );
+    let (announced, allocator) = allocator.open().await?;
+    let elector = elector.announcing(announced);
     let (stop, stopped) = watch::channel(false);
     let (stop_work, work_stopped) = watch::channel(false);
     let leadership = elector.leadership();
@@ -163,6 +208,11 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     };
     part.start(admission, tls, &config, &mut tasks).await?;
     let mut election = tokio::spawn(elector.run(stopped));
+    let signals = Signals {
+        leadership,
+        ready,
+        stop: work_stopped,
+    };
     tasks.spawn(controller::run(
         Options {
             gc: gc.options(),
@@ -170,9 +220,8 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         },
         clients,
         metrics,
-        leadership,
-        ready,
-        work_stopped,
+        signals,
+        allocator,
     ));
     let ended = tokio::select! {
         biased;

@@ -27,6 +27,7 @@ use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Key};
 use crate::kube_io::put::{self, Part, PutError, Reply};
 use crate::kube_io::retry::{self, Outcome};
+use crate::kube_io::serial::{Serial, is_gone};
 
 /// Most pool writes of one stage that are under way at once.
 const PARALLEL_WRITES: usize = 16;
@@ -129,11 +130,24 @@ pub struct Writer {
     pub client: Client,
     /// Pools.
     pub pools: Cache<SpiderIPPool>,
+    /// The way to write them, which passes and the allocator share.
+    pub pool_writes: Serial<SpiderIPPool>,
     /// Subnets.
     pub subnets: Cache<SpiderSubnet>,
 }
 
 impl Writer {
+    /// With empty caches.
+    pub fn new(client: Client) -> Self {
+        let pools = Cache::new();
+        Self {
+            pool_writes: Serial::new(client.clone(), pools.clone()),
+            client,
+            pools,
+            subnets: Cache::new(),
+        }
+    }
+
     /// Writes `records` in place of those of `pool`, at the version that was read.
     ///
     /// Errors: what became of the write; the pool as known here is as it was.
@@ -146,9 +160,8 @@ impl Writer {
         let status = pool.status.get_or_insert_default();
         status.allocated_ips = records.to_text();
         status.allocated_ip_count = Some(records.count().to_wire());
-        put::replace(&self.client, Part::Status, &mut pool, Reply::Full).await?;
-        self.pools.apply_written(pool);
-        Ok(())
+        let writes = &self.pool_writes;
+        writes.replace(Part::Status, &mut pool, Reply::Full).await
     }
 }
 
@@ -279,12 +292,12 @@ impl Pass<'_> {
         let step = || format!("IPPool {} ({})", found.pool, found.because);
         let (raw, parsed) = self.pool_at(found.pool, Some(found.fence), &step)?;
         let mut pool = edit::with_records(raw, &parsed, found.found);
-        let put = put::replace(&self.writer.client, Part::Status, &mut pool, Reply::Full).await;
+        let writes = &self.writer.pool_writes;
+        let put = writes.replace(Part::Status, &mut pool, Reply::Full).await;
         put.map_err(|e| ApplyError::Put {
             step: step(),
             source: Box::new(e),
         })?;
-        self.writer.pools.apply_written(pool.clone());
         Ok(Arc::new(pool))
     }
 
@@ -428,18 +441,14 @@ impl Pass<'_> {
         step: String,
     ) -> Result<Arc<SpiderIPPool>, ApplyError> {
         let mut pool = edit::edited_pool(raw, parsed, &write.edit, self.seen.subnet.as_deref());
-        put::replace(&self.writer.client, Part::Main, &mut pool, Reply::Full)
+        let writes = &self.writer.pool_writes;
+        writes
+            .replace(Part::Main, &mut pool, Reply::Full)
             .await
             .map_err(|e| ApplyError::Put {
                 step,
                 source: Box::new(e),
             })?;
-        if is_gone(&pool) {
-            let (key, uid) = (Key::cluster(write.pool.as_str()), parsed.uid.as_str());
-            self.writer.pools.apply_gone(&key, uid);
-        } else {
-            self.writer.pools.apply_written(pool.clone());
-        }
         Ok(Arc::new(pool))
     }
 
@@ -574,11 +583,8 @@ impl Pass<'_> {
                 Err(error) if error.outcome() == Outcome::Conflict && self.ledger_written => {}
                 other => return other,
             }
-            let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
-            let live = api
-                .get(write.pool.as_str())
-                .await
-                .map_err(|e| call(step(), e))?;
+            let live = self.writer.pool_writes.after(&raw).await;
+            let live = live.map_err(|e| call(step(), e))?;
             parsed = convert::pool(&live).map_err(|_| moved())?;
             if !plan::only_allocations_between(&read, &parsed) {
                 return Err(moved());
@@ -594,6 +600,16 @@ impl Pass<'_> {
         pool: &PoolName,
         fence: &Fence,
     ) -> Result<Option<Arc<SpiderIPPool>>, ApplyError> {
+        let _turn = match self.done.pools.get(pool) {
+            None => None,
+            Some(raw) => {
+                let turn = self.writer.pool_writes.turn_at(raw).await;
+                Some(turn.map_err(|e| ApplyError::Put {
+                    step: format!("deletion of IPPool {pool}"),
+                    source: Box::new(e),
+                })?)
+            }
+        };
         let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
         let params = DeleteParams {
             preconditions: Some(Preconditions {
@@ -615,11 +631,6 @@ impl Pass<'_> {
         self.writer.pools.apply_written(terminating.clone());
         Ok(Some(Arc::new(terminating)))
     }
-}
-
-/// True for what the API server returns of an object that its last finalizer has left.
-pub(super) fn is_gone(object: &impl ResourceExt) -> bool {
-    object.meta().deletion_timestamp.is_some() && object.finalizers().is_empty()
 }
 
 /// Runs the calls of one stage, [`PARALLEL_WRITES`] at a time.

@@ -40,7 +40,7 @@ use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Key};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
-use crate::kube_io::put::{self, Part, Reply};
+use crate::kube_io::put::{Part, Reply};
 use crate::kube_io::time;
 use survey::{Ask, Survey};
 
@@ -184,11 +184,9 @@ impl Gc<'_> {
             labels.insert(label::LEAK.to_owned(), label::SUSPECTED.to_owned());
         }
         let name = pool.name_any();
-        match put::replace(&self.writer.client, Part::Main, &mut pool, Reply::Full).await {
-            Ok(()) => self.writer.pools.apply_written(pool),
-            Err(error) => {
-                tracing::debug!(pool = name, error = %ErrorChain(&error), "mark for agents not written");
-            }
+        let writes = &self.writer.pool_writes;
+        if let Err(error) = writes.replace(Part::Main, &mut pool, Reply::Full).await {
+            tracing::debug!(pool = name, error = %ErrorChain(&error), "mark for agents not written");
         }
     }
 }

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
-use ipam::addr::Family;
+use ipam::addr::{AddrSet, Family};
 use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{PoolName, SubnetName, Uid};
 use ipam::plan::{Snapshot, SubnetSeen};
@@ -230,6 +230,15 @@ impl Index {
         state.reserved.insert(name.to_owned(), set);
         state.reserved.retain(|_, set| !set.is_empty());
         (state.cidrs().collect(), errors)
+    }
+
+    /// Every reserved address. Cost: O(ranges).
+    pub fn all_reserved(&self) -> Arc<AddrSet> {
+        let sets = &self.state().reserved;
+        Arc::new(
+            sets.values()
+                .fold(AddrSet::new(), |all, set| all.union(set)),
+        )
     }
 
     /// A workload appeared, changed or went.

@@ -28,6 +28,7 @@ use crate::api::conditions::ConditionStatus;
 use crate::api::names::label;
 use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::kube_io::cache::Cache;
+use crate::pool_writer::Tally;
 
 /// Upper bounds of the time of a pass, in seconds.
 const SECONDS: [f64; 10] = [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
@@ -85,13 +86,16 @@ pub struct Metrics {
     collected: Counter,
     not_collected: Counter,
     collectable: Family<GcLabels, Gauge>,
+    pub(super) pools: Tally,
     world: Arc<OnceLock<World>>,
 }
 
 impl Metrics {
     /// All series, in `registry`; with two of each pool if `of_each_pool`.
     pub fn register(registry: &mut Registry, of_each_pool: bool) -> Self {
+        let ours = registry.sub_registry_with_prefix("orbweaver_controller");
         let metrics = Self {
+            pools: Tally::register(ours),
             passes: Family::default(),
             seconds: Histogram::new(SECONDS),
             leads: Gauge::default(),
@@ -100,7 +104,6 @@ impl Metrics {
             collectable: Family::default(),
             world: Arc::default(),
         };
-        let ours = registry.sub_registry_with_prefix("orbweaver_controller");
         ours.register(
             "passes",
             "Looks at one CIDR and all its pools",

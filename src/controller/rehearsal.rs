@@ -21,12 +21,12 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 
-use super::apply::is_gone;
 use super::edit;
 use super::index::{Dirty, Features, Index, Observed};
 use super::report;
 use super::workload::Seen;
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, time};
+use crate::kube_io::serial::is_gone;
 
 /// Passes a CIDR may take to come to rest: a shrink takes four, and what is under way in a cluster
 /// a few more.

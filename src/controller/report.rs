@@ -129,10 +129,21 @@ impl Reports {
     }
 }
 
-async fn put_pool_status(writer: &Writer, name: &PoolName, mut pool: SpiderIPPool) {
-    match put::replace(&writer.client, Part::Status, &mut pool, Reply::Full).await {
-        Ok(()) => writer.pools.apply_written(pool),
-        // An agent was faster: its write wakes the next pass, which says it again.
+async fn pool_status(
+    writer: &Writer,
+    name: &PoolName,
+    raw: &SpiderIPPool,
+    conditions: &[Condition],
+) {
+    let now = time::to_wire(time::now());
+    let parsed = convert::pool(raw).ok();
+    let Some(mut pool) = edit::pool_status(raw, parsed.as_ref(), conditions, &now) else {
+        return;
+    };
+    let pools = &writer.pool_writes;
+    match pools.replace(Part::Status, &mut pool, Reply::Full).await {
+        Ok(()) => {}
+        // An allocation was faster: its write wakes the next pass, which says it again.
         Err(error) => {
             tracing::debug!(pool = %name, error = %ErrorChain(&error), "status not written");
         }

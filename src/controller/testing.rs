@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::index::{Features, Switch};
-use super::{Metrics, Options, gc};
+use super::{Metrics, Options, Signals, gc};
 use crate::api::{self, SpiderIPPool};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
@@ -89,7 +89,12 @@ impl Stage {
         self.running.spawn(async move {
             let (_leads, leadership) = watch::channel(Leadership::Leader);
             let (_stop, stopped) = watch::channel(false);
-            super::run(options, clients, metrics, leadership, ready, stopped).await;
+            let signals = Signals {
+                leadership,
+                ready,
+                stop: stopped,
+            };
+            super::run(options, clients, metrics, signals, None).await;
         });
         is_ready.wait_for(|ready| *ready).await.unwrap();
     }

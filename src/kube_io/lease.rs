@@ -19,6 +19,7 @@
 //! |--------------------------|-------------------------------------|----------------------->
 //! ```
 
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -102,6 +103,9 @@ impl Default for Durations {
     }
 }
 
+/// Annotations of a Lease: those that its holder sets, and those that it takes away.
+pub type Announced = BTreeMap<&'static str, Option<String>>;
+
 /// One process's part in the election for one Lease.
 pub struct LeaderElector {
     client: Client,
@@ -109,6 +113,7 @@ pub struct LeaderElector {
     name: String,
     identity: String,
     durations: Durations,
+    announced: Announced,
     leadership: watch::Sender<Leadership>,
     /// The Lease as last read or written, and when it was first seen so.
     seen: Option<Seen>,
@@ -152,10 +157,18 @@ impl LeaderElector {
             name: name.to_owned(),
             identity: identity.to_owned(),
             durations,
+            announced: Announced::new(),
             leadership: watch::Sender::new(Leadership::Follower),
             seen: None,
             renewed: None,
         }
+    }
+
+    /// Has the Lease carry these annotations while this process holds it, and not those without a
+    /// value.
+    #[must_use]
+    pub fn announcing(self, announced: Announced) -> Self {
+        Self { announced, ..self }
     }
 
     /// Whether this process leads, now and after every change.
@@ -261,7 +274,7 @@ impl LeaderElector {
     }
 
     async fn create(&mut self) -> Result<(), TryError> {
-        let lease = Lease {
+        let mut lease = Lease {
             metadata: ObjectMeta {
                 namespace: Some(self.namespace.clone()),
                 name: Some(self.name.clone()),
@@ -269,6 +282,7 @@ impl LeaderElector {
             },
             spec: Some(self.claim(None)),
         };
+        self.announce(&mut lease);
         let made = self
             .api()
             .create(&PostParams::default(), &lease)
@@ -280,11 +294,22 @@ impl LeaderElector {
 
     async fn write(&mut self, mut lease: Lease) -> Result<(), TryError> {
         lease.spec = Some(self.claim(lease.spec.as_ref()));
+        self.announce(&mut lease);
         put::replace(&self.client, Part::Main, &mut lease, Reply::MetadataOnly)
             .await
             .map_err(TryError::Write)?;
         self.note(lease);
         Ok(())
+    }
+
+    fn announce(&self, lease: &mut Lease) {
+        for (key, value) in &self.announced {
+            let annotations = lease.metadata.annotations.get_or_insert_default();
+            match value {
+                Some(value) => annotations.insert((*key).to_owned(), value.clone()),
+                None => annotations.remove(*key),
+            };
+        }
     }
 
     fn claim(&self, before: Option<&LeaseSpec>) -> LeaseSpec {

@@ -55,6 +55,16 @@ pub enum PutError {
         /// The missing field.
         missing: &'static str,
     },
+    /// This process knows that the object has moved on, so nothing was sent.
+    #[error("{kind} {name} was not replaced: it has the newer version {known}")]
+    Behind {
+        /// Kind of the object.
+        kind: String,
+        /// Namespace and name.
+        name: String,
+        /// The version it has.
+        known: String,
+    },
     /// The object has no JSON form: a mistake in this program.
     #[error("{kind} {name} could not be put into a request")]
     Encode {
@@ -104,6 +114,7 @@ impl PutError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Unfenced { .. } | Self::Encode { .. } => Outcome::Fatal,
+            Self::Behind { .. } => Outcome::Conflict,
             Self::Refused {
                 status,
                 retry_after,

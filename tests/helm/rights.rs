@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::chart::{at, render};
+use orbweaver::allocator::announce::AUDIENCE;
+
+use crate::chart::{at, env, refusal, render};
 
 #[test]
 fn no_right_is_a_wildcard() {
@@ -34,6 +36,61 @@ fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
 }
 
 #[test]
+fn without_direct_writes_an_agent_changes_no_pool() {
+    let Some(chart) = render(&["ipam.allocator.directWrites=false"]) else {
+        return;
+    };
+    let rights = writes(chart.named("ClusterRole", "orbweaver-agent"));
+    let on_pools: Vec<_> = rights.iter().filter(|r| r.contains("ippools")).collect();
+    assert_eq!(on_pools, [] as [&String; 0]);
+    let told = env(chart.pod("DaemonSet"), "ORBWEAVER_DIRECT_WRITES");
+    assert_eq!(told, Some("false"));
+}
+
+#[test]
+fn without_the_allocator_nobody_asks_or_is_asked_for_addresses() {
+    let Some(chart) = render(&["ipam.allocator.enable=false"]) else {
+        return;
+    };
+    assert!(!chart.text.contains("ALLOCATOR") && !chart.text.contains("tokenreviews"));
+    assert!(!chart.text.contains("allocator-token"));
+    let neither = [
+        "ipam.allocator.enable=false",
+        "ipam.allocator.directWrites=false",
+    ];
+    let why = refusal(&neither).unwrap();
+    assert!(why.contains("nobody could record an address"), "{why}");
+}
+
+#[test]
+fn an_agent_finds_the_allocator_by_the_lease_and_shows_a_token_of_its_own_for_it() {
+    let Some(chart) = render(&["spiderpoolController.allocatorPort=6000"]) else {
+        return;
+    };
+    let lease = set(&["get leases.coordination.k8s.io"]);
+    let role = chart.named("Role", "orbweaver-agent");
+    assert_eq!(rights(role), lease);
+    let name = json!(["spiderpool-controller-leases"]);
+    assert_eq!(*at(role, "/rules/0/resourceNames"), name);
+    let volumes = chart.pod("DaemonSet")["volumes"].as_array().unwrap();
+    let token = volumes
+        .iter()
+        .find(|v| v["name"] == "allocator-token")
+        .unwrap();
+    let source = at(token, "/projected/sources/0/serviceAccountToken");
+    assert_eq!(source["audience"], AUDIENCE);
+    for (name, value) in [
+        ("ORBWEAVER_ALLOCATOR_PORT", "6000"),
+        (
+            "ORBWEAVER_AGENT_ACCOUNT",
+            "system:serviceaccount:net-system:orbweaver-agent",
+        ),
+    ] {
+        assert_eq!(env(chart.pod("Deployment"), name), Some(value));
+    }
+}
+
+#[test]
 fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away_and_nothing_else()
 {
     let Some(chart) = render(&[]) else { return };
@@ -41,6 +98,7 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
         "create events",
         "create events.events.k8s.io",
         "create spiderippools.spiderpool.spidernet.io",
+        "create tokenreviews.authentication.k8s.io",
         "delete spiderendpoints.spiderpool.spidernet.io",
         "delete spiderippools.spiderpool.spidernet.io",
         "patch events",

@@ -20,7 +20,7 @@ use orbweaver::agent::Settings;
 use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names, time};
 use orbweaver::config::Config;
 use orbweaver::controller::index::{Features, Switch};
-use orbweaver::controller::{self, Metrics, Options, gc};
+use orbweaver::controller::{self, Metrics, Options, Signals, gc};
 use orbweaver::kube_io::chance;
 use orbweaver::kube_io::lease::{Durations, LeaderElector, Leadership};
 use prometheus_client::registry::Registry;
@@ -235,7 +235,12 @@ impl Cluster {
             let (ready, _ready) = watch::channel(false);
             let (_stop, stopped) = watch::channel(false);
             let metrics = Metrics::register(&mut Registry::default(), false);
-            controller::run(options, clients, metrics, leadership, ready, stopped).await;
+            let signals = Signals {
+                leadership,
+                ready,
+                stop: stopped,
+            };
+            controller::run(options, clients, metrics, signals, None).await;
             judge.violation("run", &format!("{name} ended by itself"));
         });
     }
@@ -256,6 +261,8 @@ impl Cluster {
             auto_pools: true,
             stateful_sets: true,
             kinds: Config::default().kinds(),
+            allocator_token: None,
+            direct_writes: true,
         };
         let (disk, socket) = (of.plugin.disk.clone(), of.plugin.socket.clone());
         let clients = self.net.clients(process);

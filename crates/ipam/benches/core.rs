@@ -266,6 +266,7 @@ fn batches(c: &mut Criterion) {
         ledger.queue(
             1_000,
             Ask::Release(Release {
+                node: None,
                 uid: pod_uid(0, 7),
                 nic: nic(),
                 owner: release::Owner::Gone,

@@ -22,6 +22,8 @@ use std::fmt;
 use std::iter::Sum;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 pub use range::{Range, RangeError};
 pub use set::{AddrSet, Shortage};
 pub use text::{RangeTextError, RangeTextFault, cidr_label, parse_list, parse_range};
@@ -29,7 +31,7 @@ pub use text::{RangeTextError, RangeTextFault, cidr_label, parse_list, parse_ran
 /// The IP version of an address, a range or a pool.
 ///
 /// IPv4 sorts before IPv6, as it does in [`IpAddr`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Family {
     /// IP version 4, 32 bits.
     V4,

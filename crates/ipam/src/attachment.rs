@@ -6,8 +6,9 @@
 
 use std::net::IpAddr;
 
-use serde::Deserialize;
 use serde_json::Value;
+
+use serde::{Deserialize, Serialize};
 
 use crate::name::Nic;
 
@@ -47,7 +48,7 @@ const FIRST: &str = "eth0";
 const NIC_MAX: usize = 15;
 
 /// The network behind an interface.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachment {
     /// The interface.
     pub nic: Nic,
@@ -73,7 +74,7 @@ pub struct Networks<'a> {
 }
 
 /// Why the network behind an interface can't be told.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum NoNetwork {
     /// Neither the Pod nor the cluster names one for first interfaces.
     #[error("cluster-network multus isn't set")]

@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::Family;
 use crate::name::{Nic, NodeName, PodName, PoolName, Uid};
 use crate::record::Record;
@@ -130,7 +132,7 @@ pub fn is_superseded((at, kept): (IpAddr, &Record), (other_at, other): (IpAddr, 
 }
 
 /// What a Pod may inherit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heritage {
     /// Uid of its StatefulSet.
     pub owner: Uid,
@@ -141,7 +143,7 @@ pub struct Heritage {
 }
 
 /// A former Pod of an identity, known by a `SpiderEndpoint` of the same StatefulSet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Former {
     /// Its uid.
     pub uid: Uid,
@@ -182,7 +184,7 @@ impl Heritage {
 }
 
 /// A Pod's own address, which its former Pod has not let go of.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub struct Held {
     /// Address.
     pub address: IpAddr,

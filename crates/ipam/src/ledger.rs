@@ -22,6 +22,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::AddrSet;
 use crate::keep::{Heir, Held, Heritage};
 use crate::name::{Nic, NodeName, PodName, Sandbox, Uid, Version};
@@ -38,7 +40,7 @@ pub const RECORD_BYTES_MAX: usize = 1_000_000;
 pub type AskId = u64;
 
 /// A Pod's interface wants an address.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claim {
     /// The Pod and what is known of it: the pool's rules are asked again on the very object that is
     /// written.

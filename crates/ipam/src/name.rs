@@ -91,7 +91,7 @@ impl fmt::Display for PodName {
 }
 
 /// A workload: the top controller of its Pods, or a bare Pod.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct WorkloadId {
     /// API group, empty for the core group.
     pub group: String,

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::{AddrCount, AddrSet, Family};
 use crate::affinity::{Selector, SelectorError};
 use crate::annotation::SizeRule;
@@ -17,7 +19,7 @@ use crate::record::Records;
 use crate::subnet::Subnet;
 
 /// A static route handed to Pods.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// Destination, as the user wrote it.
     pub dst: String,

@@ -17,7 +17,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::name::{Nic, Sandbox, Uid};
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Nic, NodeName, Sandbox, Uid};
 use crate::quarantine::is_quarantined;
 use crate::record::Record;
 
@@ -33,7 +35,7 @@ pub enum Life {
 }
 
 /// The owner's half of the proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Owner {
     /// [`Life::Gone`].
     Gone,
@@ -44,12 +46,14 @@ pub enum Owner {
 }
 
 /// What may go: the addresses of one interface, as far as the proof reaches.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
     /// The owner; a record of another is not touched.
     pub uid: Uid,
     /// Its interface.
     pub nic: Nic,
+    /// The node that says so; a record that names another is not touched.
+    pub node: Option<NodeName>,
     /// The owner's half of the proof.
     pub owner: Owner,
     /// The node's half: the sandboxes that let go.
@@ -61,7 +65,7 @@ pub struct Release {
 /// What a release does to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict<'r> {
-    /// The record is not of this interface, or of nobody.
+    /// The record is not of this interface, or of another node, or of nobody.
     NotIts,
     /// It goes.
     Goes,
@@ -76,7 +80,14 @@ pub enum Verdict<'r> {
 impl Release {
     /// What becomes of `record`; see the table at the head of this module.
     pub fn judge(&self, record: &Record) -> Verdict<'_> {
-        if is_quarantined(record) || !record.is_of(&self.uid, &self.nic) {
+        let elsewhere = |node| {
+            record
+                .node
+                .as_ref()
+                .is_some_and(|recorded| recorded != node)
+        };
+        let is_its = !is_quarantined(record) && record.is_of(&self.uid, &self.nic);
+        if !is_its || self.node.as_ref().is_some_and(elsewhere) {
             return Verdict::NotIts;
         }
         let let_go = match (self.owner, &self.keep_for) {
@@ -95,7 +106,7 @@ impl Release {
 }
 
 /// What a release came to.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// The addresses that went, in ascending order.
     pub freed: Vec<IpAddr>,
@@ -138,6 +149,7 @@ mod tests {
                 ..record("x")
             };
             let mut release = Release {
+                node: None,
                 uid: Uid::from("x"),
                 nic: Nic::from("eth0"),
                 owner,
@@ -157,6 +169,15 @@ mod tests {
                 _ => verdict,
             };
             assert_eq!(release.judge(&kept), then);
+            // Its own node has the say, and no other.
+            release.node = Some(NodeName::from("n1"));
+            let at = |node: Option<&str>| Record {
+                node: node.map(NodeName::from),
+                ..kept.clone()
+            };
+            assert_eq!(release.judge(&at(Some("n1"))), then);
+            assert_eq!(release.judge(&at(None)), then);
+            assert_eq!(release.judge(&at(Some("n2"))), Verdict::NotIts);
             release.uid = Uid::from("y");
             assert_eq!(release.judge(&kept), Verdict::NotIts);
         }
@@ -170,6 +191,7 @@ mod tests {
         };
         for owner in [Owner::Gone, Owner::Ending] {
             let mut release = Release {
+                node: None,
                 uid: Uid::from("x"),
                 nic: Nic::from("eth0"),
                 owner,

@@ -6,6 +6,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::Family;
 use crate::affinity::Labels;
 use crate::attachment::{Attachment, DEFAULT_NETWORK, NoNetwork};
@@ -14,7 +16,7 @@ use crate::pool::{Affinity, Pool};
 
 /// What is known of the Pod that asks. Label maps are `None` where the object was not looked up
 /// because no candidate needs it; `Err` carries why a look-up failed.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PodFacts {
     /// `namespace/name`.
     pub pod: PodName,
@@ -42,7 +44,7 @@ pub struct Candidate {
 }
 
 /// Why a pool's object cannot be used at all.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum PoolFault {
     /// Neither `ipVersion` nor a CIDR says the family.
     #[error("nil ippool ipVersion")]
@@ -58,7 +60,7 @@ pub enum PoolFault {
 }
 
 /// Why a pool does not serve this Pod.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Refusal {
     /// The object is unusable.
     #[error(transparent)]
@@ -114,7 +116,7 @@ pub enum Refusal {
 }
 
 /// What `multusName` of a pool asks for, and what there is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OtherNetwork {
     /// Name.
     pub pool: PoolName,
@@ -375,7 +377,7 @@ impl fmt::Display for NoAddress {
 impl std::error::Error for NoAddress {}
 
 /// Why a pool that may serve gives no address.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum Exhausted {
     /// Every address is in use, reserved, excluded or the gateway.
     #[error("all IP addresses used out")]

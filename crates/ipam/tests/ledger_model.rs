@@ -265,6 +265,7 @@ impl Fight {
             } => {
                 let named = (0..3).filter(|bit| sandboxes & (1 << bit) != 0);
                 let release = Release {
+                    node: None,
                     uid: uid(pod),
                     nic: interface(nic),
                     owner: [Owner::Gone, Owner::Ending, Owner::Served][usize::from(owner)],

@@ -279,6 +279,7 @@ impl Cluster {
         let pod = ending[nth].clone();
         let wanted = keep::unwanted(&name(pod.ordinal), &pod.set, Some(&self.set)).is_none();
         let release = Release {
+            node: None,
             uid: pod.uid.clone(),
             nic: Nic::from("eth0"),
             owner: Owner::Gone,

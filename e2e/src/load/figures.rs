@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::PODS;
 use super::fleet::{Fleet, Usage, Way};
 use super::kubelets::Served;
+use super::round::Trouble;
 use super::shape::Shape;
 use super::stage::Stage;
 use crate::audit::{Call, Calls, Mark};
@@ -71,6 +72,8 @@ pub struct Work {
     pub ours: Figures,
     /// The product's agents, calls as Pods are bound; if that was measured.
     pub live: Option<Figures>,
+    /// The product's agents while something happens to the controller; where that was tried.
+    pub troubled: Vec<(Trouble, Figures)>,
     /// The baseline's agents, all Pods bound before; if that was measured.
     pub baseline: Option<Figures>,
 }
@@ -112,7 +115,8 @@ impl Meter {
         Ok(Counted {
             calls: stage.cluster.audit().calls_since(self.mark, counts)?,
             etcd_bytes: etcd_received(stage.cluster)? - self.etcd,
-            cpu_s: used.cpu_s - self.cpu_s,
+            // Where another controller acts now its time began anew.
+            cpu_s: (used.cpu_s - self.cpu_s).max(0.0),
             peak_mib: used.peak_mib,
         })
     }
@@ -290,11 +294,18 @@ impl fmt::Display for Work {
             "peak MiB",
             "dels/s"
         )?;
-        let rows = [
-            ("orbweaver", Some(&self.ours)),
-            ("orbweaver, calls as Pods are bound", self.live.as_ref()),
-            ("one by one", self.baseline.as_ref()),
+        let mut rows = vec![
+            ("orbweaver".to_owned(), Some(&self.ours)),
+            (
+                "orbweaver, calls as Pods are bound".to_owned(),
+                self.live.as_ref(),
+            ),
         ];
+        let troubled = self.troubled.iter();
+        rows.extend(
+            troubled.map(|(trouble, it)| (format!("orbweaver, leader {trouble}"), Some(it))),
+        );
+        rows.push(("one by one".to_owned(), self.baseline.as_ref()));
         for (name, it) in rows {
             let Some(it) = it else {
                 writeln!(f, "{name:34} not measured here: `make bench` does")?;

@@ -75,6 +75,10 @@ impl Agent {
                     format!("SPIDERPOOL_NODE_NAME={name}"),
                     format!("SPIDERPOOL_POD_NAME=agent-{index}"),
                     format!("SPIDERPOOL_HEALTH_PORT={}", PROBES + index),
+                    format!(
+                        "ORBWEAVER_ALLOCATOR_TOKEN={}",
+                        stage.write_allocator_token(index)?.display()
+                    ),
                     stage.programs.orbweaver.display().to_string(),
                     "agent".to_owned(),
                     format!("--config-path={}", config.display()),

@@ -65,6 +65,18 @@ pub fn serve(
     sockets: &[PathBuf],
     pods: impl IntoIterator<Item = Result<Pod>>,
 ) -> Result<Vec<Served>> {
+    serve_noting(ask, sockets, pods, |_| Ok(()))
+}
+
+/// [`serve`], which has `note` look on as each is answered: how many were before it.
+///
+/// Errors: those of [`serve`], and of `note`.
+pub fn serve_noting(
+    ask: Ask<'_>,
+    sockets: &[PathBuf],
+    pods: impl IntoIterator<Item = Result<Pod>>,
+    mut note: impl FnMut(usize) -> Result<()>,
+) -> Result<Vec<Served>> {
     let (done, all) = mpsc::channel();
     thread::scope(|scope| {
         let mut queues = Vec::new();
@@ -86,7 +98,11 @@ pub fn serve(
             queue.send(pod).context("nobody serves the node any more")?;
         }
         drop(queues);
-        all.iter().collect()
+        let noted = all.iter().enumerate().map(|(before, served)| {
+            note(before)?;
+            served
+        });
+        noted.collect()
     })
 }
 

@@ -8,15 +8,18 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::process::Signal;
 
 use super::PODS;
 use super::bindings::{Bindings, Pod};
 use super::figures::{Figures, Meter};
 use super::fleet::{Fleet, Way};
-use super::kubelets::{Ask, Served, serve};
+use super::kubelets::{Ask, Served, serve, serve_noting};
 use super::shape::Shape;
 use super::stage::{NAMESPACE, Stage};
 use crate::cluster::kubectl::Kubectl;
+use crate::process::Process;
+use crate::product::acting_controller;
 use crate::product::objects::Pool;
 use crate::progress::say;
 use crate::wait::eventually;
@@ -31,6 +34,8 @@ pub enum Clock {
     Bound,
     /// Each as soon as its Pod has a node.
     Live,
+    /// All at once; in their midst something happens to the controller that acts.
+    Troubled(Trouble),
 }
 
 /// A try whose Pods have their addresses.
@@ -56,6 +61,9 @@ impl<'a> Round<'a> {
         let (meter, served) = match clock {
             Clock::Bound => Self::serve_bound(stage, shape, way, &fleet, bindings)?,
             Clock::Live => Self::serve_live(stage, shape, way, &fleet, bindings)?,
+            Clock::Troubled(trouble) => {
+                Self::serve_troubled(stage, shape, &fleet, bindings, trouble)?
+            }
         };
         ensure_no_duplicate(&served)?;
         ensure_recorded(&Pool::all(stage.kubectl())?, &served)?;
@@ -88,6 +96,35 @@ impl<'a> Round<'a> {
         };
         let meter = Meter::start(stage, fleet, way)?;
         let served = serve(ask, &fleet.sockets(), pods.into_iter().map(Ok))?;
+        Ok((meter, served))
+    }
+
+    /// As [`Self::serve_bound`], of the product; the controller's fate befalls it when a third of
+    /// the Pods is served.
+    fn serve_troubled(
+        stage: &Stage<'_>,
+        shape: Shape,
+        fleet: &Fleet,
+        bindings: Bindings,
+        trouble: Trouble,
+    ) -> Result<(Meter, Vec<Served>)> {
+        stage.kubectl().create(&shape.deployments(), &[])?;
+        let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
+        shape.pools(stage)?;
+        let meter = Meter::start(stage, fleet, Way::Product)?;
+        let (_, leader) = acting_controller(stage.cluster)?;
+        let mut troubled = None;
+        let pods = pods.into_iter().map(Ok);
+        let served = serve_noting(Ask::Add, &fleet.sockets(), pods, |before| {
+            if before == PODS / 3 {
+                troubled = Some(trouble.befall(leader));
+            }
+            Ok(())
+        })?;
+        drop(troubled);
+        eventually(LIMIT, "a controller acts", || {
+            acting_controller(stage.cluster).map(drop)
+        })?;
         Ok((meter, served))
     }
 
@@ -243,12 +280,54 @@ fn count_pods(kubectl: &Kubectl) -> Result<(usize, usize)> {
     Ok((lines.lines().count(), terminating))
 }
 
-impl fmt::Display for Clock {
+/// What happens to the controller that acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// SIGSTOP, until all Pods are served.
+    Stopped,
+    /// SIGKILL.
+    Killed,
+}
+
+impl Trouble {
+    /// One after the other.
+    pub const ALL: [Self; 2] = [Self::Stopped, Self::Killed];
+
+    fn befall(self, leader: Process) -> Befallen {
+        say(format_args!("… the controller that acts is {self}"));
+        leader.signal(match self {
+            Self::Stopped => Signal::STOP,
+            Self::Killed => Signal::KILL,
+        });
+        Befallen(leader)
+    }
+}
+
+/// A controller in trouble; it goes on when this is dropped, if it can.
+struct Befallen(Process);
+
+impl Drop for Befallen {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
+    }
+}
+
+impl fmt::Display for Trouble {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Bound => "all Pods bound before the first call",
-            Self::Live => "each call as its Pod is bound",
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
         })
+    }
+}
+
+impl fmt::Display for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bound => f.write_str("all Pods bound before the first call"),
+            Self::Live => f.write_str("each call as its Pod is bound"),
+            Self::Troubled(trouble) => write!(f, "the acting controller {trouble} in the midst"),
+        }
     }
 }
 

@@ -25,6 +25,8 @@ pub const NODE_LABEL: &str = "e2e.orbweaver.io/load";
 const OBJECT_LABEL: &str = "e2e.orbweaver.io/object";
 /// The node that no Pod goes to; it comes after the others.
 pub const QUIET_NODE: usize = NODES;
+/// The account of the product's agents, and where it is.
+const AGENT: (&str, &str) = ("kube-system", "orbweaver-agent");
 /// Where the controller's account is.
 const CONTROLLER: (&str, &str) = ("kube-system", "orbweaver-controller");
 
@@ -114,6 +116,28 @@ impl<'a> Stage<'a> {
         Ok(file)
     }
 
+    /// Writes the token that the agent of a node shows the allocator: of the product's own account,
+    /// bound to the node as the kubelet would bind it.
+    pub fn write_allocator_token(&self, index: usize) -> Result<PathBuf> {
+        let name = node(index);
+        let args = [
+            "create",
+            "token",
+            AGENT.1,
+            "--namespace",
+            AGENT.0,
+            "--audience=allocator.orbweaver.io",
+            "--bound-object-kind=Node",
+            "--bound-object-name",
+            &name,
+            "--duration=12h",
+        ];
+        let token = self.kubectl().run(&args)?;
+        let file = self.file(&format!("{name}.token"));
+        fs::write(&file, token).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
+
     /// The file that an agent's way to the API server is in, once it was written.
     pub fn kubeconfig(&self, node: usize) -> PathBuf {
         self.file(&format!("{}.kubeconfig", account(node)))
@@ -153,6 +177,21 @@ impl<'a> Stage<'a> {
                 "name": format!("system:serviceaccounts:{NAMESPACE}"),
             }],
         }));
+        objects.push(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": { "name": NAMESPACE, "namespace": AGENT.0 },
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Role",
+                "name": "orbweaver-agent",
+            },
+            "subjects": [{
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Group",
+                "name": format!("system:serviceaccounts:{NAMESPACE}"),
+            }],
+        }));
         self.kubectl().apply(&list(&objects), &[])?;
         (0..NODES).try_for_each(|node| self.write_kubeconfig(node, API_SERVER).map(drop))
     }
@@ -166,6 +205,15 @@ impl<'a> Stage<'a> {
             "delete",
             "clusterrolebinding",
             NAMESPACE,
+            "--ignore-not-found",
+        ];
+        self.kubectl().run(&binding)?;
+        let binding = [
+            "delete",
+            "rolebinding",
+            NAMESPACE,
+            "--namespace",
+            AGENT.0,
             "--ignore-not-found",
         ];
         self.kubectl().run(&binding).map(drop)

@@ -26,7 +26,7 @@ use super::network::Plugin;
 use crate::agent::{self, State};
 use crate::api::{self, SpiderEndpoint, SpiderIPPool, names};
 use crate::config::Config;
-use crate::controller;
+use crate::controller::{self, Signals};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::{Durations, LeaderElector};
 
@@ -173,7 +173,12 @@ async fn start_controller(
     });
     product.spawn(async move {
         let (_stop, stopped) = watch::channel(false);
-        controller::run(options, clients, metrics, leadership, ready, stopped).await;
+        let signals = Signals {
+            leadership,
+            ready,
+            stop: stopped,
+        };
+        controller::run(options, clients, metrics, signals, None).await;
         anyhow!("the controller ended")
     });
     comes_up("the controller", is_ready).await

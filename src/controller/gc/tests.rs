@@ -194,11 +194,7 @@ impl Bench {
         let clients = clients(&stage.client);
         let (reports, _events) = Reports::new(stage.client.clone(), None);
         Self {
-            writer: Writer {
-                client: stage.client.clone(),
-                pools: Cache::new(),
-                subnets: Cache::new(),
-            },
+            writer: Writer::new(stage.client.clone()),
             stage,
             clients,
             pods: Cache::new(),

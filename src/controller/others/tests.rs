@@ -20,7 +20,7 @@ use tower::Service as _;
 
 use super::*;
 use crate::api::{SpiderIPPool, SpiderSubnet, crd};
-use crate::controller::{Metrics, Options, testing};
+use crate::controller::{Metrics, Options, Signals, testing};
 use crate::kube_io::lease::Leadership;
 
 /// Of paused time, in which nothing shrinks: that waits by the wall clock.
@@ -195,7 +195,12 @@ impl Cluster {
             let (_leads, leadership) = watch::channel(Leadership::Leader);
             let (_stop, stopped) = watch::channel(false);
             let ready = watch::Sender::new(false);
-            crate::controller::run(options, clients, metrics, leadership, ready, stopped).await;
+            let signals = Signals {
+                leadership,
+                ready,
+                stop: stopped,
+            };
+            crate::controller::run(options, clients, metrics, signals, None).await;
         });
         tasks
     }

@@ -142,6 +142,14 @@ impl Server {
             identity,
             Durations::default(),
         );
+        // Of two that differ in this one announces what the other takes away.
+        let (mine, other) = if identity == "b" {
+            ("y", "x")
+        } else {
+            ("x", "y")
+        };
+        let announced = [(mine, Some(identity.to_owned())), (other, None)];
+        let elector = elector.announcing(announced.into());
         let leadership = elector.leadership();
         let (stop, stopped) = watch::channel(false);
         Replica {
@@ -199,6 +207,22 @@ async fn one_of_two_leads_and_the_other_takes_over_when_it_is_released() {
     assert!(*a.leadership.borrow() == Leadership::Follower);
     assert!(b.becomes(Leadership::Leader).await <= SECOND * 4);
     assert_eq!(server.holder(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_lease_carries_what_its_holder_announces_and_nothing_of_the_last() {
+    let server = Server::default();
+    let announced = || {
+        let state = server.0.lock().unwrap();
+        state.lease.as_ref().unwrap()["metadata"]["annotations"].clone()
+    };
+    let mut a = server.start("a");
+    a.becomes(Leadership::Leader).await;
+    assert_eq!(announced(), json!({"x": "a"}));
+    let mut b = server.start("b");
+    a.stop.send_replace(true);
+    b.becomes(Leadership::Leader).await;
+    assert_eq!(announced(), json!({"y": "b"}));
 }
 
 #[tokio::test(start_paused = true)]

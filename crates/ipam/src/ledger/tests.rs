@@ -33,6 +33,7 @@ fn gone(uid: &str) -> Ask {
 
 fn release_of(uid: &str, sandboxes: &[&str], owner: Owner) -> Ask {
     Ask::Release(Release {
+        node: None,
         uid: Uid::from(uid),
         nic: Nic::from("eth0"),
         owner,

@@ -14,7 +14,8 @@
 //!   knows may still arrive while the pool has the version it was computed from: until then, or
 //!   [`DOUBT_MAX`], "nothing is recorded" is not said.
 //! * A pool whose records cannot be read is never written.
-//! * Between two writes there is a pause (`pace.rs`), so that no node keeps a pool to itself.
+//! * Between two writes there is a pause (`pace.rs`): where other nodes write the pool, so that none
+//!   keeps it to itself; where all nodes' claims meet, so that more of them share a write.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,21 +27,17 @@ use ipam::pool::Pool;
 use ipam::quarantine::Ruling;
 use ipam::release::Released;
 use ipam::select::Refusal;
-use kube::{Client, ResourceExt};
+use kube::ResourceExt;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Wakes;
+use super::Host;
 use super::error::CommitError;
-use super::memo::Age;
-use super::memory::{Granted, Memory};
-use super::metrics::Metrics;
 use super::pace::{Pace, Scene};
-use super::reads::{RESERVED_AGE, Reading, Reads};
-use super::turn::Attachment;
+use super::seen::{Attachment, Granted, Reading};
 use crate::api::SpiderIPPool;
 use crate::error::ErrorChain;
-use crate::kube_io::put::{self, Part, PutError, Reply};
+use crate::kube_io::put::PutError;
 use crate::kube_io::retry::Outcome;
 
 /// How many questions may wait for one pool's writer.
@@ -49,7 +46,7 @@ pub(super) const QUEUE: usize = 1024;
 const IDLE: Duration = Duration::from_secs(60);
 /// The API server gives up on a request after this long, so that what was sent before no longer
 /// arrives.
-const DOUBT_MAX: Duration = Duration::from_secs(60);
+pub const DOUBT_MAX: Duration = Duration::from_secs(60);
 /// Releases alone are in no hurry: they wait this long for company.
 const LINGER: Duration = Duration::from_millis(200);
 
@@ -99,13 +96,9 @@ struct Doubt {
 }
 
 /// The writer of one pool.
-pub(super) struct Writer {
+pub(super) struct Writer<H> {
     pub(super) pool: PoolName,
-    pub(super) reads: Reads,
-    pub(super) writes: Client,
-    pub(super) memory: Arc<Memory>,
-    pub(super) wakes: Wakes,
-    pub(super) metrics: Metrics,
+    pub(super) host: Arc<H>,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -119,7 +112,7 @@ enum Pass {
     Again(Outcome, String),
 }
 
-impl Writer {
+impl<H: Host> Writer<H> {
     /// Serves until nobody has asked anything for a while.
     pub(super) async fn run(mut self) {
         let mut desk = Desk::new(&self);
@@ -159,8 +152,9 @@ impl Writer {
         }
     }
 
-    /// Waits for more releases to write at once, until somebody waits for an answer.
-    async fn gather(&mut self, desk: &mut Desk) {
+    /// Waits for more releases to write at once, until somebody waits for an answer; then for more
+    /// claims, where all nodes' meet here.
+    async fn gather(&mut self, desk: &mut Desk<H>) {
         let until = Instant::now() + LINGER;
         while !desk.is_waited_for() {
             match timeout_at(until, self.inbox.recv()).await {
@@ -168,6 +162,7 @@ impl Writer {
                 Ok(None) | Err(_) => return,
             }
         }
+        desk.pace.gather();
     }
 
     /// The next question; `None` once the writer may end. Who sends after that finds the queue
@@ -182,13 +177,9 @@ impl Writer {
 }
 
 /// What a writer works on.
-struct Desk {
+struct Desk<H> {
     pool: PoolName,
-    reads: Reads,
-    writes: Client,
-    memory: Arc<Memory>,
-    wakes: Wakes,
-    metrics: Metrics,
+    host: Arc<H>,
     waiting: BTreeMap<AskId, Waiter>,
     next_id: AskId,
     seen: Option<Seen>,
@@ -200,22 +191,18 @@ struct Desk {
     pace: Pace,
 }
 
-impl Desk {
-    fn new(writer: &Writer) -> Self {
+impl<H: Host> Desk<H> {
+    fn new(writer: &Writer<H>) -> Self {
         Self {
             pool: writer.pool.clone(),
-            reads: writer.reads.clone(),
-            writes: writer.writes.clone(),
-            memory: Arc::clone(&writer.memory),
-            wakes: writer.wakes.clone(),
-            metrics: writer.metrics.clone(),
+            host: Arc::clone(&writer.host),
             waiting: BTreeMap::new(),
             next_id: 0,
             seen: None,
             stale: false,
             doubt: None,
             contested: false,
-            pace: Pace::new(),
+            pace: Pace::new(H::RIVALS),
         }
     }
 
@@ -277,11 +264,14 @@ impl Desk {
     }
 
     async fn pass(&mut self) -> Pass {
+        if !self.stale {
+            self.catch_up();
+        }
         // What is asked now was taken in before this.
         let looks = self.stale || self.seen.is_none();
         if looks {
-            match self.reads.pool(&self.pool, Age::live()).await {
-                Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
+            match self.host.read(&self.pool).await {
+                Err(reason) => return Pass::Again(Outcome::Unknown, reason),
                 Ok(found) => self.look_at(found),
             }
         }
@@ -293,9 +283,9 @@ impl Desk {
                 seen.ledger.queue(*id, ask);
             }
         }
-        let reserved = match self.reads.reserved(Age::Within(RESERVED_AGE)).await {
+        let reserved = match self.host.reserved().await {
             Ok(reserved) => reserved,
-            Err(error) => return Pass::Again(Outcome::Unknown, error.said()),
+            Err(reason) => return Pass::Again(Outcome::Unknown, reason),
         };
         let Some(batch) = seen.ledger.batch(&reserved) else {
             return Pass::Nothing;
@@ -311,6 +301,23 @@ impl Desk {
             self.stale = true;
         }
         Pass::Nothing
+    }
+
+    /// Takes in what this process knows without asking. It may be behind, as what this writer wrote
+    /// last may be: the write will tell.
+    fn catch_up(&mut self) {
+        let than = self.seen.as_ref().map(|seen| &seen.object);
+        let Some(known) = self.host.known(&self.pool, than) else {
+            return;
+        };
+        match &known.candidate.pool {
+            Ok(pool) => {
+                let contested = self.contested;
+                self.adopt(&known, pool);
+                self.contested = contested; // a part of this process is no rival
+            }
+            Err(_) => self.stale = true,
+        }
     }
 
     /// Takes in a live reading; where there is no usable pool, everyone is told.
@@ -334,18 +341,12 @@ impl Desk {
         status.allocated_ips = batch.records().to_text();
         status.allocated_ip_count = Some(batch.records().count().to_wire());
         status.total_ip_count = Some(seen.ledger.pool().total().count().to_wire());
-        let written = put::replace(
-            &self.writes,
-            Part::Status,
-            &mut seen.object,
-            Reply::MetadataOnly,
-        );
-        match written.await {
+        match self.host.write(&mut seen.object).await {
             Ok(()) => {
                 seen.object.managed_fields_mut().clear();
                 let version = Version::new(seen.object.resource_version().unwrap_or_default());
                 seen.at = Instant::now();
-                self.metrics.written(self.waiting.len());
+                self.host.written(self.waiting.len());
                 self.answer(batch, version);
                 let contested = std::mem::take(&mut self.contested);
                 // They write while this one pauses, so a write without a look would be in vain.
@@ -357,6 +358,9 @@ impl Desk {
     }
 
     fn not_written(&mut self, error: &PutError) -> Pass {
+        if let PutError::Behind { .. } = error {
+            return Pass::Nothing; // another part of this process wrote: the next pass catches up
+        }
         self.stale = true;
         if let Some(seen) = &mut self.seen {
             // What was read before this is as old.
@@ -364,7 +368,7 @@ impl Desk {
         }
         let outcome = error.outcome();
         let allocates = self.waiting.values().any(|w| w.attachment.is_some());
-        self.metrics.not_written(outcome, allocates);
+        self.host.not_written(outcome, allocates);
         if outcome == Outcome::Unknown {
             self.doubt = self.seen.as_ref().map(|seen| Doubt {
                 version: seen.ledger.pool().version.clone(),
@@ -418,7 +422,7 @@ impl Desk {
                     if let Some(attachment) = &waiter.attachment
                         && !waiter.reply.is_closed()
                     {
-                        self.memory.granted(attachment, granted.clone());
+                        self.host.granted(attachment, &granted);
                     }
                     Ok(Done::Granted(granted))
                 }
@@ -443,7 +447,7 @@ impl Desk {
             if let Err(Ok(Done::Granted(_))) = waiter.reply.send(done)
                 && let Some(of) = waiter.attachment
             {
-                let _ = self.wakes.send(of.uid);
+                self.host.untaken(&of);
             }
         }
         if written {

@@ -1,4 +1,4 @@
-//! The tasks that an agent starts beside the calls: they end with it.
+//! The tasks that a role starts beside its calls: they end with it.
 //!
 //! Owns: their lives. Never does: wait for them.
 
@@ -12,20 +12,20 @@ use super::locked;
 
 /// Where tasks are started.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Tasks {
+pub struct Tasks {
     running: Arc<Mutex<JoinSet<()>>>,
 }
 
 impl Tasks {
     /// Runs `task` beside the caller.
-    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = locked(&self.running);
         while running.try_join_next().is_some() {}
         running.spawn(task);
     }
 
     /// Runs `task` to its end even if the caller leaves; `None` if it panics, or the agent ends.
-    pub(super) async fn finish<T: Send + 'static>(
+    pub async fn finish<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
@@ -38,7 +38,7 @@ impl Tasks {
     }
 
     /// Ends them all, at whatever they wait for: they share what keeps them.
-    pub(super) fn abort(&self) {
+    pub fn abort(&self) {
         locked(&self.running).abort_all();
     }
 }

@@ -13,6 +13,10 @@
 //! won, nothing is asked   none: who asks one after the other is not held up
 //! ```
 //!
+//! Where the claims of all nodes meet there are no others to make room for, unless they are seen:
+//! then a write waits for more to carry, as long as it is likely to last itself, before the first
+//! and between two.
+//!
 //! An attempt is a read and a write; its time is measured, since it grows with the pool and with
 //! what the API server has to do. A lost attempt is another's success, so who stays while winners
 //! rest wins before long. What is asked during a rest goes out in one write.
@@ -21,11 +25,14 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Rivals;
 use crate::kube_io::chance::up_to;
 use crate::kube_io::retry::{Backoff, Outcome};
 
 /// Bounds of what an attempt is taken to last.
 const ATTEMPT: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(250));
+/// Longest wait for more claims where all nodes' meet; the shortest is the shortest attempt.
+const LINGER_MAX: Duration = Duration::from_millis(50);
 /// Most others that room is made for.
 const CROWD_MAX: u32 = 8;
 /// First and longest cap of the pause after a failure that is no rival's doing.
@@ -45,6 +52,7 @@ pub(super) enum Scene {
 /// The pauses of one writer.
 #[derive(Debug)]
 pub(super) struct Pace {
+    rivals: Rivals,
     /// What an attempt lasts, smoothed.
     attempt: Duration,
     /// How many others there seem to be.
@@ -57,8 +65,9 @@ pub(super) struct Pace {
 
 impl Pace {
     /// Of a writer that has not written yet: it may at once.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(rivals: Rivals) -> Self {
         Self {
+            rivals,
             attempt: ATTEMPT.0,
             crowd: 1,
             has_lost: false,
@@ -72,12 +81,27 @@ impl Pace {
         self.next
     }
 
+    /// Somebody claims after a while without: more may follow.
+    pub(super) fn gather(&mut self) {
+        if self.rivals == Rivals::None {
+            self.next = self.next.max(Instant::now() + self.linger());
+        }
+    }
+
+    /// How long a write waits for more to carry: as long as it is likely to last itself.
+    fn linger(&self) -> Duration {
+        self.attempt.min(LINGER_MAX)
+    }
+
     /// An attempt that lasted so long was carried out.
     pub(super) fn won(&mut self, took: Duration, scene: Scene) {
         self.measure(took);
         let rest = match scene {
             Scene::Quiet => Duration::ZERO,
-            Scene::Busy => self.attempt * 2,
+            Scene::Busy => match self.rivals {
+                Rivals::Others => self.attempt * 2,
+                Rivals::None => self.linger(),
+            },
             // Evenly around the time for all of them, so that winners come back one by one.
             Scene::Contested => self.attempt * self.crowd / 2 + up_to(self.attempt * self.crowd),
         };
@@ -117,7 +141,7 @@ mod tests {
     /// The shortest and longest of many pauses that the last of `steps` makes.
     fn pauses(steps: &[Step<'_>]) -> (Duration, Duration) {
         let pauses = (0..1_000).map(|_| {
-            let mut pace = Pace::new();
+            let mut pace = Pace::new(Rivals::Others);
             pace.attempt = TOOK;
             for step in steps {
                 step(&mut pace);
@@ -149,7 +173,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_first_attempt_is_not_held_up() {
-        assert_eq!(Pace::new().next(), Instant::now());
+        assert_eq!(Pace::new(Rivals::Others).next(), Instant::now());
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,9 +224,26 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_asks_for_a_pause_gets_it() {
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(Rivals::Others);
         let after = Some(Duration::from_secs(2));
         pace.lost(TOOK, Outcome::Retryable { after });
         assert!(pace.next() >= Instant::now() + Duration::from_secs(2));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_all_claims_meet_a_write_waits_for_more_as_long_as_one_lasts_up_to_a_bound() {
+        let mut pace = Pace::new(Rivals::None);
+        let lingers = |pace: &Pace| pace.next().duration_since(Instant::now());
+        pace.gather();
+        assert_eq!(lingers(&pace), ATTEMPT.0, "before the first");
+        for (took, wanted) in [(20, 20), (400, 50)] {
+            let took = Duration::from_millis(took);
+            (0..20).for_each(|_| pace.won(took, Scene::Busy));
+            assert!(
+                lingers(&pace).abs_diff(Duration::from_millis(wanted)) < Duration::from_millis(1)
+            );
+        }
+        pace.won(TOOK, Scene::Quiet);
+        assert_eq!(lingers(&pace), Duration::ZERO, "nobody waits");
     }
 }

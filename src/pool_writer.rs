@@ -1,53 +1,100 @@
-//! The writers of all pools that this agent has work for, one task a pool.
+//! The writing of pools' records: everything that waits for one pool becomes one write.
 //!
-//! Owns: starting them. They end by themselves when idle.
+//! Owns: the writers, one task a pool with work, started here and ended by themselves. Never does:
+//! choose an address or judge a Pod (the core's ledger does), or know which role it works for: what
+//! differs between an agent and the controller is a [`Host`].
+//!
+//! Where to read next: `commit.rs` for what holds at all times, `pace.rs` for when is written.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use ipam::addr::AddrSet;
 use ipam::ledger::{Ask, Claim};
 use ipam::name::PoolName;
 use ipam::quarantine::{Conflict, Ruling};
 use ipam::release::{Release, Released};
-use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::commit::{Done, Job, QUEUE, Writer};
-use super::error::CommitError;
-use super::memory::{Granted, Memory};
-use super::metrics::Metrics;
-use super::reads::{Reading, Reads};
-use super::tasks::Tasks;
-use super::turn::Attachment;
-use super::{Wakes, locked};
+mod commit;
+mod error;
+mod pace;
+mod seen;
+mod tally;
+
+pub use self::commit::DOUBT_MAX;
+use self::commit::{Done, Job, QUEUE, Writer};
+pub use self::error::CommitError;
+pub use self::seen::{Attachment, Granted, Reading};
+pub use self::tally::Tally;
+use crate::api::SpiderIPPool;
+use crate::kube_io::locked;
+use crate::kube_io::put::PutError;
+use crate::kube_io::retry::Outcome;
+use crate::kube_io::tasks::Tasks;
+
+/// Who else writes the pools of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rivals {
+    /// Other nodes, as fast as this one: room is made for them.
+    Others,
+    /// Nobody, as a rule: everyone asks here, and each write waits a moment for more.
+    None,
+}
+
+/// What a role brings to the writers of its pools.
+pub trait Host: Send + Sync + 'static {
+    /// Who else is to be expected to write the same pools.
+    const RIVALS: Rivals;
+
+    /// The pool, by a reading that begins with this call; `None` if there is none.
+    ///
+    /// Errors: what the API server said.
+    fn read(
+        &self,
+        pool: &PoolName,
+    ) -> impl Future<Output = Result<Option<Arc<Reading>>, String>> + Send;
+
+    /// The pool as this process knows it without asking, if that is newer than `than`.
+    fn known(&self, pool: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>>;
+
+    /// All reserved addresses, of both families.
+    ///
+    /// Errors: what the API server said.
+    fn reserved(&self) -> impl Future<Output = Result<Arc<AddrSet>, String>> + Send;
+
+    /// Writes the pool's status at the version that `pool` carries, and brings its metadata up to
+    /// date; never twice.
+    ///
+    /// Errors: [`PutError`].
+    fn write(&self, pool: &mut SpiderIPPool) -> impl Future<Output = Result<(), PutError>> + Send;
+
+    /// An address is recorded, and who asked still waits for it.
+    fn granted(&self, of: &Attachment, granted: &Granted);
+
+    /// An address is recorded, and who asked has gone.
+    fn untaken(&self, of: &Attachment);
+
+    /// A write was carried out, with so many claims and releases.
+    fn written(&self, asks: usize);
+
+    /// A write was not carried out. `allocates` tells whether a claim waited for it.
+    fn not_written(&self, outcome: Outcome, allocates: bool);
+}
 
 /// Access to every pool's writer.
-pub(super) struct Writers {
-    reads: Reads,
-    writes: Client,
-    memory: Arc<Memory>,
-    wakes: Wakes,
-    metrics: Metrics,
+pub struct Writers<H> {
+    host: Arc<H>,
     tasks: Tasks,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
-impl Writers {
-    pub(super) fn new(
-        reads: Reads,
-        writes: Client,
-        memory: Arc<Memory>,
-        wakes: Wakes,
-        metrics: Metrics,
-        tasks: Tasks,
-    ) -> Self {
+impl<H: Host> Writers<H> {
+    /// Without any writer yet; they will run in `tasks`.
+    pub fn new(host: H, tasks: Tasks) -> Self {
         Self {
-            reads,
-            writes,
-            memory,
-            wakes,
-            metrics,
+            host: Arc::new(host),
             tasks,
             queues: Mutex::default(),
         }
@@ -56,19 +103,13 @@ impl Writers {
     /// An address of `pool`, durably recorded; `reading` is the pool as the caller saw it.
     ///
     /// Errors: [`CommitError`].
-    pub(super) async fn claim(
+    pub async fn claim(
         &self,
         pool: &PoolName,
         claim: Claim,
         reading: Option<Arc<Reading>>,
         deadline: Instant,
     ) -> Result<Granted, CommitError> {
-        let of = Attachment {
-            uid: claim.uid.clone(),
-            nic: claim.nic.clone(),
-        };
-        // Before it is queued: whoever asks now what may be recorded is told of this pool.
-        self.memory.asks(&of, pool);
         let ask = Ask::Claim(Box::new(claim));
         match self.ask(pool, ask, reading, deadline).await? {
             Done::Granted(granted) => Ok(granted),
@@ -79,16 +120,14 @@ impl Writers {
     /// Takes back what an interface has of `pool`, behind every claim that was queued before.
     ///
     /// Errors: [`CommitError`].
-    pub(super) async fn release(
+    pub async fn release(
         &self,
         pool: &PoolName,
         release: Release,
         deadline: Instant,
     ) -> Result<Released, CommitError> {
-        match self
-            .ask(pool, Ask::Release(release), None, deadline)
-            .await?
-        {
+        let ask = Ask::Release(release);
+        match self.ask(pool, ask, None, deadline).await? {
             Done::Released(released) => Ok(released),
             Done::Granted(_) | Done::Ruled(_) => Err(stopped(pool)),
         }
@@ -97,7 +136,7 @@ impl Writers {
     /// Keeps Pods of `pool` from an address that another host uses.
     ///
     /// Errors: [`CommitError`].
-    pub(super) async fn quarantine(
+    pub async fn quarantine(
         &self,
         pool: &PoolName,
         conflict: Conflict,
@@ -142,7 +181,7 @@ impl Writers {
         // A queue that is closed belongs to a writer that is about to end.
         while let Err(mpsc::error::SendError(back)) = self.queue(pool).send(job).await {
             job = back;
-            locked(&self.queues).retain(|_, queue| !queue.is_closed());
+            self.prune();
         }
         answer.await.unwrap_or_else(|_| Err(stopped(pool)))
     }
@@ -155,11 +194,7 @@ impl Writers {
         let (queue, inbox) = mpsc::channel(QUEUE);
         let writer = Writer {
             pool: pool.clone(),
-            reads: self.reads.clone(),
-            writes: self.writes.clone(),
-            memory: Arc::clone(&self.memory),
-            wakes: self.wakes.clone(),
-            metrics: self.metrics.clone(),
+            host: Arc::clone(&self.host),
             inbox,
         };
         self.tasks.spawn(writer.run());
@@ -167,13 +202,8 @@ impl Writers {
         queue
     }
 
-    /// Where the writers run.
-    pub(super) fn tasks(&self) -> &Tasks {
-        &self.tasks
-    }
-
     /// Forgets writers that have ended.
-    pub(super) fn prune(&self) {
+    pub fn prune(&self) {
         locked(&self.queues).retain(|_, queue| !queue.is_closed());
     }
 }
@@ -184,3 +214,6 @@ fn stopped(pool: &PoolName) -> CommitError {
         reason: "its writer stopped".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

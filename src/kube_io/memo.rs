@@ -15,7 +15,7 @@ use super::locked;
 
 /// How old an answer may be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Age {
+pub enum Age {
     /// Read at this moment or later.
     Since(Instant),
     /// Read no longer ago than this.
@@ -24,7 +24,7 @@ pub(super) enum Age {
 
 impl Age {
     /// A reading that begins now or later.
-    pub(super) fn live() -> Self {
+    pub fn live() -> Self {
         Self::Since(Instant::now())
     }
 
@@ -41,7 +41,7 @@ type Answer<T> = Option<(Instant, T)>;
 
 /// Kept answers, by question.
 #[derive(Debug)]
-pub(super) struct Memo<K, T> {
+pub struct Memo<K, T> {
     answers: Mutex<BTreeMap<K, Arc<tokio::sync::Mutex<Answer<T>>>>>,
 }
 
@@ -55,7 +55,7 @@ impl<K, T> Default for Memo<K, T> {
 
 impl<K: Ord + Clone, T: Clone> Memo<K, T> {
     /// The kept answer if it is young enough, else what `read` finds.
-    pub(super) async fn get<E>(
+    pub async fn get<E>(
         &self,
         key: &K,
         age: Age,
@@ -75,7 +75,7 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
     }
 
     /// Forgets answers older than `age`, and questions that were never answered.
-    pub(super) fn prune(&self, age: Age) {
+    pub fn prune(&self, age: Age) {
         locked(&self.answers).retain(|_, answer| {
             // One that is locked is being read.
             answer.try_lock().map_or(true, |answer| {
@@ -85,7 +85,7 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
     }
 
     /// Forgets the questions that `keep` does not name.
-    pub(super) fn retain(&self, keep: impl Fn(&K) -> bool) {
+    pub fn retain(&self, keep: impl Fn(&K) -> bool) {
         locked(&self.answers).retain(|key, _| keep(key));
     }
 }

@@ -1,0 +1,316 @@
+//! The way to the leader's allocator: one connection, found when there is something to ask.
+//!
+//! Owns: whether there is a connection, who makes it and when it is tried again. Never does: write,
+//! or decide what follows from no answer ([`super::paths`] does). Invariants: an idle agent asks
+//! nobody; of many calls one connects; once the allocator has kept a call waiting in vain no call
+//! waits for it again until somebody was answered.
+//!
+//! ```text
+//! idle ── a call ──▶ connecting ──────────▶ up ── lost ─▶ idle
+//!                      ▲     └─ failed ─▶ down ◀─ silent ─┘
+//!                      └── a call, after the pause ──┘      which does not wait if it may write itself
+//! ```
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use ipam::name::PoolName;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
+
+use crate::allocator::wire::{Ask, Reply, What};
+use crate::kube_io::locked;
+use crate::kube_io::retry::Backoff;
+use crate::kube_io::tasks::Tasks;
+
+mod link;
+
+pub(super) use self::link::Discovery;
+
+/// How long an answer, or a sign of life, is waited for by a call that may write itself.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+/// How long an allocator that lives is waited for: where the API server is slow, nodes that write
+/// beside it would only make more work.
+const ALIVE_MAX: Duration = Duration::from_secs(10);
+/// Longest time to find the allocator and connect.
+const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// First and longest cap of the pause after the allocator was silent or not to be found; the pause
+/// is never shorter than [`PATIENCE`].
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Connections that one request is tried on: the first may have broken since it was last used.
+const TRIES: usize = 2;
+
+/// Why there is no connection, or no answer on it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct LinkError(pub(super) String);
+
+/// Finds the allocator and connects to it.
+pub(super) trait Connect: Send + Sync + 'static {
+    /// A connection on which the allocator has said that it acts and knows this agent.
+    fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Link>, LinkError>>;
+}
+
+/// A connection.
+pub(super) trait Link: Send + Sync {
+    /// Sends a request and waits for its answer. Dropping the future tells the other side.
+    fn ask(&self, ask: Ask) -> BoxFuture<'_, Result<Reply, LinkError>>;
+
+    /// Whether the allocator says at once that it acts.
+    fn is_alive(&self) -> BoxFuture<'_, bool>;
+
+    /// Whether requests can be sent.
+    fn is_open(&self) -> bool;
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(super) enum Answered {
+    /// It was answered.
+    Reply(Reply),
+    /// Nothing was or will be done about it.
+    NotAsked,
+    /// It may be carried out still.
+    Unknown(String),
+}
+
+/// How long a request may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time {
+    /// When the answer is of no use any more.
+    pub(super) deadline: Instant,
+    /// Whether there is another way, so that a connection is waited for no longer than
+    /// [`PATIENCE`], and an answer no longer than [`ALIVE_MAX`].
+    pub(super) has_other_way: bool,
+}
+
+impl Time {
+    /// Until when an answer to a request sent now is waited for.
+    pub(super) fn patience(self) -> Instant {
+        self.within(ALIVE_MAX)
+    }
+
+    fn within(self, limit: Duration) -> Instant {
+        if self.has_other_way {
+            self.deadline.min(Instant::now() + limit)
+        } else {
+            self.deadline
+        }
+    }
+}
+
+/// The allocator, as the agent sees it. Clones share the connection.
+#[derive(Clone)]
+pub(super) struct Allocator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    connect: Box<dyn Connect>,
+    tasks: Tasks,
+    state: watch::Sender<State>,
+    backoff: std::sync::Mutex<Backoff>,
+}
+
+enum State {
+    Idle,
+    Connecting {
+        /// Whether it is tried again after a failure.
+        again: bool,
+    },
+    Up(Arc<dyn Link>),
+    Down {
+        until: Instant,
+    },
+}
+
+/// What a call that wants the connection does.
+enum Step {
+    Use(Arc<dyn Link>),
+    /// Until the state changes.
+    Wait,
+    WaitUntil(Instant),
+    GoOtherWay,
+}
+
+impl Allocator {
+    /// Reached by `connect`; it is looked for in `tasks`.
+    pub(super) fn new(connect: Box<dyn Connect>, tasks: Tasks) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                connect,
+                tasks,
+                state: watch::Sender::new(State::Idle),
+                backoff: std::sync::Mutex::new(Backoff::new(BACKOFF.0, BACKOFF.1)),
+            }),
+        }
+    }
+
+    /// The allocator's answer, if there is one in time. It may be sent more than once: the same
+    /// request twice is as good as once.
+    pub(super) async fn ask(&self, pool: &PoolName, what: &What, time: Time) -> Answered {
+        let mut unknown = None;
+        let mut tries = TRIES;
+        while let Some(link) = self.link(time.within(PATIENCE), time).await {
+            let until = time.patience();
+            let wait = until.saturating_duration_since(Instant::now());
+            let ask = Ask {
+                pool: pool.clone(),
+                wait_ms: u64::try_from(wait.as_millis()).unwrap_or(u64::MAX),
+                what: what.clone(),
+            };
+            match answer_of(&*link, ask, until).await {
+                Some(Ok(Reply::Busy { after_ms })) => {
+                    // It lives, and has more to do than others could do faster.
+                    let pause = Duration::from_millis(after_ms);
+                    let jitter = Backoff::new(pause, pause).next_delay();
+                    if timeout_at(time.deadline, sleep(pause + jitter))
+                        .await
+                        .is_err()
+                    {
+                        break;
+                    }
+                    continue;
+                }
+                Some(Ok(Reply::NotLeading)) => self.lost(&link, "it no longer acts"),
+                Some(Ok(Reply::Stranger(why))) => self.lost(&link, &why),
+                Some(Ok(reply)) => {
+                    locked(&self.shared.backoff).reset();
+                    return Answered::Reply(reply);
+                }
+                Some(Err(error)) => {
+                    self.lost(&link, &error.0);
+                    unknown = Some(error.0);
+                }
+                None => {
+                    self.shared.pause("no answer in time", Some(&link));
+                    unknown = Some("no answer in time".to_owned());
+                }
+            }
+            tries = tries.saturating_sub(1);
+            if tries == 0 && time.has_other_way {
+                break;
+            }
+        }
+        unknown.map_or(Answered::NotAsked, Answered::Unknown)
+    }
+
+    /// The connection, once it is there; none where the call had better not wait for it.
+    async fn link(&self, until: Instant, time: Time) -> Option<Arc<dyn Link>> {
+        let mut changes = self.shared.state.subscribe();
+        while Instant::now() < until {
+            changes.borrow_and_update();
+            match self.step(time.has_other_way) {
+                Step::Use(link) => return Some(link),
+                Step::GoOtherWay => return None,
+                Step::Wait => {
+                    let _ = timeout_at(until, changes.changed()).await;
+                }
+                Step::WaitUntil(again) => sleep_until(again.min(until)).await,
+            }
+        }
+        None
+    }
+
+    fn step(&self, has_other_way: bool) -> Step {
+        let mut step = Step::Wait;
+        self.shared.state.send_if_modified(|state| {
+            let again = match state {
+                State::Up(link) if link.is_open() => {
+                    step = Step::Use(Arc::clone(link));
+                    return false;
+                }
+                State::Connecting { again } => {
+                    if *again && has_other_way {
+                        step = Step::GoOtherWay;
+                    }
+                    return false;
+                }
+                State::Down { until } if Instant::now() < *until => {
+                    step = if has_other_way {
+                        Step::GoOtherWay
+                    } else {
+                        Step::WaitUntil(*until)
+                    };
+                    return false;
+                }
+                State::Down { .. } => true,
+                State::Up(_) | State::Idle => false,
+            };
+            if again && has_other_way {
+                step = Step::GoOtherWay;
+            }
+            *state = State::Connecting { again };
+            self.shared.tasks.spawn(Arc::clone(&self.shared).connect());
+            true
+        });
+        step
+    }
+
+    /// The connection is of no use any more; the next call makes another.
+    fn lost(&self, link: &Arc<dyn Link>, because: &str) {
+        self.shared.state.send_if_modified(|state| {
+            let is_this = matches!(state, State::Up(known) if Arc::ptr_eq(known, link));
+            if is_this {
+                tracing::info!(because, "connection to the allocator lost");
+                *state = State::Idle;
+            }
+            is_this
+        });
+    }
+}
+
+/// The answer, while the other side gives signs of life; none after [`PATIENCE`] without one, or at
+/// `until`.
+async fn answer_of(link: &dyn Link, ask: Ask, until: Instant) -> Option<Result<Reply, LinkError>> {
+    let mut answer = link.ask(ask);
+    while Instant::now() < until {
+        let half = until.min(Instant::now() + PATIENCE / 2);
+        if let Ok(answer) = timeout_at(half, &mut answer).await {
+            return Some(answer);
+        }
+        tokio::select! {
+            biased;
+            answer = &mut answer => return Some(answer),
+            alive = timeout(PATIENCE / 2, link.is_alive()) => if !alive.unwrap_or(false) {
+                return None;
+            }
+        }
+    }
+    None
+}
+
+impl Shared {
+    async fn connect(self: Arc<Self>) {
+        let connected = timeout(CONNECT_MAX, self.connect.connect()).await;
+        let connected =
+            connected.unwrap_or_else(|_| Err(LinkError("it did not answer in time".to_owned())));
+        match connected {
+            Ok(link) => {
+                tracing::info!("connected to the allocator");
+                self.state.send_replace(State::Up(link));
+            }
+            Err(error) => self.pause(&error.0, None),
+        }
+    }
+
+    /// Leaves the allocator alone for a while; `link` is the connection that has failed, which may
+    /// be another than there is now.
+    fn pause(&self, because: &str, link: Option<&Arc<dyn Link>>) {
+        let pause = locked(&self.backoff).next_delay().max(PATIENCE);
+        let until = Instant::now() + pause;
+        self.state.send_if_modified(|state| {
+            let applies = match (&*state, link) {
+                (State::Up(known), Some(link)) => Arc::ptr_eq(known, link),
+                (State::Connecting { .. }, None) => true,
+                _ => false,
+            };
+            if applies {
+                tracing::warn!(because, ?pause, "the allocator gives no answer");
+                *state = State::Down { until };
+            }
+            applies
+        });
+    }
+}

@@ -1,0 +1,104 @@
+//! The requests and replies, as JSON.
+//!
+//! Owns: their form. The core's types are written as they are, so a change of theirs is a change
+//! here: the texts in the tests below say when. A form that the other side does not read is
+//! [`Reply::Unreadable`], after which the agent writes itself; so versions may be mixed. A change
+//! that the other side would misread needs a new [`PREFIX`].
+
+use std::time::Duration;
+
+use ipam::ledger::Claim;
+use ipam::name::{PodName, PoolName};
+use ipam::release::{Release, Released};
+use serde::{Deserialize, Serialize};
+
+use crate::pool_writer::{CommitError, Granted};
+
+/// Version of the protocol, and first part of every path.
+pub const PREFIX: &str = "/v1";
+/// Whether the allocator acts and knows the caller: [`Reply::Ready`].
+pub const READY: &str = "/v1/ready";
+/// Takes an [`Ask`].
+pub const ASK: &str = "/v1/ask";
+/// Most bytes of a request: a release may name thousands of sandboxes.
+pub const BODY_MAX: usize = 1024 * 1024;
+
+/// A request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ask {
+    /// The pool.
+    pub pool: PoolName,
+    /// How long the caller waits for the answer: nothing is written for it after that.
+    pub wait_ms: u64,
+    /// What is wanted.
+    pub what: What,
+}
+
+/// What is wanted of a pool.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum What {
+    /// An address. The Pod must be on the caller's node.
+    Claim(Box<Claim>),
+    /// To take back. The Pod must be, or have been, on the caller's node.
+    Release {
+        /// The Pod's name; its uid is the release's.
+        pod: PodName,
+        /// What may go.
+        release: Release,
+    },
+}
+
+impl Ask {
+    /// How long the caller waits.
+    pub fn wait(&self) -> Duration {
+        Duration::from_millis(self.wait_ms)
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reply {
+    /// The allocator acts, and takes requests of the caller.
+    Ready,
+    /// The address is recorded.
+    Granted(Granted),
+    /// What went, and what stays.
+    Released(Released),
+    /// Why there is nothing to give, or why nothing could be written.
+    Failed(CommitError),
+    /// Not looked at: too much is asked at once. The same may be asked again.
+    #[serde(rename_all = "camelCase")]
+    Busy {
+        /// After this long.
+        after_ms: u64,
+    },
+    /// Not looked at: another replica acts, or this one is about to end.
+    NotLeading,
+    /// Not looked at: the caller's token is not an agent's.
+    Stranger(String),
+    /// Not looked at: the Pod is not on the caller's node.
+    NotYours(String),
+    /// Not looked at: the request is of another version, or no request.
+    Unreadable(String),
+}
+
+impl Reply {
+    /// The code of HTTP that says the same, for who reads traffic.
+    pub fn status(&self) -> http::StatusCode {
+        match self {
+            Self::Ready | Self::Granted(_) | Self::Released(_) | Self::Failed(_) => {
+                http::StatusCode::OK
+            }
+            Self::Busy { .. } => http::StatusCode::TOO_MANY_REQUESTS,
+            Self::NotLeading => http::StatusCode::SERVICE_UNAVAILABLE,
+            Self::Stranger(_) => http::StatusCode::UNAUTHORIZED,
+            Self::NotYours(_) => http::StatusCode::FORBIDDEN,
+            Self::Unreadable(_) => http::StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

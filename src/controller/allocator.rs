@@ -1,0 +1,238 @@
+//! The allocator: the claims and releases of all nodes on one pool become one write.
+//!
+//! Owns: the listener, who may ask for what, and how much at once. Never does: choose an address
+//! (the core's ledger does), write (the pool's writer does), or matter for safety. Invariants:
+//!
+//! * It answers only while this replica leads. One that leads no longer and does not know it yet can
+//!   lose a race for a pool's version and do nothing else: its writer is the agents' own.
+//! * A caller is an agent by its token, and its node is the token's; it asks for Pods of that node
+//!   and gives back what is recorded for that node. What a claim says of labels is the agent's
+//!   reading; node and name of the Pod are not.
+//! * Nothing is written for a caller that has gone or whose time is up: the writer sees its end of
+//!   the answer dropped.
+//!
+//! ```text
+//! connection ─ callers (TokenReview, kept) ─ bound (whose Pod?) ─ pool_writer ─ Serial ─▶ API server
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::HeaderMap;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use ipam::name::NodeName;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, interval, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::allocator::announce::Identity;
+use crate::allocator::wire::{self, Ask, Reply, What};
+use crate::kube_io::lease::Leadership;
+use crate::kube_io::tasks::Tasks;
+use crate::pool_writer::{CommitError, Writers};
+
+mod bound;
+mod callers;
+mod host;
+
+pub(super) use self::bound::Bound;
+use self::bound::NotBound;
+use self::callers::Callers;
+pub(super) use self::host::Host;
+
+/// Most requests that are worked on at once; others are told to come later.
+const IN_FLIGHT: u16 = 4096;
+/// Most connections: one an agent.
+const CONNECTIONS: usize = 10_000;
+/// Most requests of one connection at once: a node starts fewer Pods than that.
+const STREAMS: u32 = 256;
+/// When to ask again where too much is asked.
+const BUSY: Duration = Duration::from_millis(100);
+/// Longest wait for a handshake.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// An agent that is silent for this long is asked whether it is there, and has as long to say so.
+const PING: Duration = Duration::from_secs(20);
+/// Longest time that a caller may have its request worked on.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often what is remembered is looked through.
+const SWEEP: Duration = Duration::from_secs(30);
+
+/// Where the allocator listens, and whom it serves.
+pub struct Endpoint {
+    /// Open, and not yet answering.
+    pub listener: TcpListener,
+    /// What agents verify.
+    pub identity: Identity,
+    /// The agents' account, as the API server spells it.
+    pub agents: String,
+}
+
+/// The allocator of one replica.
+pub(super) struct Allocator {
+    leadership: watch::Receiver<Leadership>,
+    callers: Callers,
+    bound: Bound,
+    writers: Writers<Host>,
+    room: Semaphore,
+}
+
+impl Allocator {
+    pub(super) fn new(
+        agents: String,
+        leadership: watch::Receiver<Leadership>,
+        bound: Bound,
+        host: Host,
+    ) -> Self {
+        Self {
+            leadership,
+            callers: Callers::new(host.client().clone(), agents),
+            bound,
+            writers: Writers::new(host, Tasks::default()),
+            room: Semaphore::new(IN_FLIGHT.into()),
+        }
+    }
+
+    /// Answers for ever; drop the future to stop. Every cache is complete.
+    pub(super) async fn run(self: Arc<Self>, endpoint: Endpoint) {
+        let Endpoint {
+            listener, identity, ..
+        } = endpoint;
+        let acceptor = TlsAcceptor::from(identity.server);
+        let app = Router::new()
+            .route(wire::READY, get(ready))
+            .route(wire::ASK, post(ask))
+            .layer(DefaultBodyLimit::max(wire::BODY_MAX))
+            .with_state(Arc::clone(&self));
+        let mut connections = JoinSet::new();
+        let mut sweep = interval(SWEEP);
+        tracing::info!(address = ?listener.local_addr().ok(), "the allocator listens");
+        loop {
+            tokio::select! {
+                biased;
+                _ = connections.join_next(), if !connections.is_empty() => {}
+                _ = sweep.tick() => {
+                    self.callers.sweep();
+                    self.writers.prune();
+                }
+                accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
+                    Ok((stream, from)) => {
+                        let one = connection(acceptor.clone(), stream, from, app.clone());
+                        connections.spawn(one);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "connection not accepted");
+                        tokio::time::sleep(BUSY).await;
+                    }
+                },
+            }
+        }
+    }
+
+    /// Takes no more requests, and waits for those under way; for `limit` at most.
+    pub(super) async fn finish(&self, limit: Duration) {
+        let all = self.room.acquire_many(IN_FLIGHT.into());
+        if let Ok(Ok(all)) = timeout(limit, all).await {
+            all.forget();
+        }
+        self.room.close();
+    }
+
+    async fn caller(&self, headers: &HeaderMap) -> Result<NodeName, Reply> {
+        if self.room.is_closed() || *self.leadership.borrow() != Leadership::Leader {
+            return Err(Reply::NotLeading);
+        }
+        let shown = headers.get(AUTHORIZATION).and_then(|v| v.to_str().ok());
+        let token = shown.and_then(|text| text.strip_prefix("Bearer "));
+        let token = token.ok_or_else(|| Reply::Stranger("no bearer token".to_owned()))?;
+        self.callers.node_of(token).await.map_err(Reply::Stranger)
+    }
+
+    async fn answer(&self, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Reply> {
+        let node = self.caller(headers).await?;
+        let busy = |_| Reply::Busy {
+            after_ms: u64::try_from(BUSY.as_millis()).unwrap_or(u64::MAX),
+        };
+        let _place = self.room.try_acquire().map_err(busy)?;
+        let ask: Ask =
+            serde_json::from_slice(body).map_err(|e| Reply::Unreadable(e.to_string()))?;
+        let deadline = Instant::now() + ask.wait().min(WAIT_MAX);
+        let Ask { pool, what, .. } = ask;
+        let failed = |error: CommitError| Reply::Failed(error);
+        match what {
+            What::Claim(mut claim) => {
+                let bound = self.bound.claims(&claim.pod.pod, &claim.uid, &node);
+                bound.await.map_err(|e| not_bound(&e))?;
+                claim.pod.node = node;
+                let granted = self.writers.claim(&pool, *claim, None, deadline).await;
+                granted.map(Reply::Granted).map_err(failed)
+            }
+            What::Release { pod, mut release } => {
+                let bound = self.bound.releases(&pod, &release.uid, &node);
+                bound.await.map_err(|e| not_bound(&e))?;
+                release.node = Some(node);
+                let released = self.writers.release(&pool, release, deadline).await;
+                released.map(Reply::Released).map_err(failed)
+            }
+        }
+    }
+}
+
+fn not_bound(why: &NotBound) -> Reply {
+    match why {
+        NotBound::Elsewhere(_) => Reply::NotYours(why.to_string()),
+        // Nobody's fault: the agent asks somebody else, or again.
+        NotBound::Unknown(_) => Reply::NotLeading,
+    }
+}
+
+async fn ready(State(allocator): State<Arc<Allocator>>, headers: HeaderMap) -> Response {
+    let caller = allocator.caller(&headers).await;
+    response(&caller.map_or_else(|refusal| refusal, |_| Reply::Ready))
+}
+
+async fn ask(State(allocator): State<Arc<Allocator>>, headers: HeaderMap, body: Bytes) -> Response {
+    let reply = allocator.answer(&headers, &body).await;
+    response(&reply.unwrap_or_else(|refusal| refusal))
+}
+
+fn response(reply: &Reply) -> Response {
+    match serde_json::to_vec(reply) {
+        Ok(body) => {
+            let json = [(CONTENT_TYPE, "application/json")];
+            (reply.status(), json, body).into_response()
+        }
+        Err(error) => {
+            tracing::error!(%error, "a reply has no form; its caller looks for itself");
+            axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}
+
+async fn connection(acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr, app: Router) {
+    let _ = stream.set_nodelay(true);
+    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => return tracing::debug!(%from, %error, "handshake failed"),
+        Err(_) => return tracing::debug!(%from, "handshake took too long"),
+    };
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    if let Err(error) = served.await {
+        tracing::debug!(%from, %error, "connection broke");
+    }
+}

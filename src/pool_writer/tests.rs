@@ -1,0 +1,233 @@
+//! A pool's writer with a host in memory: what goes into one write, and what does not.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use ipam::attachment::{Attachment as Network, NoNetwork};
+use ipam::name::{Nic, NodeName, PodName, Sandbox, Uid, WorkloadId};
+use ipam::select::PodFacts;
+use serde_json::json;
+
+use super::*;
+use crate::api::{convert, names};
+
+/// How long a write takes.
+const PUT: Duration = Duration::from_millis(20);
+
+/// A pool, and the only process that writes it.
+struct Alone {
+    stored: Mutex<SpiderIPPool>,
+    writes: Mutex<Vec<usize>>,
+    conflicts: Mutex<usize>,
+    reads: Mutex<usize>,
+}
+
+impl Alone {
+    fn new() -> Self {
+        let pool = json!({
+            "apiVersion": names::API_VERSION, "kind": names::KIND_POOL,
+            "metadata": {"name": "p", "uid": "p1", "resourceVersion": "1"},
+            "spec": {"subnet": "10.0.0.0/16", "ips": ["10.0.0.1-10.0.3.255"], "ipVersion": 4},
+        });
+        let mut pool: SpiderIPPool = serde_json::from_value(pool).unwrap();
+        let hash = convert::pool(&pool).unwrap().admission_hash();
+        let admitted = (names::annotation::ADMITTED.to_owned(), hash);
+        pool.metadata.annotations = Some(BTreeMap::from([admitted]));
+        Self {
+            stored: Mutex::new(pool),
+            writes: Mutex::default(),
+            conflicts: Mutex::default(),
+            reads: Mutex::default(),
+        }
+    }
+
+    /// Another part of this process writes.
+    fn touch(pool: &mut SpiderIPPool) {
+        let version = pool.metadata.resource_version.take().unwrap();
+        let next = version.parse::<u64>().unwrap() + 1;
+        pool.metadata.resource_version = Some(next.to_string());
+    }
+}
+
+struct Shared(Arc<Alone>);
+
+impl Host for Shared {
+    const RIVALS: Rivals = Rivals::None;
+
+    async fn read(&self, _: &PoolName) -> Result<Option<Arc<Reading>>, String> {
+        *locked(&self.0.reads) += 1;
+        let object = locked(&self.0.stored).clone();
+        Ok(Some(Arc::new(Reading::new(object, Instant::now()))))
+    }
+
+    fn known(&self, _: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>> {
+        let object = locked(&self.0.stored).clone();
+        let is_news = than.is_none_or(|than| crate::kube_io::serial::is_newer(&object, than));
+        is_news.then(|| Arc::new(Reading::new(object, Instant::now())))
+    }
+
+    async fn reserved(&self) -> Result<Arc<AddrSet>, String> {
+        Ok(Arc::new(AddrSet::new()))
+    }
+
+    async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
+        let known = locked(&self.0.stored).metadata.resource_version.clone();
+        if known != pool.metadata.resource_version {
+            return Err(PutError::Behind {
+                kind: names::KIND_POOL.to_owned(),
+                name: "p".to_owned(),
+                known: known.unwrap_or_default(),
+            });
+        }
+        tokio::time::sleep(PUT).await;
+        Alone::touch(pool);
+        *locked(&self.0.stored) = pool.clone();
+        Ok(())
+    }
+
+    fn granted(&self, _: &Attachment, _: &Granted) {}
+
+    fn untaken(&self, _: &Attachment) {}
+
+    fn written(&self, asks: usize) {
+        locked(&self.0.writes).push(asks);
+    }
+
+    fn not_written(&self, _: Outcome, _: bool) {
+        *locked(&self.0.conflicts) += 1;
+    }
+}
+
+fn writers() -> (Arc<Alone>, Arc<Writers<Shared>>) {
+    let alone = Arc::new(Alone::new());
+    (
+        Arc::clone(&alone),
+        Arc::new(Writers::new(Shared(alone), Tasks::default())),
+    )
+}
+
+fn claim(uid: &str) -> Claim {
+    let nic = Nic::from("eth0");
+    Claim {
+        pod: PodFacts {
+            pod: PodName::new("shop", uid),
+            labels: BTreeMap::new(),
+            node: NodeName::new("n1"),
+            node_labels: Ok(BTreeMap::new()),
+            namespace_labels: Ok(BTreeMap::new()),
+            workload: WorkloadId {
+                group: String::new(),
+                version: "v1".to_owned(),
+                kind: "Pod".to_owned(),
+                namespace: "shop".to_owned(),
+                name: uid.to_owned(),
+                uid: Uid::from(uid),
+            },
+            attachment: Network {
+                nic: nic.clone(),
+                own_namespace: "kube-system".to_owned(),
+                network: Err(NoNetwork::NoneForFirst),
+            },
+        },
+        uid: Uid::from(uid),
+        nic,
+        sandbox: Sandbox::from("s1"),
+        heritage: None,
+    }
+}
+
+fn text(alone: &Alone) -> String {
+    let stored = locked(&alone.stored);
+    let status = stored.status.as_ref();
+    status
+        .and_then(|status| status.allocated_ips.clone())
+        .unwrap_or_default()
+}
+
+fn within(limit: Duration) -> Instant {
+    Instant::now() + limit
+}
+
+#[tokio::test(start_paused = true)]
+async fn claims_that_come_together_share_a_write_and_need_no_read() {
+    let (alone, writers) = writers();
+    let pool = PoolName::new("p");
+    let asks = (0..200).map(|n: u64| {
+        let (writers, pool) = (&writers, &pool);
+        async move {
+            tokio::time::sleep(Duration::from_micros(n * 20)).await;
+            let deadline = within(Duration::from_secs(10));
+            writers
+                .claim(pool, claim(&format!("u{n}")), None, deadline)
+                .await
+        }
+    });
+    let granted: Vec<_> = join_all(asks)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    let addresses: std::collections::BTreeSet<_> = granted.iter().map(|g| g.address).collect();
+    assert_eq!(addresses.len(), 200);
+    assert_eq!(*locked(&alone.writes), [200], "they came within the linger");
+    assert_eq!(*locked(&alone.reads), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_caller_has_gone_or_waited_long_enough_is_not_written() {
+    let (alone, writers) = writers();
+    let pool = PoolName::new("p");
+    let ask = |uid: &'static str, limit| {
+        let (writers, pool) = (Arc::clone(&writers), pool.clone());
+        tokio::spawn(async move {
+            let deadline = within(limit);
+            writers.claim(&pool, claim(uid), None, deadline).await
+        })
+    };
+    let first = ask("first", Duration::from_secs(10));
+    tokio::time::sleep(PUT / 2).await;
+    // They wait for the write under way.
+    let gone = ask("gone", Duration::from_secs(10));
+    let late = ask("late", PUT / 4);
+    let stays = ask("stays", Duration::from_secs(10));
+    tokio::time::sleep(PUT / 4).await;
+    gone.abort();
+    assert!(first.await.unwrap().is_ok());
+    assert!(stays.await.unwrap().is_ok());
+    assert!(late.await.unwrap().is_err());
+    let text = text(&alone);
+    assert!(text.contains("first") && text.contains("stays"), "{text}");
+    assert!(!text.contains("gone") && !text.contains("late"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_write_of_another_part_of_the_process_is_caught_up_with_and_is_no_conflict() {
+    let (alone, writers) = writers();
+    let pool = PoolName::new("p");
+    for uid in ["a", "b", "c"] {
+        let deadline = within(Duration::from_secs(10));
+        writers
+            .claim(&pool, claim(uid), None, deadline)
+            .await
+            .unwrap();
+        Alone::touch(&mut locked(&alone.stored));
+    }
+    assert_eq!(*locked(&alone.writes), [1, 1, 1]);
+    assert_eq!((*locked(&alone.conflicts), *locked(&alone.reads)), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_is_checked_by_a_live_read() {
+    let (alone, writers) = writers();
+    locked(&alone.stored).spec.disable = Some(true);
+    let deadline = within(Duration::from_secs(10));
+    let refused = writers
+        .claim(&PoolName::new("p"), claim("a"), None, deadline)
+        .await;
+    assert!(
+        matches!(refused, Err(CommitError::Refused(_))),
+        "{refused:?}"
+    );
+    assert_eq!(*locked(&alone.reads), 1);
+}
