@@ -19,6 +19,7 @@ use ipam::name::Uid;
 use ipam::plan::{Step, plan};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
+use kube::Resource;
 use orbweaver::api::{SpiderIPPool, SpiderSubnet, convert};
 use orbweaver::controller::index::{Features, Index, Observed, Switch, trim_pod};
 use orbweaver::controller::workload::{self, Workload};
@@ -183,7 +184,7 @@ struct Held {
     pods: Vec<Arc<Pod>>,
 }
 
-fn take<W: Workload>(index: &Index, mut object: W) -> Arc<W> {
+fn take<W: Workload + Resource<DynamicType = ()>>(index: &Index, mut object: W) -> Arc<W> {
     workload::trim(&mut object);
     let seen = workload::seen(&object, SizeRule::Flexible(1));
     let uid = seen.id.uid.clone();

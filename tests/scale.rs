@@ -18,7 +18,7 @@ use kubesim::{Server, TokioClock};
 use orbweaver::api::{SpiderIPPool, SpiderSubnet, crd};
 use orbweaver::config::Config;
 use orbweaver::controller::index::{Features, Switch};
-use orbweaver::controller::{self, Options, gc};
+use orbweaver::controller::{self, Options, Signals, gc};
 use orbweaver::kube_io::clients::Clients;
 use orbweaver::kube_io::lease::Leadership;
 use prometheus_client::registry::Registry;
@@ -122,7 +122,12 @@ impl World {
             let (_leads, leadership) = watch::channel(Leadership::Leader);
             let (_stop, stop) = watch::channel(false);
             let ready = watch::channel(false).0;
-            controller::run(options, clients, metrics, leadership, ready, stop).await;
+            let signals = Signals {
+                leadership,
+                ready,
+                stop,
+            };
+            controller::run(options, clients, metrics, signals, None).await;
         });
         lists
     }

@@ -16,13 +16,13 @@ use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::release::Life;
 
 use super::Agent;
-use super::error::CommitError;
 use super::former;
-use super::memo::Age;
 use super::pods;
 use super::reads::ReadError;
 use super::release::TornDown;
+use crate::kube_io::memo::Age;
 use crate::pool_writer::Attachment;
+use crate::pool_writer::CommitError;
 
 /// Why the addresses of a sandbox are not released.
 #[derive(Debug, thiserror::Error)]

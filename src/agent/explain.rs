@@ -18,10 +18,10 @@ use super::Settings;
 use super::candidates::{self, Asker, FIRST_AGE, Found};
 use super::error::{Failure, StandardError};
 use super::former;
-use super::memo::Age;
 use super::pods;
 use super::reads::Reads;
 use super::wishes::{self, Wishes};
+use crate::kube_io::memo::Age;
 
 /// One who explains; what is read is kept for a moment, as an agent keeps it.
 pub struct Explainer {

@@ -12,9 +12,9 @@ use ipam::name::{Nic, PodName, PoolName, Uid};
 use ipam::pool::Pool;
 
 use super::endpoint;
-use super::memo::Age;
 use super::reads::{Listing, ReadError, Reads};
-use super::turn::Attachment;
+use crate::kube_io::memo::Age;
+use crate::pool_writer::Attachment;
 
 /// The Pod's interfaces that have addresses, in the order in which each asked first. Records don't
 /// tell that order: then as the Pod's networks are listed, and for interfaces that are not listed

@@ -6,6 +6,7 @@
 //! an interface that is [`Trace::whole`] no other pool can have a record.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 

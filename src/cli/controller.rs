@@ -35,6 +35,7 @@ pub(super) struct Arguments {
     admission: AdmissionArguments,
     #[command(flatten)]
     tls: TlsArguments,
+    #[command(flatten)]
     allocator: AllocatorArguments,
     /// Whether there are metrics of each pool too: two series a pool.
     #[arg(long, env = env::ENABLED_DEBUG_METRIC, default_value_t = false, action = ArgAction::Set)]

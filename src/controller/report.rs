@@ -129,17 +129,7 @@ impl Reports {
     }
 }
 
-async fn pool_status(
-    writer: &Writer,
-    name: &PoolName,
-    raw: &SpiderIPPool,
-    conditions: &[Condition],
-) {
-    let now = time::to_wire(time::now());
-    let parsed = convert::pool(raw).ok();
-    let Some(mut pool) = edit::pool_status(raw, parsed.as_ref(), conditions, &now) else {
-        return;
-    };
+async fn put_pool_status(writer: &Writer, name: &PoolName, mut pool: SpiderIPPool) {
     let pools = &writer.pool_writes;
     match pools.replace(Part::Status, &mut pool, Reply::Full).await {
         Ok(()) => {}

@@ -18,7 +18,7 @@ use kubesim::actors::{self, Kubelet, Machine, NodeSettings, Timings};
 use kubesim::{Clock as _, Server, TokioClock};
 use orbweaver::agent::Settings;
 use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names, time};
-use orbweaver::config::Config;
+use orbweaver::config::{Config, EndpointMode};
 use orbweaver::controller::index::{Features, Switch};
 use orbweaver::controller::{self, Metrics, Options, Signals, gc};
 use orbweaver::kube_io::chance;
@@ -260,6 +260,9 @@ impl Cluster {
             subnets: true,
             auto_pools: true,
             stateful_sets: true,
+            endpoints: EndpointMode::Always,
+            conflict_detection: false,
+            gateway_detection: false,
             kinds: Config::default().kinds(),
             allocator_token: None,
             direct_writes: true,

@@ -270,7 +270,8 @@ mod tests {
         let with = Kinds::with(vec![rollout(), long.clone()]);
         let found = with.other_of_labels("argoproj.io_v1alpha1", "Rollout");
         assert_eq!(found, Some(&rollout()));
-        let label = label_value(&long.workload("", "", Uid::default()).gv());
+        let gv = long.workload("", "", Uid::default()).gv();
+        let label = label_value(&gv);
         assert_eq!(with.other_of_labels(&label, "Rollout"), Some(&long));
         assert_eq!(
             with.other_of_labels("argoproj.io_v1alpha1", "Workflow"),

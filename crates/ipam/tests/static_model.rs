@@ -312,7 +312,7 @@ impl Cluster {
             .values()
             .filter_map(|ask| match ask {
                 Ask::Release(release) if release.keep_for.is_none() => Some(release.uid.clone()),
-                Ask::Release(_) | Ask::Claim(_) => None,
+                Ask::Release(_) | Ask::Claim(_) | Ask::Quarantine(_) => None,
             })
             .collect();
         let mut before = self.server.records.clone();
