@@ -10,7 +10,7 @@ fn record(pod: &str, uid: &str) -> Value {
 
 impl World {
     /// Marks the pool as the controller does.
-    fn mark(&self, pool: &str) {
+    pub(super) fn mark(&self, pool: &str) {
         self.edit("spiderippools", "", pool, |pool| {
             pool["metadata"]["labels"] = json!({ label::LEAK: label::SUSPECTED });
         });

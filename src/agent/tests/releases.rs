@@ -373,7 +373,7 @@ async fn a_del_without_a_uid_is_that_of_the_sandbox() {
 }
 
 /// An agent started beside a record of this node that nobody knows of, and half a dozen that
-/// living Pods have.
+/// living Pods have, in a pool that the controller marked.
 async fn leaky(world: &World, dir: &Path, record: Value) -> Node {
     world.pool("p", "172.18.41.40-172.18.41.43");
     world.edit("nodes", "", "n1", |node| {
@@ -388,6 +388,7 @@ async fn leaky(world: &World, dir: &Path, record: Value) -> Node {
     world.edit("spiderippools", "", "p", |pool| {
         pool["status"]["allocatedIPs"] = json!(records.to_string());
     });
+    world.mark("p");
     Node::start(world, dir).await
 }
 
@@ -447,6 +448,7 @@ async fn a_sandbox_that_this_agent_served_is_released_by_its_del_only() {
     let node = leaky(&world, dir.path(), left_behind()).await;
     let uid = world.pod("c", &uses(&["q"]));
     world.pool("q", "172.18.41.50");
+    world.mark("q");
     pass(1).await;
     node.address("c", &uid, "s1").await;
     world.delete("pods", "shop", "c");
