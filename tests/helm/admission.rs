@@ -75,7 +75,7 @@ fn without_webhooks_nothing_of_them_is_there() {
     assert_eq!(env(pod, "SPIDERPOOL_WEBHOOK_PORT"), None);
     assert!(at(pod, "/containers/0").get("lifecycle").is_none());
     assert!(!chart.text.contains("admissionregistration.k8s.io\n"));
-    assert!(!chart.text.contains(WEBHOOK) && !chart.text.contains("secrets"));
+    assert!(!chart.text.contains(WEBHOOK) && !chart.text.contains("[secrets]"));
 }
 
 #[test]

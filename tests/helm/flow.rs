@@ -18,7 +18,7 @@ fn the_api_server_serves_both_roles_by_account_and_their_leases_apart() {
             assert_eq!(at(schema, "/spec/priorityLevelConfiguration/name"), level);
             assert_eq!(at(schema, "/spec/distinguisherMethod/type"), "ByUser");
             let account = |name| {
-                let account = json!({"name": name, "namespace": "kube-system"});
+                let account = json!({"name": name, "namespace": "net-system"});
                 json!({"kind": "ServiceAccount", "serviceAccount": account})
             };
             let accounts = json!([account("orbweaver-agent"), account("orbweaver-controller")]);

@@ -16,9 +16,12 @@ fn metrics_are_served_only_on_request() {
     let (Some(off), Some(on)) = (render(&[]), render(&AGENT)) else {
         return;
     };
-    for kind in ["Service", "ServiceMonitor", "PrometheusRule"] {
+    for kind in ["ServiceMonitor", "PrometheusRule"] {
         assert!(off.kind(kind).is_empty(), "{kind}");
     }
+    let served = off.kind("Service").into_iter();
+    let served: Vec<_> = served.map(|of| at(of, "/metadata/name")).collect();
+    assert_eq!(served, ["orbweaver-controller"], "the webhooks' alone");
     for name in ["SPIDERPOOL_ENABLED_METRIC", "SPIDERPOOL_METRIC_HTTP_PORT"] {
         assert_eq!(env(off.pod("DaemonSet"), name), None);
         assert_eq!(env(on.pod("Deployment"), name), None);
@@ -31,7 +34,8 @@ fn metrics_are_served_only_on_request() {
 #[test]
 fn a_monitor_finds_the_port_through_its_service() {
     let Some(chart) = render(&AGENT) else { return };
-    let (service, monitor) = (chart.one("Service"), chart.one("ServiceMonitor"));
+    let service = chart.named("Service", "orbweaver-agent-metrics");
+    let monitor = chart.one("ServiceMonitor");
     let labels = at(monitor, "/spec/selector/matchLabels")
         .as_object()
         .unwrap();
