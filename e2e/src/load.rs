@@ -119,13 +119,14 @@ fn measure_shape(
         Shape::OnePool => (wanted(Way::Product, Clock::Live)?, None),
     };
     let trouble = |trouble| {
-        let figures = round(Way::Product, Clock::Troubled(trouble))?;
+        let figures = round(Way::Allocator, Clock::Troubled(trouble))?;
         Ok((trouble, figures))
     };
     let ours = round(Way::Product, Clock::Bound)?;
-    let troubled: Result<Vec<_>> = match shape {
-        Shape::AutoPools => Ok(vec![]),
-        Shape::OnePool => Trouble::ALL.into_iter().map(trouble).collect(),
+    // The allocator is off unless an operator wants it, and does not gate.
+    let troubled: Result<Vec<_>> = match (shape, extent) {
+        (Shape::AutoPools, _) | (_, Extent::Gate) => Ok(vec![]),
+        (Shape::OnePool, Extent::Full) => Trouble::ALL.into_iter().map(trouble).collect(),
     };
     let work = Work {
         shape,

@@ -8,6 +8,9 @@ use orbweaver::allocator::announce::AUDIENCE;
 
 use crate::chart::{at, env, refusal, render};
 
+/// Agents ask the acting controller.
+const ALLOCATOR: &str = "ipam.allocator.enable=true";
+
 #[test]
 fn no_right_is_a_wildcard() {
     let Some(chart) = render(&[]) else { return };
@@ -37,9 +40,8 @@ fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
 
 #[test]
 fn without_direct_writes_an_agent_changes_no_pool() {
-    let Some(chart) = render(&["ipam.allocator.directWrites=false"]) else {
-        return;
-    };
+    let values = [ALLOCATOR, "ipam.allocator.directWrites=false"];
+    let Some(chart) = render(&values) else { return };
     let rights = writes(chart.named("ClusterRole", "orbweaver-agent"));
     let on_pools: Vec<_> = rights.iter().filter(|r| r.contains("ippools")).collect();
     assert_eq!(on_pools, [] as [&String; 0]);
@@ -49,24 +51,17 @@ fn without_direct_writes_an_agent_changes_no_pool() {
 
 #[test]
 fn without_the_allocator_nobody_asks_or_is_asked_for_addresses() {
-    let Some(chart) = render(&["ipam.allocator.enable=false"]) else {
-        return;
-    };
+    let Some(chart) = render(&[]) else { return };
     assert!(!chart.text.contains("ALLOCATOR") && !chart.text.contains("tokenreviews"));
     assert!(!chart.text.contains("allocator-token"));
-    let neither = [
-        "ipam.allocator.enable=false",
-        "ipam.allocator.directWrites=false",
-    ];
-    let why = refusal(&neither).unwrap();
+    let why = refusal(&["ipam.allocator.directWrites=false"]).unwrap();
     assert!(why.contains("nobody could record an address"), "{why}");
 }
 
 #[test]
 fn an_agent_finds_the_allocator_by_the_lease_and_shows_a_token_of_its_own_for_it() {
-    let Some(chart) = render(&["spiderpoolController.allocatorPort=6000"]) else {
-        return;
-    };
+    let values = [ALLOCATOR, "spiderpoolController.allocatorPort=6000"];
+    let Some(chart) = render(&values) else { return };
     let lease = set(&["get leases.coordination.k8s.io"]);
     let role = chart.named("Role", "orbweaver-agent");
     assert_eq!(rights(role), lease);
@@ -98,7 +93,6 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
         "create events",
         "create events.events.k8s.io",
         "create spiderippools.spiderpool.spidernet.io",
-        "create tokenreviews.authentication.k8s.io",
         "delete spiderendpoints.spiderpool.spidernet.io",
         "delete spiderippools.spiderpool.spidernet.io",
         "patch events",
@@ -110,10 +104,14 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
         "update spidersubnets.spiderpool.spidernet.io/finalizers",
         "update spidersubnets.spiderpool.spidernet.io/status",
     ];
-    assert_eq!(
-        writes(chart.named("ClusterRole", "orbweaver-controller")),
-        set(&expected)
-    );
+    let rights = writes(chart.named("ClusterRole", "orbweaver-controller"));
+    assert_eq!(rights, set(&expected));
+    let Some(asked) = render(&[ALLOCATOR]) else {
+        return;
+    };
+    let more = writes(asked.named("ClusterRole", "orbweaver-controller"));
+    let tokens = "create tokenreviews.authentication.k8s.io".to_owned();
+    assert_eq!(more.difference(&rights).collect::<Vec<_>>(), [&tokens]);
     let lease = [
         "create leases.coordination.k8s.io",
         "update leases.coordination.k8s.io",

@@ -110,7 +110,7 @@ impl Meter {
     /// Reads them again.
     pub fn read(self, stage: &Stage<'_>, fleet: &Fleet) -> Result<Counted> {
         let used = usage(stage, fleet, self.way)?;
-        let ours = self.way == Way::Product;
+        let ours = self.way != Way::OneByOne;
         let counts = |user: &str| Stage::is_agent(user) || (ours && Stage::is_controller(user));
         Ok(Counted {
             calls: stage.cluster.audit().calls_since(self.mark, counts)?,

@@ -25,8 +25,10 @@ const END: Duration = Duration::from_secs(20);
 /// Whose agents do the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// The product's.
+    /// The product's, each of which writes pools itself.
     Product,
+    /// The product's, which ask the acting controller.
+    Allocator,
     /// The baseline's, which record one address at a time.
     OneByOne,
 }
@@ -51,6 +53,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Product => "orbweaver",
+            Self::Allocator => "orbweaver with its allocator",
             Self::OneByOne => "one by one",
         })
     }
@@ -64,7 +67,7 @@ impl Agent {
         let _ = fs::remove_file(&socket);
         let mut words = vec![format!("KUBECONFIG={}", stage.kubeconfig(index).display())];
         match way {
-            Way::Product => {
+            Way::Product | Way::Allocator => {
                 let config = stage.file(&format!("{index}.yml"));
                 fs::write(
                     &config,
@@ -75,10 +78,12 @@ impl Agent {
                     format!("SPIDERPOOL_NODE_NAME={name}"),
                     format!("SPIDERPOOL_POD_NAME=agent-{index}"),
                     format!("SPIDERPOOL_HEALTH_PORT={}", PROBES + index),
-                    format!(
-                        "ORBWEAVER_ALLOCATOR_TOKEN={}",
-                        stage.write_allocator_token(index)?.display()
-                    ),
+                ]);
+                if way == Way::Allocator {
+                    let token = stage.write_allocator_token(index)?;
+                    words.push(format!("ORBWEAVER_ALLOCATOR_TOKEN={}", token.display()));
+                }
+                words.extend([
                     stage.programs.orbweaver.display().to_string(),
                     "agent".to_owned(),
                     format!("--config-path={}", config.display()),

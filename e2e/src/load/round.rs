@@ -91,7 +91,7 @@ impl<'a> Round<'a> {
         let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
         let pools = shape.pools(stage)?;
         let ask = match way {
-            Way::Product => Ask::Add,
+            Way::Product | Way::Allocator => Ask::Add,
             Way::OneByOne => Ask::AddFrom(&pools),
         };
         let meter = Meter::start(stage, fleet, way)?;
@@ -111,7 +111,7 @@ impl<'a> Round<'a> {
         stage.kubectl().create(&shape.deployments(), &[])?;
         let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
         shape.pools(stage)?;
-        let meter = Meter::start(stage, fleet, Way::Product)?;
+        let meter = Meter::start(stage, fleet, Way::Allocator)?;
         let (_, leader) = acting_controller(stage.cluster)?;
         let mut troubled = None;
         let pods = pods.into_iter().map(Ok);
