@@ -209,9 +209,10 @@ async fn a_burst_costs_few_ledger_writes_and_a_restart_one_list_of_each_kind_and
     assert!(lists.keys().any(|path| path.ends_with("/spiderippools")));
     for (path, queries) in &*lists {
         // Kinds of an operator's are looked for by name: a try, and the list that a watch begins with.
-        let once = match path.ends_with("/customresourcedefinitions") {
-            true => 2 * Config::default().third_party_controllers.len(),
-            false => 1,
+        let once = if path.ends_with("/customresourcedefinitions") {
+            2 * Config::default().third_party_controllers.len()
+        } else {
+            1
         };
         assert_eq!(queries.len(), once, "lists of {path}: {queries:?}");
         let stale = queries
