@@ -65,9 +65,11 @@ const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration:
 /// After a pass that wrote a ledger the next one waits this long: of a burst of workloads the first
 /// is served at once and the others together, by a few writes of the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_millis(400);
-/// A pass rests this many times as long as it computed: passes over a CIDR take a fifth of one CPU at
-/// most, however large it is and however much goes on.
+/// A pass rests this many times as long as it computed, so that passes over a CIDR take a fifth of one
+/// CPU, and [`REST_MAX`] at most: Pods wait ten seconds for a pool.
 const REST: u32 = 4;
+/// The longest such rest.
+const REST_MAX: Duration = Duration::from_millis(500);
 /// Most passes that run at once.
 const PASSES_AT_ONCE: usize = 16;
 /// How long passes may take to end when the process stops.
@@ -463,7 +465,7 @@ fn pause_after(plan: &Plan, took: Duration) -> Duration {
     } else {
         Duration::ZERO
     };
-    gather.max(took * REST).min(PASS_BACKOFF.1)
+    gather.max((took * REST).min(REST_MAX))
 }
 
 fn outcome_of(done: &Done) -> PassOutcome {
