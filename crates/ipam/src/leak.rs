@@ -228,4 +228,17 @@ mod tests {
         let found = holdings(&pool, &NodeName::from("n1"));
         assert_eq!(found.iter().map(|h| h.address).collect::<Vec<_>>(), [ip(1)]);
     }
+
+    #[test]
+    fn an_address_in_quarantine_is_nobodys_to_leak() {
+        let text = r#"{"10.0.0.1":{"pod":"a/b","podUid":"quarantined"},"10.0.0.2":{"pod":"a/b","podUid":"u"}}"#;
+        let records = crate::record::Records::parse(Some(text)).unwrap();
+        let pool = PoolName::from("p");
+        let held: Vec<_> = records
+            .iter()
+            .filter_map(|(address, record)| Holding::of(&pool, address, record))
+            .map(|holding| holding.address.to_string())
+            .collect();
+        assert_eq!(held, ["10.0.0.2"]);
+    }
 }
