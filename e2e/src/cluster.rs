@@ -125,6 +125,11 @@ impl Cluster {
         )
     }
 
+    /// A tool's binary.
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools.path(name)
+    }
+
     /// The nodes with a kubelet.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -42,7 +42,7 @@ const ROLES: [&str; 2] = [
     "deployment/orbweaver-controller",
 ];
 /// How many controllers there are: one acts, one waits.
-const CONTROLLERS: u64 = 2;
+pub const CONTROLLERS: u64 = 2;
 /// The lease whose holder acts.
 const LEASE: &str = "spiderpool-controller-leases";
 /// On the product's Pods: the image they run, so that a new one under the old name rolls out.
@@ -153,12 +153,28 @@ pub fn uninstall(cluster: &Cluster) -> Result<()> {
         &limit,
     ];
     long("helm uninstall orbweaver", || cluster.helm().run(&args))?;
-    eventually(ROLL_OUT, "no process of the product runs", || {
+    none_runs(cluster, Role::Agent)?;
+    none_runs(cluster, Role::Controller)
+}
+
+/// Scales the controllers, and waits until none of them runs, or one acts and all are ready.
+pub fn scale_controllers(cluster: &Cluster, replicas: u64) -> Result<()> {
+    let [_, controller] = ROLES;
+    let number = format!("--replicas={replicas}");
+    let args = ["scale", controller, "--namespace", NAMESPACE, &number];
+    cluster.kubectl().run(&args)?;
+    match replicas {
+        0 => none_runs(cluster, Role::Controller),
+        _ => ensure_working(cluster),
+    }
+}
+
+fn none_runs(cluster: &Cluster, role: Role) -> Result<()> {
+    let what = format!("no {} runs", role.command());
+    eventually(ROLL_OUT, &what, || {
         for node in cluster.nodes() {
-            for role in [Role::Agent, Role::Controller] {
-                let runs = role.process_on(node).is_some();
-                ensure!(!runs, "the {} runs on node {}", role.command(), node.name());
-            }
+            let runs = role.process_on(node).is_some();
+            ensure!(!runs, "one runs on node {}", node.name());
         }
         Ok(())
     })

@@ -3,10 +3,12 @@
 use crate::load;
 use crate::scenario::Scenario;
 
+pub mod admission;
 pub mod annotations;
 pub mod auto_pool;
 pub mod availability;
 pub mod bare;
+pub mod conflict;
 pub mod crash;
 pub mod flags;
 pub mod golden_objects;
@@ -124,6 +126,18 @@ pub const ALL: &[Scenario] = &[
         about: "a real Prometheus scrapes both roles; the dashboard's queries and the alerts see what happens",
         needs_product: true,
         run: metrics::run,
+    },
+    Scenario {
+        name: "conflict",
+        about: "another host has an address of a pool: the Pod gets the next, people are told; a silent gateway, a fixed address",
+        needs_product: true,
+        run: conflict::run,
+    },
+    Scenario {
+        name: "admission",
+        about: "webhooks and the deletion policy: what kubectl prints, certificates replaced under load, no controller, uninstalled",
+        needs_product: true,
+        run: admission::run,
     },
     Scenario {
         name: "uninstall",

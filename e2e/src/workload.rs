@@ -21,10 +21,15 @@ pub const START: Duration = Duration::from_mins(2);
 /// How long what follows from Pods may take: pools, ledgers, Events; released addresses rest first.
 pub const SETTLE: Duration = Duration::from_mins(1);
 
+/// The annotation that names a pool.
+pub const POOL: &str = "ipam.spidernet.io/ippool";
 /// The annotation that gives a workload a pool of a subnet.
 pub const SUBNET: &str = "ipam.spidernet.io/subnet";
 /// The annotation that sizes the pool.
 pub const NUMBER: &str = "ipam.spidernet.io/ippool-ip-number";
+
+/// The annotation that tells whether the pool goes with its workload.
+pub const RECLAIM: &str = "ipam.spidernet.io/ippool-reclaim";
 
 /// Runs `work` in a namespace of this name, between an empty cluster and an empty cluster.
 ///
@@ -77,6 +82,12 @@ impl Deployment {
         self
     }
 
+    /// With addresses of this IPv4 pool.
+    #[must_use]
+    pub fn with_pool(self, pool: &str) -> Self {
+        self.annotated(POOL, json!({ "ipv4": [pool] }).to_string())
+    }
+
     /// With a pool of its own out of this IPv4 subnet.
     #[must_use]
     pub fn with_subnet(self, subnet: &str) -> Self {
@@ -93,6 +104,13 @@ impl Deployment {
 
     fn manifest(&self) -> Value {
         let labels = json!({ "app": self.name });
+        let mut template = template(&self.name, &json!(self.template_annotations));
+        template["spec"]["topologySpreadConstraints"] = json!([{
+            "maxSkew": 1,
+            "topologyKey": "kubernetes.io/hostname",
+            "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": { "matchLabels": labels },
+        }]);
         let mut object = json!({
             "apiVersion": "apps/v1",
             "kind": self.kind,
@@ -100,24 +118,7 @@ impl Deployment {
             "spec": {
                 "replicas": self.replicas,
                 "selector": { "matchLabels": labels },
-                "template": {
-                    "metadata": { "labels": labels, "annotations": self.template_annotations },
-                    "spec": {
-                        "terminationGracePeriodSeconds": 0,
-                        "topologySpreadConstraints": [{
-                            "maxSkew": 1,
-                            "topologyKey": "kubernetes.io/hostname",
-                            "whenUnsatisfiable": "ScheduleAnyway",
-                            "labelSelector": { "matchLabels": labels },
-                        }],
-                        "containers": [{
-                            "name": "main",
-                            "image": BUSYBOX,
-                            "imagePullPolicy": "IfNotPresent",
-                            "command": ["sleep", "infinity"],
-                        }],
-                    },
-                },
+                "template": template,
             },
         });
         if self.kind == "StatefulSet" {
@@ -126,6 +127,22 @@ impl Deployment {
         }
         object
     }
+}
+
+/// A template of Pods of an app that do nothing and stop at once.
+pub fn template(app: &str, annotations: &Value) -> Value {
+    json!({
+        "metadata": { "labels": { "app": app }, "annotations": annotations },
+        "spec": {
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{
+                "name": "main",
+                "image": BUSYBOX,
+                "imagePullPolicy": "IfNotPresent",
+                "command": ["sleep", "infinity"],
+            }],
+        },
+    })
 }
 
 /// A `SpiderSubnet` of the Pods' underlay with these addresses.
@@ -139,17 +156,22 @@ pub fn pool(kubectl: &Kubectl, name: &str, spec: &Value) -> Result<()> {
 }
 
 fn on_underlay(kubectl: &Kubectl, kind: &str, name: &str, more: &Value) -> Result<()> {
+    let object = underlay_object(kind, name, more);
+    kubectl.apply(&object.to_string(), &[]).map(|_| ())
+}
+
+/// An object of a kind with addresses of the Pods' underlay, with these fields beside the usual ones.
+pub fn underlay_object(kind: &str, name: &str, more: &Value) -> Value {
     let mut spec = json!({ "subnet": UNDERLAY, "gateway": GATEWAY });
     if let (Some(spec), Some(more)) = (spec.as_object_mut(), more.as_object()) {
         spec.extend(more.clone());
     }
-    let object = json!({
+    json!({
         "apiVersion": "spiderpool.spidernet.io/v2beta1",
         "kind": kind,
         "metadata": { "name": name },
         "spec": spec,
-    });
-    kubectl.apply(&object.to_string(), &[]).map(|_| ())
+    })
 }
 
 /// Applies a file of `examples/` as it is.

@@ -99,12 +99,15 @@ impl Helm {
     /// Runs it and returns its output.
     pub fn run(&self, args: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.binary);
-        for part in ["CACHE", "CONFIG", "DATA"] {
-            command.env(
-                format!("HELM_{part}_HOME"),
-                self.home.join(part.to_lowercase()),
-            );
-        }
+        command.envs(self.folders());
         run(command.arg("--kubeconfig").arg(&self.config).args(args))
+    }
+
+    /// The variables that tell it its folders.
+    pub fn folders(&self) -> [(String, PathBuf); 3] {
+        ["CACHE", "CONFIG", "DATA"].map(|part| {
+            let folder = self.home.join(part.to_lowercase());
+            (format!("HELM_{part}_HOME"), folder)
+        })
     }
 }

@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool};
-use crate::product::{self, NAMESPACE, Role, acting_controller};
+use crate::product::{self, CONTROLLERS, NAMESPACE, acting_controller};
 use crate::progress::say;
 use crate::tap;
 use crate::wait::eventually;
@@ -22,7 +22,6 @@ use crate::workload::{
     Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, scale, subnet,
 };
 
-const CONTROLLER: &str = "deployment/orbweaver-controller";
 /// The Pods that come and go.
 const REPLICAS: usize = 4;
 /// Pods that are replaced while roles are upgraded, at least.
@@ -87,14 +86,7 @@ impl Stage<'_> {
     /// Without any controller, Pods are replaced: each finds an address in its pool.
     fn none_is_there(&self) -> Result<()> {
         say("no controller at all, and all Pods replaced");
-        self.controllers(0)?;
-        eventually(SETTLE, "no controller runs", || {
-            for node in self.cluster.nodes() {
-                let runs = Role::Controller.process_on(node).is_some();
-                ensure!(!runs, "one runs on {}", node.name());
-            }
-            Ok(())
-        })?;
+        product::scale_controllers(self.cluster, 0)?;
         let before = uids(&running(self.kubectl, self.namespace, "web", REPLICAS)?);
         let args = ["delete", "pods", "--selector=app=web"];
         self.kubectl
@@ -102,8 +94,7 @@ impl Stage<'_> {
         let after = uids(&running(self.kubectl, self.namespace, "web", REPLICAS)?);
         let stayed = after.iter().filter(|uid| before.contains(uid)).count();
         ensure!(stayed == 0, "{stayed} Pods are the same");
-        self.controllers(2)?;
-        product::ensure_working(self.cluster)
+        product::scale_controllers(self.cluster, CONTROLLERS)
     }
 
     /// All Pods of both roles are replaced while Pods come and go.
@@ -168,12 +159,6 @@ impl Stage<'_> {
             say(format_args!("{all} calls on {name}, none failed"));
         }
         Ok(())
-    }
-
-    fn controllers(&self, replicas: usize) -> Result<()> {
-        let replicas = format!("--replicas={replicas}");
-        let args = ["scale", CONTROLLER, "--namespace", NAMESPACE, &replicas];
-        self.kubectl.run(&args).map(drop)
     }
 }
 

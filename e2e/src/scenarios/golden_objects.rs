@@ -57,6 +57,12 @@ pub fn run(cluster: &Cluster) -> Result<()> {
 /// The objects of a file as a cluster gets them first, each status with a key that no definition
 /// has. (A spec with such a key is refused: a misspelt field must not be ignored.)
 fn read(cluster: &Cluster, file: &str) -> Result<Vec<Value>> {
+    let objects = objects(cluster, file)?;
+    Ok(objects.into_iter().map(as_made).collect())
+}
+
+/// The objects of a file below `tests/golden`.
+pub(super) fn objects(cluster: &Cluster, file: &str) -> Result<Vec<Value>> {
     let path = cluster.paths().source().join("tests/golden").join(file);
     let path = path.display().to_string();
     let args = [
@@ -68,31 +74,28 @@ fn read(cluster: &Cluster, file: &str) -> Result<Vec<Value>> {
     ];
     let text = cluster.kubectl().run(&[&args[..], &[&path]].concat())?;
     let objects = serde_json::Deserializer::from_str(&text).into_iter::<Value>();
-    let objects: Vec<Value> = objects.collect::<Result<_, _>>().context(path)?;
-    Ok(objects.into_iter().map(as_made).collect())
+    objects.collect::<Result<_, _>>().context(path)
 }
 
 fn as_made(mut object: Value) -> Value {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        for key in LEFT_OUT {
-            metadata.remove(key);
-        }
-    }
+    leave_out(&mut object);
     if let Some(status) = object.get_mut("status").and_then(Value::as_object_mut) {
         status.insert(UNKNOWN.to_owned(), json!({ "list": [1, { "deep": true }] }));
     }
     object
 }
 
+/// Leaves out what refers to the cluster that the object was on.
+pub(super) fn leave_out(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for key in LEFT_OUT {
+            metadata.remove(key);
+        }
+    }
+}
+
 fn is_kept(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {
-    kubectl.create(&list(objects), &[])?;
-    let with_status: Vec<Value> = objects
-        .iter()
-        .filter(|it| has_status(it))
-        .cloned()
-        .collect();
-    let mut replace = kubectl.command(&["replace", "--subresource=status", "--filename=-"]);
-    run_with_input(&mut replace, list(&with_status).as_bytes())?;
+    store(kubectl, objects)?;
     for object in objects {
         let stored = kubectl.json(&[&["get"][..], &reference(object)].concat())?;
         for part in [
@@ -110,6 +113,15 @@ fn is_kept(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes objects with the status they have.
+pub(super) fn store(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {
+    kubectl.create(&list(objects), &[])?;
+    let with_status = objects.iter().filter(|it| has_status(it));
+    let with_status: Vec<Value> = with_status.cloned().collect();
+    let mut replace = kubectl.command(&["replace", "--subresource=status", "--filename=-"]);
+    run_with_input(&mut replace, list(&with_status).as_bytes()).map(drop)
 }
 
 fn remove(kubectl: &Kubectl, objects: &[Value]) -> Result<()> {

@@ -26,8 +26,6 @@ use crate::workload::{
 const SERVER: &str = "127.0.0.1:19090";
 /// Ports of the metrics, as the chart has them.
 const PORTS: [(&str, u16); 2] = [("spiderpoolAgent", 5711), ("spiderpoolController", 5721)];
-/// The annotation that names a pool.
-const IPPOOL: &str = "ipam.spidernet.io/ippool";
 /// How long Prometheus may take to start, to end, and to see what happened.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Which of the product's ports answer.
@@ -56,10 +54,10 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         });
         pool(kubectl, "not-for-you", &apart)?;
         pool(kubectl, "served", &json!({ "ips": ["172.18.41.135"] }))?;
-        let web = Deployment::new("web", 1).annotated(IPPOOL, naming("served"));
+        let web = Deployment::new("web", 1).with_pool("served");
         web.create(kubectl, namespace)?;
         running(kubectl, namespace, "web", 1)?;
-        let wrong = Deployment::new("wrong", 1).annotated(IPPOOL, naming("not-for-you"));
+        let wrong = Deployment::new("wrong", 1).with_pool("not-for-you");
         wrong.create(kubectl, namespace)?;
         let full = Deployment::new("full", 5)
             .with_subnet("narrow")
@@ -92,11 +90,6 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         switch(cluster, false)?;
         prometheus.finds(&format!("sum({ROLES}) == 0"))
     })
-}
-
-/// The annotation's value that names a pool.
-fn naming(pool: &str) -> String {
-    json!({ "ipv4": [pool] }).to_string()
 }
 
 /// Switches the metrics of both roles, those of single pools included.

@@ -9,13 +9,14 @@ use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
-use crate::image::BUSYBOX;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool};
 use crate::product::{self, NAMESPACE};
 use crate::progress::say;
 use crate::wait::eventually;
-use crate::workload::{NUMBER, SETTLE, SUBNET, delete, gone, leaving_nothing, running, subnet};
+use crate::workload::{
+    NUMBER, SETTLE, SUBNET, delete, gone, leaving_nothing, running, subnet, template,
+};
 
 /// The subnet's name.
 const OWN: &str = "third-party";
@@ -300,21 +301,5 @@ fn owner(kind: &Kind, name: &str, uid: &str) -> Value {
     json!({
         "apiVersion": kind.api_version(), "kind": kind.name, "name": name, "uid": uid,
         "controller": true, "blockOwnerDeletion": true,
-    })
-}
-
-/// A template of Pods that do nothing and stop at once.
-fn template(app: &str, annotations: &Value) -> Value {
-    json!({
-        "metadata": { "labels": { "app": app }, "annotations": annotations },
-        "spec": {
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "main",
-                "image": BUSYBOX,
-                "imagePullPolicy": "IfNotPresent",
-                "command": ["sleep", "infinity"],
-            }],
-        },
     })
 }
