@@ -58,7 +58,7 @@ unit: ## Every test that needs no cluster
 .PHONY: sim
 sim: export RUSTFLAGS := --cfg tokio_unstable
 sim: ## Simulated clusters with faults: SEEDS=500 SEED_START=0; ARGS='--exhaustive' or one run's command
-	@$(CARGO) test --quiet --profile sim --target-dir target/sim --test sim -- \
+	@$(CARGO) test --quiet --profile checked --target-dir target/sim --test sim -- \
 		$(if $(ARGS),$(ARGS),--seeds $(or $(SEEDS),500) --seed-start $(or $(SEED_START),0) --twice)
 
 .PHONY: test-alone

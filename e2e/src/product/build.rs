@@ -25,18 +25,18 @@ const STATIC: &str =
 /// How programs are built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// In a minute, with checks of arithmetic and assertions: for scenarios.
+    /// Optimised, with checks of arithmetic and assertions: for scenarios.
     Checked,
     /// As shipped: for measurements and for everybody's cluster.
     Release,
 }
 
 impl Profile {
-    /// Cargo's name for it, and the folder it goes to.
-    fn names(self) -> (&'static str, &'static str) {
+    /// Cargo's name for it, which is its folder's too.
+    fn name(self) -> &'static str {
         match self {
-            Self::Checked => ("dev", "debug"),
-            Self::Release => ("release", "release"),
+            Self::Checked => "checked",
+            Self::Release => "release",
         }
     }
 }
@@ -90,7 +90,7 @@ pub fn build_image(paths: &Paths, out: &Path) -> Result<String> {
 
 /// Builds `what`, cargo's words for it, with the flags of the product; returns the folder it is in.
 pub fn cargo_build(paths: &Paths, profile: Profile, what: &str) -> Result<PathBuf> {
-    let (profile, below) = profile.names();
+    let profile = profile.name();
     let folder = target_folder(paths);
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo
@@ -105,7 +105,7 @@ pub fn cargo_build(paths: &Paths, profile: Profile, what: &str) -> Result<PathBu
         .args(["--target", TARGET, "--config", STATIC])
         .args(what.split(' '));
     run(&mut cargo)?;
-    Ok(folder.join(TARGET).join(below))
+    Ok(folder.join(TARGET).join(profile))
 }
 
 /// A folder beside the ordinary builds: theirs have other flags, and would be built anew each time.
