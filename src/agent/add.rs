@@ -38,7 +38,7 @@ use crate::error::ErrorChain;
 use crate::kube_io::memo::Age;
 use crate::pool_writer::{Attachment, CommitError, Granted, Reading};
 
-/// Longest wait for an address to become free, or for a pool to be made.
+/// Longest wait for an address to become free, or for a pool to be made; not for the API server.
 const ROOM_MAX: Duration = Duration::from_secs(10);
 /// Longest time from the call's turn to its answer; the plugin waits twice as long.
 pub(super) const ADD_MAX: Duration = Duration::from_secs(45);
@@ -146,7 +146,7 @@ impl Call<'_> {
     /// Tries until there are addresses, or nothing to wait for; `last` is why there were none so far.
     async fn insist(&self, last: &mut StandardError) -> Result<Given, StandardError> {
         let mut age = FIRST_AGE;
-        let mut wait_until = None;
+        let mut room_until = None;
         loop {
             let failure = match self.attempt(age).await {
                 Ok(given) => return Ok(given),
@@ -160,9 +160,10 @@ impl Call<'_> {
             if failure.waits.is_empty() {
                 return Err(failure.error);
             }
-            let until = match wait_until {
+            let until = match room_until {
+                _ if failure.is_silence() => self.deadline,
                 Some(until) => until,
-                None => *wait_until.insert(self.begin_waiting(&failure).await),
+                None => *room_until.insert(self.begin_waiting(&failure).await),
             };
             *last = failure.error;
             let _waiting = self.agent.metrics.wait();

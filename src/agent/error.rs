@@ -212,11 +212,18 @@ pub(super) struct Failure {
 impl From<ReadError> for Failure {
     /// What could not be read is asked for again where the API server may answer soon.
     fn from(why: ReadError) -> Self {
-        let waits = why.may_pass().then_some(Wait::Moment);
+        let waits = why.may_pass().then_some(Wait::Server);
         Self {
             error: StandardError::Read(why.said()),
             waits: waits.into_iter().collect(),
         }
+    }
+}
+
+impl Failure {
+    /// True where nothing is known to be missing: the API server has not answered.
+    pub(super) fn is_silence(&self) -> bool {
+        self.waits.iter().all(|wait| *wait == Wait::Server)
     }
 }
 

@@ -60,6 +60,8 @@ pub(super) enum Wait {
     },
     /// Something that moved just now and settles by itself.
     Moment,
+    /// The API server answers again.
+    Server,
 }
 
 /// A watch that several may wait for; it is open while one of them does.
@@ -106,7 +108,7 @@ impl Waits {
                 let params = WatchParams::default().labels(selector);
                 (selector.clone(), params, version)
             }
-            Wait::Moment => return tokio::time::sleep(MOMENT).await,
+            Wait::Moment | Wait::Server => return tokio::time::sleep(MOMENT).await,
         };
         self.shared(key, wait, params, version).await;
     }
@@ -226,7 +228,7 @@ fn may_help(wait: &Wait, pool: &DeserializeGuard<SpiderIPPool>) -> bool {
             let record = pool.records.get(held.address);
             record.is_none_or(|record| record.kept || record.uid != held.uid)
         }
-        Wait::Pool { .. } | Wait::Pools { .. } | Wait::Moment => {
+        Wait::Pool { .. } | Wait::Pools { .. } | Wait::Moment | Wait::Server => {
             pool.terminating || (pool.is_admitted() && !pool.free(&AddrSet::new()).is_empty())
         }
     }

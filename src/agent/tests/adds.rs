@@ -231,14 +231,14 @@ async fn a_wait_ends_when_an_address_is_freed_and_the_pod_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_api_server_that_is_away_for_a_moment_fails_no_call() {
+async fn an_api_server_that_is_away_for_longer_than_a_wait_for_room_fails_no_call() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40");
     let uid = world.pod("a", &uses(&["p"]));
     let node = Node::start(&world, dir.path()).await;
     node.alive.store(false, Ordering::SeqCst);
     let back = async {
-        pass(4).await;
+        pass(20).await;
         node.alive.store(true, Ordering::SeqCst);
     };
     let (given, ()) = tokio::join!(node.address("a", &uid, "s1"), back);
@@ -462,7 +462,7 @@ pub(super) fn web(world: &World, annotations: &Value) -> Value {
 }
 
 /// The pool the controller makes for Deployment `web` in subnet `net4`.
-fn make_web_pool(world: &World, ips: &Value) {
+pub(super) fn make_web_pool(world: &World, ips: &Value) {
     make_pool_of(world, ["apps", "v1", "Deployment"], ips);
 }
 
