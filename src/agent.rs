@@ -202,7 +202,11 @@ impl Agent {
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
-        let reads = Reads::new(clients.read.clone(), settings.kinds.clone());
+        let allocator = allocator.map(|connect| Allocator::new(connect, tasks.clone()));
+        let mut reads = Reads::new(clients.read.clone(), settings.kinds.clone());
+        if let Some(allocator) = &allocator {
+            reads = reads.beside(allocator.clone());
+        }
         let own = settings.direct_writes.then(|| {
             let host = Host {
                 reads: reads.clone(),
@@ -214,7 +218,6 @@ impl Agent {
             Writers::new(host, tasks.clone())
         });
         let node = NodeName::new(&settings.node);
-        let allocator = allocator.map(|connect| Allocator::new(connect, tasks.clone()));
         let paths = Arc::new(Paths::new(node, allocator, own, Arc::clone(&memory), tasks));
         let keepers = Keepers::new(&settings, reads.clone(), clients.write.clone());
         let releases = Releases::new(

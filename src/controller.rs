@@ -49,7 +49,7 @@ use crate::kube_io::retry::{Backoff, Outcome};
 use crate::kube_io::time;
 
 pub use allocator::Endpoint;
-use allocator::{Allocator, Bound, Host};
+use allocator::{Allocator, Bound, Host, Sight};
 use apply::{Done, Writer};
 use gc::Gc;
 use index::{Dirty, Features, Index, Observed};
@@ -107,6 +107,7 @@ struct Context {
     /// Some object may have become one that no pass looks at.
     strays: Notify,
     pods: Cache<Pod>,
+    sight: Sight,
     kept: Kept,
 }
 
@@ -140,6 +141,11 @@ pub async fn run(
     } = signals;
     let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
     let writer = Writer::new(clients.write.clone());
+    let sight = Sight {
+        pools: writer.pools.clone(),
+        replica_sets: Cache::new(),
+        jobs: Cache::new(),
+    };
     let ctx = Arc::new(Context {
         index: Arc::new(Index::of_kinds(options.features, options.kinds.clone())),
         queue: Queue::default(),
@@ -152,6 +158,7 @@ pub async fn run(
         metrics,
         strays: Notify::new(),
         pods: Cache::new(),
+        sight,
         kept: Kept::new(options.stateful_sets),
     });
     ctx.metrics
@@ -226,7 +233,8 @@ impl Context {
         };
         let bound = Bound::new(self.pods.clone(), self.clients.read.clone());
         let agents = endpoint.agents.clone();
-        let allocator = Allocator::new(agents, leadership, bound, host);
+        let sight = self.sight.clone();
+        let allocator = Allocator::new(agents, leadership, (bound, sight), host);
         (Arc::new(allocator), endpoint)
     }
 

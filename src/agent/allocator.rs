@@ -19,7 +19,7 @@ use ipam::name::PoolName;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use crate::allocator::wire::{Ask, Reply, What};
+use crate::allocator::wire::{Ask, Look, Reply, Seen, What};
 use crate::kube_io::locked;
 use crate::kube_io::retry::Backoff;
 use crate::kube_io::tasks::Tasks;
@@ -33,6 +33,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// How long an allocator that lives is waited for: where the API server is slow, nodes that write
 /// beside it would only make more work.
 const ALIVE_MAX: Duration = Duration::from_secs(10);
+/// How long the leader's word on what it knows is waited for: the API server knows too.
+const LOOK_MAX: Duration = Duration::from_millis(500);
 /// Longest time to find the allocator and connect.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
 /// First and longest cap of the pause after the allocator was silent or not to be found; the pause
@@ -56,6 +58,9 @@ pub(super) trait Connect: Send + Sync + 'static {
 pub(super) trait Link: Send + Sync {
     /// Sends a request and waits for its answer. Dropping the future tells the other side.
     fn ask(&self, ask: Ask) -> BoxFuture<'_, Result<Reply, LinkError>>;
+
+    /// Asks what the leader knows.
+    fn look(&self, look: Look) -> BoxFuture<'_, Result<Reply, LinkError>>;
 
     /// Whether the allocator says at once that it acts.
     fn is_alive(&self) -> BoxFuture<'_, bool>;
@@ -194,6 +199,19 @@ impl Allocator {
             }
         }
         unknown.map_or(Answered::NotAsked, Answered::Unknown)
+    }
+
+    /// What the leader knows, if it says so at once. No answer says nothing about the allocator.
+    pub(super) async fn look(&self, look: &Look) -> Option<Seen> {
+        let time = Time {
+            deadline: Instant::now() + LOOK_MAX,
+            has_other_way: true,
+        };
+        let link = self.link(time.deadline, time).await?;
+        match timeout_at(time.deadline, link.look(look.clone())).await {
+            Ok(Ok(Reply::Seen(seen))) => Some(seen),
+            _ => None,
+        }
     }
 
     /// The connection, once it is there; none where the call had better not wait for it.

@@ -288,7 +288,7 @@ async fn names_of(
 }
 
 async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, Failure> {
-    let found = reads.pool(name, age).await?;
+    let found = reads.pool_to_try(name, age).await?;
     found.ok_or_else(|| {
         let kind = "SpiderIPPool.spiderpool.spidernet.io";
         let pool = name.clone();
@@ -303,7 +303,7 @@ async fn auto_pools(
     age: Age,
 ) -> Result<Vec<Arc<Reading>>, Failure> {
     let selector = labels.selector();
-    let listing = reads.pools(&selector, age).await?;
+    let listing = reads.pools_to_try(&labels.0, &selector, age).await?;
     if listing.pools.is_empty() {
         return Err(Failure {
             error: SubnetError::NoPool(labels.clone()).into(),

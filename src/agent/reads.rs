@@ -22,11 +22,16 @@ use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use tokio::time::Instant;
 
+use self::leader::Leader;
+use super::allocator::Allocator;
+use crate::allocator::wire::Look;
 use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
 use crate::error::ErrorChain;
 use crate::kube_io::memo::{Age, Memo};
 use crate::kube_io::retry::{self, Outcome};
 use crate::pool_writer::Reading;
+
+mod leader;
 
 /// How long a pool, found by name, selector or `spec.default`, serves to choose from.
 pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
@@ -92,6 +97,7 @@ pub(super) struct Reads {
     client: Client,
     kinds: Kinds,
     kept: Arc<Kept>,
+    leader: Option<Arc<Leader>>,
 }
 
 #[derive(Default)]
@@ -112,7 +118,52 @@ impl Reads {
             client,
             kinds,
             kept: Arc::default(),
+            leader: None,
         }
+    }
+
+    /// With the leader to ask first, where it is as good.
+    pub(super) fn beside(self, allocator: Allocator) -> Self {
+        Self {
+            leader: Some(Arc::new(Leader::new(allocator))),
+            ..self
+        }
+    }
+
+    /// The pools with all of these labels, to choose from; where `age` allows, as the leader knows
+    /// them. Who finds none to serve looks again, live.
+    pub(super) async fn pools_to_try(
+        &self,
+        labels: &BTreeMap<String, String>,
+        selector: &str,
+        age: Age,
+    ) -> Result<Arc<Listing>, ReadError> {
+        let told = self.told(Look::Pools(labels.clone()), age).await;
+        match told {
+            // The version is of no use: nobody waits for pools that are there.
+            Some(pools) => Ok(Arc::new(Listing {
+                version: Version::new(String::new()),
+                pools: pools.to_vec(),
+            })),
+            None => self.pools(selector, age).await,
+        }
+    }
+
+    /// A pool by name, to choose it; where `age` allows, as the leader knows it.
+    pub(super) async fn pool_to_try(
+        &self,
+        name: &PoolName,
+        age: Age,
+    ) -> Result<Option<Arc<Reading>>, ReadError> {
+        let told = self.told(Look::Pool(name.clone()), age).await;
+        match told.and_then(|pools| pools.first().cloned()) {
+            Some(pool) => Ok(Some(pool)),
+            None => self.pool(name, age).await,
+        }
+    }
+
+    async fn told(&self, look: Look, age: Age) -> Option<leader::Pools> {
+        self.leader.as_ref()?.pools(look, age).await
     }
 
     /// A pool by name.
@@ -245,6 +296,11 @@ impl Reads {
     /// Errors: what the API server said, or that this very object is gone.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Result<Arc<ObjectMeta>, String> {
         let read = async {
+            if let Some(leader) = &self.leader
+                && let Some(meta) = leader.owner(of).await
+            {
+                return Ok(Arc::new(meta));
+            }
             let found = self.meta(of).await;
             found
                 .map_err(|e| e.said())?
@@ -300,6 +356,9 @@ impl Reads {
         self.kept.stateful_sets.prune(recent);
         self.kept.annotations.prune(recent);
         self.kept.owners.retain(is_owner);
+        if let Some(leader) = &self.leader {
+            leader.prune(recent);
+        }
     }
 }
 

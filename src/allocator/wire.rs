@@ -5,13 +5,16 @@
 //! [`Reply::Unreadable`], after which the agent writes itself; so versions may be mixed. A change
 //! that the other side would misread needs a new [`PREFIX`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use ipam::ledger::Claim;
-use ipam::name::{PodName, PoolName};
+use ipam::name::{PodName, PoolName, WorkloadId};
 use ipam::release::{Release, Released};
+use kube::core::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
+use crate::api::SpiderIPPool;
 use crate::pool_writer::{CommitError, Granted};
 
 /// Version of the protocol, and first part of every path.
@@ -20,7 +23,9 @@ pub const PREFIX: &str = "/v1";
 pub const READY: &str = "/v1/ready";
 /// Takes an [`Ask`].
 pub const ASK: &str = "/v1/ask";
-/// Most bytes of a request: a release may name thousands of sandboxes.
+/// Takes a [`Look`].
+pub const LOOK: &str = "/v1/look";
+/// Most bytes of a request or an answer: a release may name thousands of sandboxes.
 pub const BODY_MAX: usize = 1024 * 1024;
 
 /// A request.
@@ -49,6 +54,29 @@ pub enum What {
     },
 }
 
+/// A question about what the leader knows without asking anybody, so at the cost of no call to the
+/// API server. What it says may be a moment old: it serves to choose, as every cache does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Look {
+    /// This pool.
+    Pool(PoolName),
+    /// The pools with all of these labels.
+    Pools(BTreeMap<String, String>),
+    /// What a ReplicaSet or a Job says of itself.
+    Owner(WorkloadId),
+}
+
+/// What the leader knows.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Seen {
+    /// Pools, one at least.
+    Pools(Vec<SpiderIPPool>),
+    /// Metadata of the very object that was asked about.
+    Owner(Box<ObjectMeta>),
+}
+
 impl Ask {
     /// How long the caller waits.
     pub fn wait(&self) -> Duration {
@@ -66,6 +94,10 @@ pub enum Reply {
     Granted(Granted),
     /// What went, and what stays.
     Released(Released),
+    /// What a [`Look`] found.
+    Seen(Seen),
+    /// It found nothing, or too much to send: the API server knows.
+    Unseen,
     /// Why there is nothing to give, or why nothing could be written.
     Failed(CommitError),
     /// Not looked at: too much is asked at once. The same may be asked again.
@@ -88,9 +120,12 @@ impl Reply {
     /// The code of HTTP that says the same, for who reads traffic.
     pub fn status(&self) -> http::StatusCode {
         match self {
-            Self::Ready | Self::Granted(_) | Self::Released(_) | Self::Failed(_) => {
-                http::StatusCode::OK
-            }
+            Self::Ready
+            | Self::Granted(_)
+            | Self::Released(_)
+            | Self::Seen(_)
+            | Self::Failed(_) => http::StatusCode::OK,
+            Self::Unseen => http::StatusCode::NOT_FOUND,
             Self::Busy { .. } => http::StatusCode::TOO_MANY_REQUESTS,
             Self::NotLeading => http::StatusCode::SERVICE_UNAVAILABLE,
             Self::Stranger(_) => http::StatusCode::UNAUTHORIZED,

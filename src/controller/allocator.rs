@@ -37,7 +37,7 @@ use tokio::time::{Instant, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::allocator::announce::Identity;
-use crate::allocator::wire::{self, Ask, Reply, What};
+use crate::allocator::wire::{self, Ask, Look, Reply, What};
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::tasks::Tasks;
 use crate::pool_writer::{CommitError, Writers};
@@ -45,11 +45,13 @@ use crate::pool_writer::{CommitError, Writers};
 mod bound;
 mod callers;
 mod host;
+mod sight;
 
 pub(super) use self::bound::Bound;
 use self::bound::NotBound;
 use self::callers::Callers;
 pub(super) use self::host::Host;
+pub(super) use self::sight::Sight;
 
 /// Most requests that are worked on at once; others are told to come later.
 const IN_FLIGHT: u16 = 4096;
@@ -83,6 +85,7 @@ pub(super) struct Allocator {
     leadership: watch::Receiver<Leadership>,
     callers: Callers,
     bound: Bound,
+    sight: Sight,
     writers: Writers<Host>,
     room: Semaphore,
 }
@@ -91,13 +94,14 @@ impl Allocator {
     pub(super) fn new(
         agents: String,
         leadership: watch::Receiver<Leadership>,
-        bound: Bound,
+        (bound, sight): (Bound, Sight),
         host: Host,
     ) -> Self {
         Self {
             leadership,
             callers: Callers::new(host.client().clone(), agents),
             bound,
+            sight,
             writers: Writers::new(host, Tasks::default()),
             room: Semaphore::new(IN_FLIGHT.into()),
         }
@@ -112,6 +116,7 @@ impl Allocator {
         let app = Router::new()
             .route(wire::READY, get(ready))
             .route(wire::ASK, post(ask))
+            .route(wire::LOOK, post(look))
             .layer(DefaultBodyLimit::max(wire::BODY_MAX))
             .with_state(Arc::clone(&self));
         let mut connections = JoinSet::new();
@@ -186,6 +191,13 @@ impl Allocator {
             }
         }
     }
+
+    async fn look(&self, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Reply> {
+        self.caller(headers).await?;
+        let look: Look =
+            serde_json::from_slice(body).map_err(|e| Reply::Unreadable(e.to_string()))?;
+        Ok(self.sight.look(&look).map_or(Reply::Unseen, Reply::Seen))
+    }
 }
 
 fn not_bound(why: &NotBound) -> Reply {
@@ -203,6 +215,15 @@ async fn ready(State(allocator): State<Arc<Allocator>>, headers: HeaderMap) -> R
 
 async fn ask(State(allocator): State<Arc<Allocator>>, headers: HeaderMap, body: Bytes) -> Response {
     let reply = allocator.answer(&headers, &body).await;
+    response(&reply.unwrap_or_else(|refusal| refusal))
+}
+
+async fn look(
+    State(allocator): State<Arc<Allocator>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let reply = allocator.look(&headers, &body).await;
     response(&reply.unwrap_or_else(|refusal| refusal))
 }
 

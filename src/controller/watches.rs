@@ -8,8 +8,8 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use ipam::name::Uid;
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::CronJob;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Resource;
 use kube::api::Api;
@@ -86,10 +86,10 @@ pub(super) fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Sync
         watch_kind(ctx, tasks, Cache::new(), reserved, whole),
         watch_kind(ctx, tasks, ctx.pods.clone(), pods, index::trim_pod),
         watch_workloads::<Deployment>(ctx, tasks, Cache::new()),
-        watch_workloads::<ReplicaSet>(ctx, tasks, Cache::new()),
+        watch_workloads(ctx, tasks, ctx.sight.replica_sets.clone()),
         watch_workloads(ctx, tasks, ctx.kept.sets.clone()),
         watch_workloads::<DaemonSet>(ctx, tasks, Cache::new()),
-        watch_workloads::<Job>(ctx, tasks, Cache::new()),
+        watch_workloads(ctx, tasks, ctx.sight.jobs.clone()),
         watch_workloads::<CronJob>(ctx, tasks, Cache::new()),
     ]
 }

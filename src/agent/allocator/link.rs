@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 
 use super::{Connect, Link, LinkError};
 use crate::allocator::announce::Announced;
-use crate::allocator::wire::{self, Ask, Reply};
+use crate::allocator::wire::{self, Ask, Look, Reply};
 use crate::api::names::CONTROLLER_LEASE;
 use crate::error::ErrorChain;
 
@@ -101,6 +101,13 @@ impl Link for Http {
         Box::pin(async move {
             let body = serde_json::to_vec(&ask).map_err(of)?;
             self.send(Method::POST, wire::ASK, body.into()).await
+        })
+    }
+
+    fn look(&self, look: Look) -> BoxFuture<'_, Result<Reply, LinkError>> {
+        Box::pin(async move {
+            let body = serde_json::to_vec(&look).map_err(of)?;
+            self.send(Method::POST, wire::LOOK, body.into()).await
         })
     }
 

@@ -134,6 +134,18 @@ fn the_forms_of_replies() {
             Reply::Failed(exhausted),
             json!({"failed": {"Exhausted": {"why": "UsedOut", "version": "41"}}}),
         ),
+        (Reply::Unseen, json!("unseen")),
+        (
+            Reply::Seen(Seen::Owner(Box::new(ObjectMeta {
+                name: Some("web-1".to_owned()),
+                ..ObjectMeta::default()
+            }))),
+            json!({"seen": {"owner": {"name": "web-1"}}}),
+        ),
+        (
+            Reply::Seen(Seen::Pools(vec![])),
+            json!({"seen": {"pools": []}}),
+        ),
         (
             Reply::Busy { after_ms: 100 },
             json!({"busy": {"afterMs": 100}}),
@@ -147,4 +159,14 @@ fn the_forms_of_replies() {
     for (reply, form) in table {
         assert_form(&reply, &form);
     }
+}
+
+#[test]
+fn the_forms_of_looks() {
+    let labels = [("app".to_owned(), "web".to_owned())].into();
+    assert_form(&Look::Pool(PoolName::new("p1")), &json!({"pool": "p1"}));
+    assert_form(&Look::Pools(labels), &json!({"pools": {"app": "web"}}));
+    let owner = json!({"owner": {"group": "apps", "version": "v1", "kind": "StatefulSet",
+        "namespace": "shop", "name": "web", "uid": "w1"}});
+    assert_form(&Look::Owner(claim().pod.workload), &owner);
 }

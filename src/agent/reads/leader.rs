@@ -1,0 +1,66 @@
+//! What the leader says it knows, which costs the API server nothing.
+//!
+//! Owns: which questions may be answered so. Never does: serve where an answer must be current: the
+//! leader's caches may be behind, for as long as it likes. Who finds nothing here asks the API
+//! server.
+
+use std::sync::Arc;
+
+use ipam::name::WorkloadId;
+use kube::core::ObjectMeta;
+use tokio::time::Instant;
+
+use super::super::allocator::Allocator;
+use crate::allocator::wire::{Look, Seen};
+use crate::kube_io::memo::{Age, Memo};
+use crate::pool_writer::Reading;
+
+/// Pools that somebody chooses from.
+pub(super) type Pools = Arc<Vec<Arc<Reading>>>;
+
+/// The leader's word.
+pub(super) struct Leader {
+    allocator: Allocator,
+    /// No pool that it tells of was read later than this, for all that is known.
+    began: Instant,
+    pools: Memo<Look, Pools>,
+}
+
+impl Leader {
+    pub(super) fn new(allocator: Allocator) -> Self {
+        Self {
+            allocator,
+            began: Instant::now(),
+            pools: Memo::default(),
+        }
+    }
+
+    /// Pools to choose from; none where the leader says nothing, or a live reading is asked for.
+    pub(super) async fn pools(&self, look: Look, age: Age) -> Option<Pools> {
+        if matches!(age, Age::Since(_)) {
+            return None;
+        }
+        let read = async {
+            let Some(Seen::Pools(pools)) = self.allocator.look(&look).await else {
+                return Err(());
+            };
+            let began = self.began;
+            let readings = pools.into_iter().map(|pool| Reading::new(pool, began));
+            Ok(Arc::new(readings.map(Arc::new).collect::<Vec<_>>()))
+        };
+        self.pools.get(&look, age, read).await.ok()
+    }
+
+    /// Metadata of a ReplicaSet or a Job, whose owner never changes.
+    pub(super) async fn owner(&self, of: &WorkloadId) -> Option<ObjectMeta> {
+        match self.allocator.look(&Look::Owner(of.clone())).await? {
+            Seen::Owner(meta) => Some(*meta),
+            Seen::Pools(_) => None,
+        }
+    }
+
+    /// Forgets what nobody asked for lately.
+    pub(super) fn prune(&self, recent: Age) {
+        self.pools.prune(recent);
+    }
+}
