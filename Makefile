@@ -14,7 +14,10 @@ MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2
 SCRIPTS := .ci/run $(wildcard hack/*.sh)
 
 # What gates a change, cheap steps first.
-STEPS := fmt tools lint unit test-alone doc deny generate-check e2e
+STEPS := fmt tools lint unit test-alone doc deny generate-check e2e claims
+
+# What the tests and scenarios printed: which of them ran.
+RAN := target/ran
 
 .PHONY: help
 help: ## This list
@@ -53,7 +56,8 @@ lint: ## clippy on every target, shellcheck on every script; no warning passes
 
 .PHONY: unit
 unit: ## Every test that needs no cluster
-	@$(CARGO) test --workspace
+	@mkdir -p $(RAN)
+	@$(CARGO) test --workspace | tee $(RAN)/unit.txt
 
 .PHONY: sim
 sim: export RUSTFLAGS := --cfg tokio_unstable
@@ -84,7 +88,16 @@ generate-check: ## Are the written CRDs those of the Rust types?
 
 .PHONY: e2e
 e2e: ## The scenarios on a real Kubernetes; a skipped one is a failure
-	@$(E2E) run --no-skip
+	@mkdir -p $(RAN)
+	@$(E2E) run --no-skip | tee $(RAN)/e2e.txt
+
+.PHONY: claims
+claims: ## Did every test run that docs/compatibility-rules.md names? After unit and e2e
+	@$(CARGO) test --quiet --package orbweaver --test compatibility -- --ignored
+
+.PHONY: mutants-core
+mutants-core: ## By night: is each break of the core noticed? FILES='keep.rs ledger.rs' for a part
+	@hack/mutants-core.sh $(FILES)
 
 .PHONY: bench
 bench: ## Figures: adds/s, latencies, API calls, sizes, the plugin's start; WORK=a,b for a part

@@ -1,6 +1,7 @@
 //! What a person sees while the harness works: one line a step, with the time since the start.
 //!
-//! Standard output is only for people here; nothing is parsed from it. A closed output (a pipe to
+//! Standard output is only for people here; nothing is parsed from it but the names of the scenarios
+//! that passed (`tests/compatibility.rs`). A closed output (a pipe to
 //! `head`, say) is no reason to fail, so write errors are ignored.
 
 use std::fmt::Display;

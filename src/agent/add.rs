@@ -6,10 +6,13 @@
 //!
 //! * What a living Pod was given stays its own: a repeated call finds it and gets it again, also
 //!   if only one family could be served, the pool has been switched off, or the agent was
-//!   restarted in between.
+//!   restarted in between. What it left to the next Pod of a StatefulSet is looked for in
+//!   [`inherit`] where that one's annotations can't be read.
 //! * A refusal is said only after a live look; what may pass by itself is waited for, watched, up
 //!   to [`ROOM_MAX`]. Recording an address that is free has longer, [`ADD_MAX`]: it ends well, only
 //!   later, when many nodes write one pool.
+
+mod inherit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -196,13 +199,13 @@ impl Call<'_> {
             let wishes = wishes.unwrap_or_else(|failure| self.no_wishes(&failure));
             return Ok(Given { granted, wishes });
         }
-        let wishes = wishes?;
-        let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        let asked =
-            candidates::asked(settings, reads, &self.asker, &wishes, self.args, age).await?;
+        let (wishes, asked) = match self.asked(wishes, age).await {
+            Ok(asked) => asked,
+            Err(failure) => return self.inherit(failure).await,
+        };
         let mut found = Vec::new();
         for asked in &asked {
-            let pools = candidates::find(reads, asked, age).await?;
+            let pools = candidates::find(&self.agent.reads, asked, age).await?;
             // Only "the default pools" may be none; then the family is not served.
             if !pools.readings.is_empty() {
                 found.push(pools);

@@ -23,7 +23,7 @@ use kube::ResourceExt;
 use super::Settings;
 use super::error::{Failure, LabelMap, StandardError, SubnetError};
 use super::pods;
-use super::reads::{OBJECT_AGE, POOL_AGE, Reads, not_found};
+use super::reads::{OBJECT_AGE, POOL_AGE, ReadError, Reads, not_found};
 use super::wait::Wait;
 use super::wishes::{self, Wishes};
 use crate::api::names::label;
@@ -261,6 +261,25 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
         order,
         readings,
     })
+}
+
+/// Every pool there is, by family.
+pub(super) async fn everywhere(
+    settings: &Settings,
+    reads: &Reads,
+    age: Age,
+) -> Result<Vec<Found>, ReadError> {
+    let all = reads.pools("", age).await?;
+    let found = settings.families().map(|family| {
+        let pools = all.pools.iter();
+        let readings = pools.filter(|reading| family_of(&reading.object) == Some(family));
+        Found {
+            family,
+            order: Order::Listed,
+            readings: readings.cloned().collect(),
+        }
+    });
+    Ok(found.collect())
 }
 
 /// The names that a list means now.

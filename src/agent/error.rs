@@ -96,6 +96,14 @@ impl AddError {
 }
 
 impl StandardError {
+    /// True where nobody can tell what is asked for.
+    pub(super) fn is_unreadable(&self) -> bool {
+        matches!(
+            self,
+            Self::Annotation(_) | Self::List { .. } | Self::Subnet(SubnetError::Annotation(_))
+        )
+    }
+
     fn class(&self) -> Reason {
         match self {
             Self::Subnet(SubnetError::NoPool(_))

@@ -205,11 +205,11 @@ impl Keepers {
         };
         let keeper = convert::keeper(&found);
         let owner = match noted {
-            Some(noted) => Some(noted.clone()),
+            Some(noted) => Some(Some(noted.clone())),
             None => self.recorded(uid, pools).await?,
         };
         let is_of_set = match &owner {
-            Some(owner) => *owner == keeper.uid,
+            Some(owner) => owner.as_ref() == Some(&keeper.uid),
             None => self.is_told(pod, uid, &found).await?,
         };
         let wanted = is_of_set && keep::unwanted(pod, &keeper.uid, Some(&keeper)).is_none();
@@ -239,26 +239,28 @@ impl Keepers {
         endpoint::remove_of(&self.writes, namespace, name, release.uid.as_str()).await
     }
 
-    /// The owner that a record of the Pod names.
+    /// What the Pod's records say of its owner: that it is one, or, where an agent of ours made
+    /// them, that it has none; `None` where they don't say.
     async fn recorded(
         &self,
         uid: &Uid,
         pools: &BTreeSet<PoolName>,
-    ) -> Result<Option<Uid>, ReadError> {
+    ) -> Result<Option<Option<Uid>>, ReadError> {
+        let mut is_ours = false;
         for pool in pools {
             let Some(reading) = self.reads.pool(pool, Age::Within(POOL_AGE)).await? else {
                 continue;
             };
             let pool = reading.candidate.pool.iter();
-            let mut owners = pool
-                .flat_map(|pool| pool.records.iter())
-                .filter(|(_, record)| record.uid == *uid)
-                .filter_map(|(_, record)| record.owner.clone());
-            if let Some(owner) = owners.next() {
-                return Ok(Some(owner));
+            let records = pool.flat_map(|pool| pool.records.iter());
+            for (_, record) in records.filter(|(_, record)| record.uid == *uid) {
+                if record.owner.is_some() {
+                    return Ok(Some(record.owner.clone()));
+                }
+                is_ours |= record.sandbox.is_some();
             }
         }
-        Ok(None)
+        Ok(is_ours.then_some(None))
     }
 
     /// Whether the Pod's endpoint names this very StatefulSet.

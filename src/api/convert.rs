@@ -466,4 +466,13 @@ mod tests {
         let selector = affinity(Some(&wire)).unwrap().unwrap();
         assert_eq!(wire_selector(&selector), wire);
     }
+
+    #[test]
+    fn a_reservation_that_is_being_deleted_reserves_nothing() {
+        let mut object: SpiderReservedIP = read(&json!({"ips": ["10.6.0.4"]}));
+        assert_eq!(reserved(&object).0.to_string(), "[10.6.0.4]");
+        let going = super::super::time::to_wire(super::super::time::now());
+        object.meta_mut().deletion_timestamp = Some(going);
+        assert!(reserved(&object).0.is_empty());
+    }
 }

@@ -714,3 +714,90 @@ async fn only_pods_of_this_node_are_watched() {
         "{watched:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_workload_that_cannot_be_read_is_told_in_known_words() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "ghost", "uid": "g", "controller": true});
+    let uid = world.pod_of("a", &uses(&["p"]), &owner);
+    let node = Node::start(&world, dir.path()).await;
+    let text = node.refusal("a", &uid).await;
+    let begins =
+        "failed to get the top controller of the Pod shop/a: failed to get pod 'shop/a' owner: ";
+    let ends = "\"ghost\" not found";
+    assert!(text.starts_with(begins) && text.ends_with(ends), "{text}");
+    assert_eq!(world.records("p"), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_by_the_master_s_network_is_refused_and_not_ignored() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let uid = world.pod("a", &uses(&["p"]));
+    let node = Node::start(&world, dir.path()).await;
+    let mut asked = args("a", &uid, "eth0", "s1");
+    asked["matchMasterSubnet"] = json!(true);
+    let (status, text) = node.call(Operation::PostIpamIp, &asked).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    let text = text.as_str().unwrap();
+    assert!(
+        text.contains("match_master_subnet") && text.ends_with("remove it"),
+        "{text}"
+    );
+    assert_eq!(world.records("p"), json!({}));
+}
+
+/// Pool `six` of `fd00:41::/112`.
+fn pool_of_ipv6(world: &World) {
+    let spec =
+        json!({"subnet": "fd00:41::/112", "ips": ["fd00:41::5"], "ipVersion": 6, "default": true});
+    let meta = json!({"name": "six"});
+    world.put("spiderippools", json!({"metadata": meta, "spec": spec}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_source_that_speaks_supplies_both_families() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("ns", "172.18.41.10");
+    world.pool("own", "172.18.41.20");
+    pool_of_ipv6(&world);
+    world.edit("namespaces", "", "shop", |ns| {
+        ns["metadata"]["annotations"] =
+            json!({"ipam.spidernet.io/default-ipv4-ippool": "[\"ns\"]"});
+    });
+    let node = Node::start(&world, dir.path()).await;
+    for (pod, annotations, address) in [
+        ("a", json!({}), "172.18.41.10/24"),
+        ("b", uses(&["own"]), "172.18.41.20/24"),
+    ] {
+        let uid = world.pod(pod, &annotations);
+        let (_, reply) = node.add(pod, &uid, "s1").await;
+        let given = reply["ips"].as_array().unwrap().iter();
+        let given: Vec<&Value> = given.map(|ip| &ip["address"]).collect();
+        assert_eq!(given, [&json!(address)], "{pod}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wildcards_count_in_a_namespace_and_in_the_cni_configuration() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("web-1", "172.18.41.10-172.18.41.19");
+    world.pool("db-1", "172.18.41.20-172.18.41.29");
+    pool_of_ipv6(&world);
+    let node = Node::start(&world, dir.path()).await;
+    let uid = world.pod("a", &json!({}));
+    let mut asked = args("a", &uid, "eth0", "s1");
+    asked["defaultIPv4IPPool"] = json!(["w*-?"]);
+    asked["defaultIPv6IPPool"] = json!(["s[a-i]x"]);
+    let (_, reply) = node.call(Operation::PostIpamIp, &asked).await;
+    assert_eq!(reply["ips"][0]["address"], "172.18.41.10/24", "{reply}");
+    assert_eq!(reply["ips"][1]["address"], "fd00:41::5/112");
+    world.edit("namespaces", "", "shop", |ns| {
+        ns["metadata"]["annotations"] =
+            json!({"ipam.spidernet.io/default-ipv4-ippool": "[\"d*\"]"});
+    });
+    pass(5).await;
+    let uid = world.pod("b", &json!({}));
+    assert_eq!(node.address("b", &uid, "s1").await, "172.18.41.20/24");
+}

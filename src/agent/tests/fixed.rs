@@ -404,3 +404,75 @@ async fn a_pod_that_the_original_served_keeps_its_address_when_it_ends() {
     let new = world.web(0, &set, "n1", &["p"]);
     assert_eq!(node.address("web-0", &new, "s1").await, "172.18.41.47/24");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_annotation_does_not_take_a_fixed_address() {
+    for mode in EACH_MODE {
+        let ((world, set), dir) = (cluster(), temp());
+        let node = Node::writing(mode, &world, dir.path()).await;
+        let old = world.web(0, &set, "n1", &["p"]);
+        let first = node.address("web-0", &old, "s1").await;
+        end(&world, &node, "web-0", &old, "s1").await;
+        pass(3).await;
+        let broken = |pod: &mut Value| {
+            pod["metadata"]["annotations"]["ipam.spidernet.io/ippool"] = json!("{");
+        };
+        let new = world.web(0, &set, "n1", &["p"]);
+        world.edit("pods", "shop", "web-0", broken);
+        pass(1).await;
+        assert_eq!(node.address("web-0", &new, "s2").await, first);
+        // Whom nothing was left to is told what is wrong, and given nothing.
+        let other = world.web(1, &set, "n1", &["p"]);
+        world.edit("pods", "shop", "web-1", broken);
+        pass(1).await;
+        let text = node.refusal("web-1", &other).await;
+        let says = "invalid format of Pod annotation 'ipam.spidernet.io/ippool'";
+        assert!(text.contains(says), "{text}");
+        assert_eq!(world.records("p").as_object().unwrap().len(), 1);
+    }
+}
+
+/// Kinds of others may have the name of Kubernetes' own, and their objects those of StatefulSets.
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_another_kind_called_statefulset_inherits_nothing() {
+    for mode in EACH_MODE {
+        let ((world, _), dir) = (cluster(), temp());
+        let owner = json!({"apiVersion": "apps.kruise.io/v1beta1", "kind": "StatefulSet",
+            "name": "web", "uid": "k-1", "controller": true});
+        let node = Node::writing(mode, &world, dir.path()).await;
+        let uid = world.pod_of("web-0", &uses(&["p"]), &owner);
+        node.address("web-0", &uid, "s1").await;
+        pass(1).await;
+        if world.endpoint("web-0").is_some() {
+            world.edit("spiderendpoints", "shop", "web-0", |endpoint| {
+                endpoint["metadata"]["creationTimestamp"] = json!("2026-11-22T12:00:01Z");
+            });
+        }
+        end(&world, &node, "web-0", &uid, "s1").await;
+        pass(5).await;
+        assert_eq!(world.records("p"), json!({}), "{mode:?}");
+    }
+}
+
+/// The original may have lost a record whose endpoint it still has.
+#[tokio::test(start_paused = true)]
+async fn an_address_that_no_pool_records_is_not_used() {
+    let ((world, set), dir) = (cluster(), temp());
+    of_original(&world, "2026-11-22T11:00:00Z");
+    let others = json!({"172.18.41.47": {"pod": "shop/other", "podUid": "other"}});
+    for records in [json!({}), others] {
+        world.edit("spiderippools", "", "p", |pool| {
+            pool["status"] = json!({"allocatedIPs": records.to_string()});
+        });
+        let node = Node::start(&world, dir.path()).await;
+        let new = world.web(0, &set, "n1", &["p"]);
+        let given = node.address("web-0", &new, "s1").await;
+        let address = given.split('/').next().unwrap();
+        assert_eq!(world.records("p")[address]["podUid"], json!(new));
+        assert_eq!(
+            world.records("p").get("172.18.41.47"),
+            records.get("172.18.41.47")
+        );
+        node.kill();
+    }
+}

@@ -400,3 +400,21 @@ async fn addresses_of_a_living_statefulset_s_pod_are_refused_with_the_contract_s
     let forbidden = json!("forbid releasing IPs for stateful workload ");
     assert_eq!((answer.0.as_u16(), answer.1), (522, forbidden));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_interface_for_which_no_subnet_is_named_is_told_so_at_once() {
+    let (world, dir) = (World::with_shop(), temp());
+    let owner = super::adds::web(&world, &json!({}));
+    let node = Node::start(&world, dir.path()).await;
+    let item = json!({"interface": "eth0", "ipv4": ["net4"]});
+    let of = |key: &str| format!("ipam.spidernet.io/{key}");
+    for (key, value) in [("subnets", json!([item])), ("subnet", item.clone())] {
+        let annotations = json!({of(key): value.to_string()});
+        let uid = world.pod_of(key, &annotations, &owner);
+        let before = Instant::now();
+        let text = node.refusal_of(key, &uid, "net1").await;
+        let says = format!("annotation '{}' names none for interface net1", of(key));
+        assert!(text.contains(&says), "{text}");
+        assert!(before.elapsed() < Duration::from_secs(1));
+    }
+}

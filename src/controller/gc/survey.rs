@@ -74,7 +74,10 @@ impl Survey {
     ///
     /// Errors: something could not be read.
     pub async fn see(&mut self, holding: Holding, fate: Fate) -> Result<Seen, kube::Error> {
-        let may_be_fixed = holding.owner.is_none() && keep::ordinal(&holding.pod).is_some();
+        // Who records a sandbox records the StatefulSet too, if the Pod has one; other kinds may
+        // have its name.
+        let is_silent = holding.owner.is_none() && holding.sandbox.is_none();
+        let may_be_fixed = is_silent && keep::ordinal(&holding.pod).is_some();
         let endpoint = if holding.node.is_none() || may_be_fixed {
             self.endpoint(&holding).await?
         } else {
@@ -92,14 +95,13 @@ impl Survey {
             }
             (None, None) => Home::Any(self.every_node().await?),
         };
-        let owner = match (&holding.owner, endpoint) {
-            (Some(owner), _) => Some(owner.clone()),
-            (None, Some(endpoint)) => {
+        let owner = match endpoint.filter(|_| may_be_fixed) {
+            Some(endpoint) => {
                 let set = self.set(&holding.pod).await?;
                 let set = set.filter(|set| endpoint.tells_of(set));
                 set.and_then(ResourceExt::uid).map(Uid::new)
             }
-            (None, None) => None,
+            None => holding.owner.clone(),
         };
         Ok(Seen {
             holding,

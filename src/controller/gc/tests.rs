@@ -144,6 +144,26 @@ async fn a_stateful_set_s_address_on_a_deleted_node_is_kept_and_a_former_set_s_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_of_another_kind_called_statefulset_leaves_nothing() {
+    let mut stage = Stage::new().await;
+    stage.stateful_set("db", 2).await;
+    let current = json!({"uid": "gone-db-0", "node": "gone", "ips": []});
+    let status = json!({
+        "current": current, "ownerControllerType": "StatefulSet", "ownerControllerName": "db",
+    });
+    stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {"name": "db-0", "namespace": "shop"}, "status": status,
+        }))
+        .await;
+    let records = json!({"10.6.0.10": record("db-0", "gone")});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    stage.comes_to("net", &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_original_s_record_is_of_the_node_that_its_endpoint_names() {
     let mut stage = Stage::new().await;
     nodes(&stage).await;

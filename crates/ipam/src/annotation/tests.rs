@@ -261,3 +261,17 @@ fn a_list_that_cannot_be_meant_names_its_annotation() {
         assert!(fault.to_string().contains(key), "{value}: {fault}");
     }
 }
+
+#[test]
+fn one_subnet_may_serve_two_interfaces_of_a_pod() {
+    let text = r#"[{"interface":"eth0","ipv4":["net4"]},{"interface":"net1","ipv4":["net4"]}]"#;
+    let items = with(SUBNETS, text, subnets).unwrap().unwrap();
+    let told = items
+        .iter()
+        .map(|item| (item.nic.as_str(), item.subnet(Family::V4)));
+    let net4 = SubnetName::from("net4");
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [("eth0", Some(&net4)), ("net1", Some(&net4))]
+    );
+}

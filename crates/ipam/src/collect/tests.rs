@@ -46,72 +46,66 @@ fn verdict(seen: &Seen) -> Verdict {
     judge(seen, &POLICY, at(60))
 }
 
+fn recorded(fate: Fate, standing: Standing) -> Verdict {
+    verdict(&seen(fate, Home::Recorded(n1(), standing)))
+}
+
+/// Its grace period is over by then.
+const ENDS: Fate = Fate::Ends {
+    by: DateTime::UNIX_EPOCH,
+};
+
 #[test]
-fn every_line_of_the_table() {
-    let ends = Fate::Ends { by: at(50) };
-    let table = [
-        (READY, Fate::Gone, Verdict::Agent(n1())),
-        (READY, ends, Verdict::Waits(Doubt::Ending)),
-        (
-            Standing::Gone,
-            Fate::Gone,
-            Verdict::Goes(Proof::Deleted(n1())),
-        ),
-        (Standing::Gone, ends, Verdict::Goes(Proof::Deleted(n1()))),
-        (
-            Standing::OutOfService,
-            ends,
-            Verdict::Goes(Proof::OutOfService(n1())),
-        ),
-        (
-            unready(54, Sign::Silent),
-            Fate::Gone,
-            Verdict::Goes(Proof::Lost(n1(), at(54))),
-        ),
-        (
-            unready(54, Sign::Silent),
-            ends,
-            Verdict::Goes(Proof::Lost(n1(), at(54))),
-        ),
-        (
-            unready(55, Sign::Silent),
-            Fate::Gone,
-            Verdict::Waits(Doubt::Recent(n1())),
-        ),
-        (
-            unready(0, Sign::Answers),
-            Fate::Gone,
-            Verdict::Waits(Doubt::Answers(n1())),
-        ),
-        (
-            unready(0, Sign::NotAsked),
-            Fate::Gone,
-            Verdict::Waits(Doubt::NotAsked(n1())),
-        ),
-        (
-            unready(0, Sign::Silent),
-            Fate::Ends { by: at(61) },
-            Verdict::Waits(Doubt::Ending),
-        ),
+fn a_pod_that_ends_loses_its_address_with_its_node_and_not_before() {
+    let agents = Verdict::Agent(n1());
+    assert_eq!(recorded(Fate::Gone, READY), agents);
+    assert_eq!(recorded(ENDS, READY), Verdict::Waits(Doubt::Ending));
+    let not_overdue = Fate::Ends { by: at(61) };
+    let silent = unready(0, Sign::Silent);
+    let waits = Verdict::Waits(Doubt::Ending);
+    assert_eq!(recorded(not_overdue, silent), waits);
+    for fate in [Fate::Gone, ENDS, not_overdue] {
+        let deleted = Verdict::Goes(Proof::Deleted(n1()));
+        assert_eq!(recorded(fate, Standing::Gone), deleted);
+        let tainted = Verdict::Goes(Proof::OutOfService(n1()));
+        assert_eq!(recorded(fate, Standing::OutOfService), tainted);
+    }
+}
+
+#[test]
+fn a_node_is_lost_after_six_minutes_without_any_sign_of_life() {
+    let lost = Verdict::Goes(Proof::Lost(n1(), at(54)));
+    for fate in [Fate::Gone, ENDS] {
+        assert_eq!(recorded(fate, unready(54, Sign::Silent)), lost);
+    }
+    let doubts = [
+        (unready(55, Sign::Silent), Doubt::Recent(n1())),
+        (unready(0, Sign::Answers), Doubt::Answers(n1())),
+        (unready(0, Sign::NotAsked), Doubt::NotAsked(n1())),
         (
             Standing::Unready {
                 since: None,
                 sign: Sign::Silent,
             },
-            Fate::Gone,
-            Verdict::Waits(Doubt::Recent(n1())),
+            Doubt::Recent(n1()),
         ),
     ];
-    for (standing, fate, expected) in table {
-        let home = Home::Recorded(n1(), standing.clone());
-        assert_eq!(
-            verdict(&seen(fate, home)),
-            expected,
-            "{standing:?} {fate:?}"
-        );
-        // A Pod that lives keeps its address, whatever its node.
-        let home = Home::Recorded(n1(), standing);
-        assert_eq!(verdict(&seen(Fate::Lives, home)), Verdict::InUse);
+    for (standing, doubt) in doubts {
+        assert_eq!(recorded(Fate::Gone, standing), Verdict::Waits(doubt));
+    }
+}
+
+#[test]
+fn a_pod_that_lives_keeps_its_address_whatever_its_node() {
+    let standings = [
+        READY,
+        Standing::Gone,
+        Standing::OutOfService,
+        unready(0, Sign::Silent),
+        unready(0, Sign::Answers),
+    ];
+    for standing in standings {
+        assert_eq!(recorded(Fate::Lives, standing), Verdict::InUse);
     }
 }
 
