@@ -369,7 +369,59 @@ mod tests {
         // The other half of a Pod with both families.
         let six: IpAddr = "fd00::1".parse().unwrap();
         assert!(!is_superseded((ip(1), &kept), (six, &held)));
+        let other_pod = Record {
+            pod: web("web-1"),
+            ..held.clone()
+        };
+        let other_nic = Record {
+            nic: Some(Nic::from("net1")),
+            ..held.clone()
+        };
+        let nobodys = (of_set(None, true), of_set(None, false));
+        assert!(!superseded(&kept, &other_pod) && !superseded(&kept, &other_nic));
+        assert!(!superseded(&nobodys.0, &nobodys.1));
         let unnamed = Record { nic: None, ..kept };
-        assert!(!superseded(&unnamed, &held));
+        let both_unnamed = Record {
+            nic: None,
+            ..held.clone()
+        };
+        assert!(!superseded(&unnamed, &held) && !superseded(&unnamed, &both_unnamed));
+    }
+
+    #[test]
+    fn why_an_address_goes_or_is_waited_for_is_told() {
+        let reasons = [
+            Unwanted::OwnerGone,
+            Unwanted::OwnerReplaced,
+            Unwanted::OwnerEnds,
+            Unwanted::OrdinalBeyond(Ordinals { start: 5, count: 2 }),
+            Unwanted::Moved(PoolName::from("q")),
+            Unwanted::SwitchedOff,
+        ];
+        assert_eq!(
+            reasons.map(|reason| reason.to_string()),
+            [
+                "its StatefulSet is gone",
+                "another StatefulSet has its name now",
+                "its StatefulSet is being deleted",
+                "its StatefulSet wants 2 Pods from ordinal 5 on",
+                "its Pod has an address of IPPool q now",
+                "addresses of StatefulSets are not kept any more",
+            ]
+        );
+        let mut held = Held {
+            address: ip(1),
+            pool: PoolName::from("p"),
+            pod: web("web-0"),
+            uid: Uid::from("old"),
+            node: Some(NodeName::from("n1")),
+        };
+        let told = held.to_string();
+        let begins = "address 10.0.0.1 of IPPool p is kept for Pod shop/web-0, and its former Pod old has not let go";
+        assert!(told.starts_with(begins), "{told}");
+        assert!(told.contains("on node n1") && told.ends_with("out-of-service"));
+        held.node = None;
+        let told = held.to_string();
+        assert!(told.starts_with(begins) && told.ends_with("removed by a person"));
     }
 }

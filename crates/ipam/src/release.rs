@@ -203,4 +203,19 @@ mod tests {
             assert_eq!(release.judge(&kept), Verdict::Goes);
         }
     }
+
+    /// Whoever calls itself by the uid that stands for nobody.
+    #[test]
+    fn an_address_in_quarantine_is_nobodys_to_release() {
+        let quarantined = record(crate::quarantine::HOLDER);
+        let release = Release {
+            node: None,
+            uid: quarantined.uid.clone(),
+            nic: Nic::from("eth0"),
+            owner: Owner::Gone,
+            sandboxes: BTreeSet::new(),
+            keep_for: None,
+        };
+        assert_eq!(release.judge(&quarantined), Verdict::NotIts);
+    }
 }

@@ -432,7 +432,7 @@ async fn a_broken_annotation_does_not_take_a_fixed_address() {
     }
 }
 
-/// Kinds of others may have the name of Kubernetes' own, and their objects those of StatefulSets.
+/// Kinds of others may have the name of Kubernetes' own, and their objects those of its objects.
 #[tokio::test(start_paused = true)]
 async fn a_pod_of_another_kind_called_statefulset_inherits_nothing() {
     for mode in EACH_MODE {
