@@ -8,6 +8,7 @@ pub mod annotations;
 pub mod auto_pool;
 pub mod availability;
 pub mod bare;
+pub mod churn;
 pub mod conflict;
 pub mod crash;
 pub mod flags;
@@ -108,6 +109,12 @@ pub const ALL: &[Scenario] = &[
         about: "the acting controller killed and stopped, no controller at all, both roles upgraded: Pods come and go, and no call fails",
         needs_product: true,
         run: availability::run,
+    },
+    Scenario {
+        name: "churn",
+        about: "60 Pods come and go while controller, agents, kubelets, API server and etcd are killed and paused: nothing lost, none twice",
+        needs_product: true,
+        run: churn::run,
     },
     Scenario {
         name: "third-party",
