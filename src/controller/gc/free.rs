@@ -55,27 +55,42 @@ impl Gc<'_> {
                 .push(holding);
         }
         let mut survey = Survey::new(self.clients.read.clone(), Ask::Machines);
+        // All before any goes: a Pod has addresses in several pools, and one endpoint, which may be
+        // the only one to tell its node.
+        let mut confirmed = Vec::new();
         for (pool, holdings) in by_pool {
             let count = holdings.len();
-            if let Err(error) = self.free_in(&pool, holdings, &mut survey).await {
-                self.metrics.not_collected(count);
-                tracing::warn!(%pool, error = %ErrorChain(&error), "addresses without an owner not freed; the next look does it");
+            match self.confirm_all(holdings, &mut survey).await {
+                Ok(leaving) => confirmed.push((pool, leaving)),
+                Err(error) => self.not_freed(&pool, count, &error.into()),
+            }
+        }
+        for (pool, leaving) in confirmed {
+            let count = leaving.len();
+            if let Err(error) = self.free_in(&pool, leaving).await {
+                self.not_freed(&pool, count, &error);
             }
         }
     }
 
-    async fn free_in(
+    fn not_freed(&self, pool: &PoolName, count: usize, error: &FreeError) {
+        self.metrics.not_collected(count);
+        tracing::warn!(%pool, error = %ErrorChain(error), "addresses without an owner not freed; the next look does it");
+    }
+
+    async fn confirm_all(
         &self,
-        pool: &PoolName,
         holdings: Vec<Holding>,
         survey: &mut Survey,
-    ) -> Result<(), FreeError> {
+    ) -> Result<Vec<Leaving>, kube::Error> {
         let mut leaving = Vec::new();
         for holding in holdings {
-            if let Some(confirmed) = self.confirm(holding, survey).await? {
-                leaving.push(confirmed);
-            }
+            leaving.extend(self.confirm(holding, survey).await?);
         }
+        Ok(leaving)
+    }
+
+    async fn free_in(&self, pool: &PoolName, leaving: Vec<Leaving>) -> Result<(), FreeError> {
         for gone in leaving.iter().filter(|leaving| leaving.keep_for.is_none()) {
             // Before the record: the endpoint is derived from it, and nobody looks for it after.
             let (namespace, name) = gone.holding.pod.parts();

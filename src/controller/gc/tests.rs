@@ -164,6 +164,34 @@ async fn a_pod_of_another_kind_called_statefulset_leaves_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_original_s_pod_of_both_families_gives_up_both_addresses_by_its_one_endpoint() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let former = |uid: &str| json!({"pod": "shop/a", "podUid": uid});
+    let four = json!({"10.6.0.10": former("gone-a")});
+    stage.pool("four", "10.6.0.10-10.6.0.19", &four).await;
+    let other = json!({"10.6.0.20": former("gone-a")});
+    stage.pool("other", "10.6.0.20-10.6.0.29", &other).await;
+    stage
+        .put(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint",
+            "metadata": {
+                "name": "a", "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
+            },
+            "status": {
+                "ownerControllerType": "Deployment", "ownerControllerName": "a",
+                "current": {"uid": "gone-a", "node": "gone", "ips": []},
+            },
+        }))
+        .await;
+    stage.start(options()).await;
+    stage.comes_to("four", &[]).await;
+    stage.comes_to("other", &[]).await;
+    let endpoints: Api<SpiderEndpoint> = Api::namespaced(stage.client.clone(), "shop");
+    assert!(stage.get(endpoints, "a").await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_original_s_record_is_of_the_node_that_its_endpoint_names() {
     let mut stage = Stage::new().await;
     nodes(&stage).await;
