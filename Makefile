@@ -9,6 +9,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/orbweaver
 export PATH := $(CACHE)/tools/bin:$(PATH)
 
 CARGO ?= cargo
+SIM := $(CARGO) test --quiet --profile checked --test sim --
 E2E := $(CARGO) run --package orbweaver-e2e --
 MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2e
 SCRIPTS := .ci/run $(wildcard hack/*.sh)
@@ -60,10 +61,12 @@ unit: ## Every test that needs no cluster
 	@$(CARGO) test --workspace | tee $(RAN)/unit.txt
 
 .PHONY: sim
-sim: export RUSTFLAGS := --cfg tokio_unstable
-sim: ## Simulated clusters with faults: SEEDS=500 SEED_START=0; ARGS='--exhaustive' or one run's command
-	@$(CARGO) test --quiet --profile checked --target-dir target/sim --test sim -- \
-		$(if $(ARGS),$(ARGS),--seeds $(or $(SEEDS),500) --seed-start $(or $(SEED_START),0) --twice)
+sim: ## Simulated clusters with faults, each in two processes: SEEDS=500 SEED_START=0, or ARGS of one run
+	@$(SIM) $(if $(ARGS),$(ARGS),--seeds $(or $(SEEDS),500) --seed-start $(or $(SEED_START),0) --twice)
+
+.PHONY: crash-points
+crash-points: ## A crash after each write of eight simulated scenarios, its answer heard and lost
+	@$(SIM) --exhaustive
 
 .PHONY: test-alone
 test-alone: ## Each member by itself: built together, one would lend another its features

@@ -66,7 +66,8 @@ mod server;
 mod wait;
 mod wishes;
 
-use self::allocator::{Allocator, Connect, Discovery};
+use self::allocator::{Allocator, Discovery};
+pub use self::allocator::{Connect, Link, LinkError};
 pub use self::disk::Disk;
 use self::disk::Folder;
 use self::endpoint::Endpoints;
@@ -305,7 +306,8 @@ impl Work {
         Self::start_beside(settings, clients, disk, metrics, allocator)
     }
 
-    fn start_beside(
+    /// Begins, with a way of the caller's to the allocator, if there is one.
+    pub fn start_beside(
         settings: Settings,
         clients: Clients,
         disk: Arc<dyn Disk>,

@@ -48,8 +48,8 @@ use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
 use crate::kube_io::time;
 
-pub use allocator::Endpoint;
 use allocator::{Allocator, Bound, Host, Sight};
+pub use allocator::{Endpoint, Listener, Serve};
 use apply::{Done, Writer};
 use gc::Gc;
 use index::{Dirty, Features, Index, Observed};
@@ -191,7 +191,7 @@ pub async fn run(
             .map(|(allocator, _)| Arc::clone(allocator));
         let served = async {
             match allocator {
-                Some((allocator, endpoint)) => allocator.run(endpoint).await,
+                Some((allocator, serve)) => allocator.run(serve).await,
                 None => std::future::pending().await,
             }
         };
@@ -202,6 +202,7 @@ pub async fn run(
             }
         };
         tokio::select! {
+            biased;
             () = resync(ctx.clone(), leadership.clone()) => {}
             () = strays(ctx.clone(), leadership.clone()) => {}
             () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
@@ -224,7 +225,7 @@ impl Context {
         &self,
         endpoint: Endpoint,
         leadership: watch::Receiver<Leadership>,
-    ) -> (Arc<Allocator>, Endpoint) {
+    ) -> (Arc<Allocator>, Box<dyn Serve>) {
         let host = Host {
             client: self.clients.read.clone(),
             pools: self.writer.pool_writes.clone(),
@@ -232,10 +233,9 @@ impl Context {
             tally: self.metrics.pools.clone(),
         };
         let bound = Bound::new(self.pods.clone(), self.clients.read.clone());
-        let agents = endpoint.agents.clone();
         let sight = self.sight.clone();
-        let allocator = Allocator::new(agents, leadership, (bound, sight), host);
-        (Arc::new(allocator), endpoint)
+        let allocator = Allocator::new(endpoint.agents, leadership, (bound, sight), host);
+        (Arc::new(allocator), endpoint.serve)
     }
 
     fn wake(&self, dirty: Dirty) {

@@ -228,6 +228,22 @@ mod tests {
         heads
     }
 
+    #[test]
+    fn no_select_leaves_to_chance_which_branch_it_looks_at_first() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (product, cluster) = (root.join("src"), root.join("crates/kubesim/src"));
+        let mut seen = 0;
+        for file in sources(&product).into_iter().chain(sources(&cluster)) {
+            let text = without_comments(&fs::read_to_string(&file).unwrap());
+            for branches in text.split("select! {").skip(1) {
+                seen += 1;
+                let is_biased = branches.trim_start().starts_with("biased;");
+                assert!(is_biased, "{}: one seed, two histories", file.display());
+            }
+        }
+        assert!(seen > 20, "{seen} found: this test looks at nothing");
+    }
+
     fn without_comments(text: &str) -> String {
         let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned() + "\n";
         text.lines().map(code).collect()

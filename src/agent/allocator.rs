@@ -11,12 +11,13 @@
 //!                      └── a call, after the pause ──┘      which does not wait if it may write itself
 //! ```
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use ipam::name::PoolName;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::allocator::wire::{Ask, Look, Reply, Seen, What};
@@ -46,16 +47,16 @@ const TRIES: usize = 2;
 /// Why there is no connection, or no answer on it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct LinkError(pub(super) String);
+pub struct LinkError(pub String);
 
 /// Finds the allocator and connects to it.
-pub(super) trait Connect: Send + Sync + 'static {
+pub trait Connect: Send + Sync + 'static {
     /// A connection on which the allocator has said that it acts and knows this agent.
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Link>, LinkError>>;
 }
 
 /// A connection.
-pub(super) trait Link: Send + Sync {
+pub trait Link: Send + Sync {
     /// Sends a request and waits for its answer. Dropping the future tells the other side.
     fn ask(&self, ask: Ask) -> BoxFuture<'_, Result<Reply, LinkError>>;
 
@@ -114,8 +115,10 @@ pub(super) struct Allocator {
 struct Shared {
     connect: Box<dyn Connect>,
     tasks: Tasks,
-    state: watch::Sender<State>,
-    backoff: std::sync::Mutex<Backoff>,
+    state: Mutex<State>,
+    /// Wakes who waits for a connection, in the order in which they came.
+    changed: Notify,
+    backoff: Mutex<Backoff>,
 }
 
 enum State {
@@ -146,8 +149,9 @@ impl Allocator {
             shared: Arc::new(Shared {
                 connect,
                 tasks,
-                state: watch::Sender::new(State::Idle),
-                backoff: std::sync::Mutex::new(Backoff::new(BACKOFF.0, BACKOFF.1)),
+                state: Mutex::new(State::Idle),
+                changed: Notify::new(),
+                backoff: Mutex::new(Backoff::new(BACKOFF.0, BACKOFF.1)),
             }),
         }
     }
@@ -216,14 +220,15 @@ impl Allocator {
 
     /// The connection, once it is there; none where the call had better not wait for it.
     async fn link(&self, until: Instant, time: Time) -> Option<Arc<dyn Link>> {
-        let mut changes = self.shared.state.subscribe();
         while Instant::now() < until {
-            changes.borrow_and_update();
+            // Waits from here on, so that no change between the look and the wait is missed.
+            let mut changed = pin!(self.shared.changed.notified());
+            changed.as_mut().enable();
             match self.step(time.has_other_way) {
                 Step::Use(link) => return Some(link),
                 Step::GoOtherWay => return None,
                 Step::Wait => {
-                    let _ = timeout_at(until, changes.changed()).await;
+                    let _ = timeout_at(until, changed).await;
                 }
                 Step::WaitUntil(again) => sleep_until(again.min(until)).await,
             }
@@ -233,7 +238,7 @@ impl Allocator {
 
     fn step(&self, has_other_way: bool) -> Step {
         let mut step = Step::Wait;
-        self.shared.state.send_if_modified(|state| {
+        self.shared.change(|state| {
             let again = match state {
                 State::Up(link) if link.is_open() => {
                     step = Step::Use(Arc::clone(link));
@@ -268,7 +273,7 @@ impl Allocator {
 
     /// The connection is of no use any more; the next call makes another.
     fn lost(&self, link: &Arc<dyn Link>, because: &str) {
-        self.shared.state.send_if_modified(|state| {
+        self.shared.change(|state| {
             let is_this = matches!(state, State::Up(known) if Arc::ptr_eq(known, link));
             if is_this {
                 tracing::info!(because, "connection to the allocator lost");
@@ -300,6 +305,14 @@ async fn answer_of(link: &dyn Link, ask: Ask, until: Instant) -> Option<Result<R
 }
 
 impl Shared {
+    /// Tells those who wait if `change` says that it is another state now.
+    fn change(&self, change: impl FnOnce(&mut State) -> bool) {
+        let changed = change(&mut locked(&self.state));
+        if changed {
+            self.changed.notify_waiters();
+        }
+    }
+
     async fn connect(self: Arc<Self>) {
         let connected = timeout(CONNECT_MAX, self.connect.connect()).await;
         let connected =
@@ -307,7 +320,10 @@ impl Shared {
         match connected {
             Ok(link) => {
                 tracing::info!("connected to the allocator");
-                self.state.send_replace(State::Up(link));
+                self.change(|state| {
+                    *state = State::Up(link);
+                    true
+                });
             }
             Err(error) => self.pause(&error.0, None),
         }
@@ -318,7 +334,7 @@ impl Shared {
     fn pause(&self, because: &str, link: Option<&Arc<dyn Link>>) {
         let pause = locked(&self.backoff).next_delay().max(PATIENCE);
         let until = Instant::now() + pause;
-        self.state.send_if_modified(|state| {
+        self.change(|state| {
             let applies = match (&*state, link) {
                 (State::Up(known), Some(link)) => Arc::ptr_eq(known, link),
                 (State::Connecting { .. }, None) => true,

@@ -18,7 +18,7 @@ use crate::allocator::announce::{self, Identity};
 use crate::api::names::{self, env};
 use crate::config::Config;
 use crate::controller::index::Features;
-use crate::controller::{self, Endpoint, Options, Signals, gc};
+use crate::controller::{self, Endpoint, Listener, Options, Signals, gc};
 use crate::kube_io::lease::{Announced, Durations, LeaderElector};
 use crate::ports::{self, Health};
 
@@ -134,9 +134,9 @@ impl AllocatorArguments {
         };
         let identity = Identity::new()?;
         let announced = identity.annotations(SocketAddr::new(address, allocator_port));
+        let listener = ports::bind(allocator_port, "the allocator").await?;
         let endpoint = Endpoint {
-            listener: ports::bind(allocator_port, "the allocator").await?,
-            identity,
+            serve: Box::new(Listener { listener, identity }),
             agents,
         };
         Ok((announced, Some(endpoint)))

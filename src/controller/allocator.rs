@@ -1,6 +1,6 @@
 //! The allocator: the claims and releases of all nodes on one pool become one write.
 //!
-//! Owns: the listener, who may ask for what, and how much at once. Never does: choose an address
+//! Owns: who may ask for what, and how much at once. Never does: choose an address
 //! (the core's ledger does), write (the pool's writer does), or matter for safety. Invariants:
 //!
 //! * It answers only while this replica leads. One that leads no longer and does not know it yet can
@@ -15,7 +15,6 @@
 //! connection ─ callers (TokenReview, kept) ─ bound (whose Pod?) ─ pool_writer ─ Serial ─▶ API server
 //! ```
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,17 +25,10 @@ use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use ipam::name::NodeName;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, timeout};
-use tokio_rustls::TlsAcceptor;
 
-use crate::allocator::announce::Identity;
 use crate::allocator::wire::{self, Ask, Look, Reply, What};
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::tasks::Tasks;
@@ -45,37 +37,29 @@ use crate::pool_writer::{CommitError, Writers};
 mod bound;
 mod callers;
 mod host;
+mod serve;
 mod sight;
 
 pub(super) use self::bound::Bound;
 use self::bound::NotBound;
 use self::callers::Callers;
 pub(super) use self::host::Host;
+pub use self::serve::{Listener, Serve};
 pub(super) use self::sight::Sight;
 
 /// Most requests that are worked on at once; others are told to come later.
 const IN_FLIGHT: u16 = 4096;
-/// Most connections: one an agent.
-const CONNECTIONS: usize = 10_000;
-/// Most requests of one connection at once: a node starts fewer Pods than that.
-const STREAMS: u32 = 256;
 /// When to ask again where too much is asked.
 const BUSY: Duration = Duration::from_millis(100);
-/// Longest wait for a handshake.
-const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// An agent that is silent for this long is asked whether it is there, and has as long to say so.
-const PING: Duration = Duration::from_secs(20);
 /// Longest time that a caller may have its request worked on.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often what is remembered is looked through.
 const SWEEP: Duration = Duration::from_secs(30);
 
-/// Where the allocator listens, and whom it serves.
+/// Where the allocator is asked, and whom it serves.
 pub struct Endpoint {
-    /// Open, and not yet answering.
-    pub listener: TcpListener,
-    /// What agents verify.
-    pub identity: Identity,
+    /// How requests come in.
+    pub serve: Box<dyn Serve>,
     /// The agents' account, as the API server spells it.
     pub agents: String,
 }
@@ -108,38 +92,23 @@ impl Allocator {
     }
 
     /// Answers for ever; drop the future to stop. Every cache is complete.
-    pub(super) async fn run(self: Arc<Self>, endpoint: Endpoint) {
-        let Endpoint {
-            listener, identity, ..
-        } = endpoint;
-        let acceptor = TlsAcceptor::from(identity.server);
+    pub(super) async fn run(self: Arc<Self>, serve: Box<dyn Serve>) {
         let app = Router::new()
             .route(wire::READY, get(ready))
             .route(wire::ASK, post(ask))
             .route(wire::LOOK, post(look))
             .layer(DefaultBodyLimit::max(wire::BODY_MAX))
             .with_state(Arc::clone(&self));
-        let mut connections = JoinSet::new();
+        let mut served = serve.serve(app);
         let mut sweep = interval(SWEEP);
-        tracing::info!(address = ?listener.local_addr().ok(), "the allocator listens");
         loop {
             tokio::select! {
                 biased;
-                _ = connections.join_next(), if !connections.is_empty() => {}
+                () = &mut served => return,
                 _ = sweep.tick() => {
                     self.callers.sweep();
                     self.writers.prune();
                 }
-                accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
-                    Ok((stream, from)) => {
-                        let one = connection(acceptor.clone(), stream, from, app.clone());
-                        connections.spawn(one);
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "connection not accepted");
-                        tokio::time::sleep(BUSY).await;
-                    }
-                },
             }
         }
     }
@@ -237,23 +206,5 @@ fn response(reply: &Reply) -> Response {
             tracing::error!(%error, "a reply has no form; its caller looks for itself");
             axum::http::StatusCode::INTERNAL_SERVER_ERROR.into_response()
         }
-    }
-}
-
-async fn connection(acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr, app: Router) {
-    let _ = stream.set_nodelay(true);
-    let stream = match timeout(HANDSHAKE_MAX, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::debug!(%from, %error, "handshake failed"),
-        Err(_) => return tracing::debug!(%from, "handshake took too long"),
-    };
-    let served = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(PING)
-        .keep_alive_timeout(PING)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
-    if let Err(error) = served.await {
-        tracing::debug!(%from, %error, "connection broke");
     }
 }

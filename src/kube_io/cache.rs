@@ -23,7 +23,7 @@ use kube::Api;
 use kube::core::{DeserializeGuard, Resource};
 use kube_runtime::watcher::{self, Event};
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
+use tokio::sync::SetOnce;
 
 mod store;
 
@@ -44,7 +44,7 @@ type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
 struct Shared<K> {
     state: RwLock<State<K>>,
-    synced: watch::Sender<bool>,
+    synced: SetOnce<()>,
 }
 
 struct State<K> {
@@ -69,7 +69,7 @@ impl<K> Default for Cache<K> {
         Self {
             shared: Arc::new(Shared {
                 state: RwLock::new(state),
-                synced: watch::Sender::new(false),
+                synced: SetOnce::new(),
             }),
         }
     }
@@ -132,13 +132,12 @@ where
 
     /// Whether the first list is complete.
     pub fn is_synced(&self) -> bool {
-        *self.shared.synced.borrow()
+        self.shared.synced.initialized()
     }
 
     /// Waits until the first list is complete.
     pub async fn synced(&self) {
-        // Fails only if the sender is gone, which `self` keeps.
-        let _ = self.shared.synced.subscribe().wait_for(|done| *done).await;
+        self.shared.synced.wait().await;
     }
 
     /// Lists and watches for ever, healing what fails. Drop the future to stop.
@@ -191,7 +190,8 @@ where
         state.tell(changes);
         drop(state);
         if done {
-            self.shared.synced.send_replace(true);
+            // A later list changes nothing of it.
+            let _ = self.shared.synced.set(());
         }
     }
 

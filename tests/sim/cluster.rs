@@ -20,7 +20,7 @@ use orbweaver::agent::Settings;
 use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names, time};
 use orbweaver::config::{Config, EndpointMode};
 use orbweaver::controller::index::{Features, Switch};
-use orbweaver::controller::{self, Metrics, Options, Signals, gc};
+use orbweaver::controller::{self, Endpoint, Metrics, Options, Signals, gc};
 use orbweaver::kube_io::chance;
 use orbweaver::kube_io::lease::{Durations, LeaderElector, Leadership};
 use prometheus_client::registry::Registry;
@@ -29,6 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::judge::Judge;
+use crate::lines::{AGENTS, Lines};
 use crate::net::Net;
 use crate::node::{self, MemoryDisk, Plugin, Socket};
 
@@ -48,6 +49,8 @@ const TIMINGS: Timings = Timings {
 pub(crate) struct Size {
     pub(crate) controllers: usize,
     pub(crate) nodes: usize,
+    /// Whether agents ask the leader's allocator before they write themselves.
+    pub(crate) allocator: bool,
 }
 
 /// The cluster.
@@ -55,13 +58,15 @@ pub(crate) struct Cluster {
     pub(crate) server: Server,
     pub(crate) net: Net,
     pub(crate) judge: Judge,
+    pub(crate) lines: Lines,
     pub(crate) size: Size,
     clock: TokioClock,
     seed: u64,
     nodes: BTreeMap<String, Node>,
     processes: Mutex<BTreeMap<String, JoinSet<()>>>,
-    /// Whether every replica believes that it leads.
-    pub(crate) all_lead: watch::Sender<bool>,
+    /// Whether a replica believes that it leads, whatever the election says; one for each of them,
+    /// since tokio wakes the receivers of one in an order drawn anew in each process.
+    forced: Vec<watch::Sender<bool>>,
     /// How far the wall clock is set off, in milliseconds.
     pub(crate) skew: Arc<Mutex<i64>>,
     _control: JoinSet<()>,
@@ -108,12 +113,15 @@ impl Cluster {
             nodes: nodes(size, &judge),
             server,
             net,
+            lines: Lines::new(judge.clone(), seed),
             judge,
             size,
             clock,
             seed,
             processes: Mutex::default(),
-            all_lead: watch::Sender::new(false),
+            forced: (0..size.controllers)
+                .map(|_| watch::Sender::new(false))
+                .collect(),
             skew,
             _control: control,
         };
@@ -146,6 +154,14 @@ impl Cluster {
         self.server.client(name)
     }
 
+    /// Has every replica believe that it leads, or each what the election says.
+    pub(crate) fn all_lead(&self, lead: bool) {
+        for replica in &self.forced {
+            replica.send_replace(lead);
+        }
+        self.lines.divide(lead);
+    }
+
     /// Kills a process, at whatever it waits for.
     pub(crate) fn kill(&self, process: &str) {
         self.processes().remove(process);
@@ -170,7 +186,7 @@ impl Cluster {
         }
         let mut tasks = JoinSet::new();
         match process.split_once('-') {
-            Some(("controller", _)) => self.controller(process, &mut tasks),
+            Some(("controller", number)) => self.controller(process, number, &mut tasks),
             Some(("agent", node)) => self.agent(process, node, &mut tasks),
             Some(("kubelet", node)) => self.kubelet(process, node, &mut tasks),
             _ => return,
@@ -200,7 +216,10 @@ impl Cluster {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn controller(&self, process: &str, tasks: &mut JoinSet<()>) {
+    fn controller(&self, process: &str, number: &str, tasks: &mut JoinSet<()>) {
+        let Some(forced) = number.parse().ok().and_then(|n: usize| self.forced.get(n)) else {
+            return;
+        };
         let clients = self.net.clients(process);
         let elector = LeaderElector::new(
             clients.write.clone(),
@@ -209,7 +228,7 @@ impl Cluster {
             process,
             Durations::default(),
         );
-        let (elected, forced) = (elector.leadership(), self.all_lead.subscribe());
+        let (elected, forced) = (elector.leadership(), forced.subscribe());
         let (tell, leadership) = watch::channel(Leadership::Follower);
         tasks.spawn(believe(elected, forced, tell));
         tasks.spawn(async move {
@@ -229,6 +248,10 @@ impl Cluster {
             kinds: Config::default().kinds(),
             pod_name: Some(process.to_owned()),
         };
+        let allocator = self.size.allocator.then(|| Endpoint {
+            serve: self.lines.listener(process),
+            agents: AGENTS.to_owned(),
+        });
         let judge = self.judge.clone();
         let name = process.to_owned();
         tasks.spawn(async move {
@@ -240,7 +263,7 @@ impl Cluster {
                 ready,
                 stop: stopped,
             };
-            controller::run(options, clients, metrics, signals, None).await;
+            controller::run(options, clients, metrics, signals, allocator).await;
             judge.violation("run", &format!("{name} ended by itself"));
         });
     }
@@ -269,7 +292,9 @@ impl Cluster {
         };
         let (disk, socket) = (of.plugin.disk.clone(), of.plugin.socket.clone());
         let clients = self.net.clients(process);
-        tasks.spawn(node::agent(settings, clients, disk, socket));
+        let lines = || self.lines.dial(process, clients.read.clone());
+        let allocator = self.size.allocator.then(lines);
+        tasks.spawn(node::agent(settings, clients, disk, socket, allocator));
     }
 
     fn kubelet(&self, process: &str, node: &str, tasks: &mut JoinSet<()>) {

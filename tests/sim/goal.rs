@@ -9,6 +9,38 @@ use kubesim::Server;
 use orbweaver::api::{SpiderIPPool, convert};
 use serde_json::Value;
 
+use crate::cluster::Cluster;
+
+/// What is looked for: [`lacks`] or [`left_over`].
+pub(crate) type Goal = fn(&Server) -> Vec<String>;
+
+/// A look that is taken anew only where something has moved that it looks at.
+pub(crate) struct Gaze {
+    goal: Goal,
+    moves: Option<u64>,
+    lacking: Vec<String>,
+}
+
+impl Gaze {
+    pub(crate) fn at(goal: Goal) -> Self {
+        Self {
+            goal,
+            moves: None,
+            lacking: Vec::new(),
+        }
+    }
+
+    /// What is lacking now.
+    pub(crate) fn lacking(&mut self, cluster: &Cluster) -> &[String] {
+        let moves = Some(cluster.judge.moves());
+        if self.moves != moves {
+            self.moves = moves;
+            self.lacking = (self.goal)(&cluster.server);
+        }
+        &self.lacking
+    }
+}
+
 /// What is lacking to the state that the workloads ask for; empty where nothing is.
 pub(crate) fn lacks(server: &Server) -> Vec<String> {
     let mut lacks = Vec::new();

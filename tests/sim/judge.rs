@@ -30,6 +30,8 @@ const HOLD_OFF: Duration = Duration::from_secs(2);
 const NAMESPACE_MAX: Duration = Duration::from_secs(60);
 /// Most bytes that the records of a pool may take.
 const BYTES_MAX: usize = 1_000_000;
+/// What an error says that only means that somebody else was faster.
+const CONFLICT: &str = "409 Conflict";
 /// An annotation of others that nobody of ours may lose.
 pub(crate) const FOREIGN: &str = "example.org/keep";
 
@@ -44,6 +46,8 @@ struct State {
     violations: Vec<String>,
     happened: BTreeMap<Kind, u64>,
     requests: u64,
+    /// Revisions of what a goal looks at.
+    moves: u64,
     /// Writes of the product but for Leases, in order: the places where it may crash.
     writes: Vec<String>,
     pools: BTreeMap<String, Pool>,
@@ -101,6 +105,7 @@ impl Judge {
             violations: Vec::new(),
             happened: BTreeMap::new(),
             requests: 0,
+            moves: 0,
             writes: Vec::new(),
             pools: BTreeMap::new(),
             subnets: BTreeMap::new(),
@@ -145,6 +150,11 @@ impl Judge {
         self.state().requests
     }
 
+    /// How often something moved that a goal looks at.
+    pub(crate) fn moves(&self) -> u64 {
+        self.state().moves
+    }
+
     /// A number for the whole history: every request with its time, every note.
     pub(crate) fn hash(&self) -> u64 {
         self.state().hash.finish()
@@ -180,7 +190,10 @@ impl Judge {
         body.hash(&mut hasher);
         let of_body = hasher.finish();
         state.enter(&format!("{process} {} {uri} {of_body:016x}", head.method));
-        let wrote = !is_foreign(process) && head.method != Method::GET && !uri.contains("/leases");
+        let wrote = !is_foreign(process)
+            && head.method != Method::GET
+            && !uri.contains("/leases")
+            && !uri.ends_with("/tokenreviews");
         if wrote {
             state
                 .writes
@@ -192,8 +205,12 @@ impl Judge {
     /// A revision. Called while the server is locked.
     pub(crate) fn commit(&self, commit: &Commit) {
         let mut state = self.state();
-        state.follow(commit);
         let resource = commit.key.resource.split('.').next().unwrap_or_default();
+        if matches!(resource, "leases" | "events") {
+            return; // heartbeats, and what is told to people
+        }
+        state.moves += 1;
+        state.follow(commit);
         match resource {
             "spiderippools" => state.pool(commit),
             "spidersubnets" => state.subnet(commit),
@@ -209,6 +226,16 @@ impl Judge {
     /// A runtime got addresses for a sandbox.
     pub(crate) fn given(&self, node: &str, uid: &str, sandbox: &str, told: &[Told]) {
         self.state().given(node, uid, sandbox, told);
+    }
+
+    /// A runtime was told that there is no address for a sandbox (L5).
+    pub(crate) fn refused(&self, node: &str, uid: &str, why: &str) {
+        let mut state = self.state();
+        state.enter(&format!("{node} refused {uid}: {why}"));
+        if why.contains(CONFLICT) {
+            let what = format!("{uid} on {node} got no address since others wrote: {why}");
+            state.blame("L5", &what);
+        }
     }
 
     /// A runtime tells the plugin that a sandbox goes.

@@ -20,11 +20,13 @@ mod cluster;
 mod fault;
 mod goal;
 mod judge;
+mod lines;
 mod nemesis;
 mod net;
 mod node;
 mod run;
 mod scenario;
+mod twin;
 mod user;
 
 use std::cell::RefCell;
@@ -42,6 +44,7 @@ use rand::rngs::StdRng;
 use fault::Kind;
 use run::{Recipe, Report};
 use scenario::Scenario;
+use twin::Twin;
 
 /// Runs that are tried to make a failing list of faults shorter.
 const SHRINK_TRIES: u32 = 60;
@@ -57,9 +60,15 @@ struct Arguments {
     /// The first of them.
     #[arg(long, default_value_t = 0)]
     seed_start: u64,
-    /// Run each twice, and compare their histories.
+    /// Run each in two processes, and compare their histories.
     #[arg(long)]
     twice: bool,
+    /// Print the histories, for the process that compares them.
+    #[arg(long, hide = true)]
+    twin: bool,
+    /// Runs at once; as many as the machine can if it is not said.
+    #[arg(long)]
+    threads: Option<usize>,
     /// Crash after every write of the scenarios that are marked for it, instead.
     #[arg(long)]
     exhaustive: bool,
@@ -91,22 +100,51 @@ fn main() -> ExitCode {
         PANICS.with_borrow_mut(|panics| panics.push(panic.to_string()));
     }));
     let arguments = Arguments::parse();
-    let recipes = match recipes(&arguments) {
-        Ok(recipes) => recipes,
+    match recipes(&arguments).and_then(|recipes| hunt(&arguments, &recipes)) {
+        Ok(violations) => ExitCode::from(u8::from(violations > 0)),
         Err(error) => {
             say(&error);
-            return ExitCode::FAILURE;
+            ExitCode::FAILURE
         }
-    };
-    let tally = Tally::default();
+    }
+}
+
+/// Carries the recipes out and says what came of it: how many violate something.
+fn hunt(arguments: &Arguments, recipes: &[Recipe]) -> Result<usize, String> {
     let began = Instant::now();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut twin = None;
+    if arguments.twice && !arguments.twin {
+        twin = Some(Twin::start().map_err(|error| format!("no second process: {error}"))?);
+    }
+    let tally = Tally::default();
+    run_all(arguments, recipes, &tally);
+    if let Some(twin) = twin {
+        let other = twin.histories();
+        tally.compare(
+            recipes,
+            &other.map_err(|error| format!("the second process: {error}"))?,
+        );
+    }
+    if !arguments.twin {
+        tally.tell(recipes.len(), began);
+    }
+    Ok(tally.violations.load(Ordering::SeqCst))
+}
+
+fn run_all(arguments: &Arguments, recipes: &[Recipe], tally: &Tally) {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let processes = if arguments.twice { 2 } else { 1 };
+    let threads = arguments.threads.unwrap_or(processors / processes).max(1);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..threads.min(recipes.len()) {
             scope.spawn(|| {
-                while let Some(recipe) = recipes.get(next.fetch_add(1, Ordering::SeqCst)) {
-                    tally.take(recipe, &arguments);
+                loop {
+                    let number = next.fetch_add(1, Ordering::SeqCst);
+                    let Some(recipe) = recipes.get(number) else {
+                        return;
+                    };
+                    tally.take(number, recipe, arguments);
                     if arguments.first && tally.violations.load(Ordering::SeqCst) > 0 {
                         return;
                     }
@@ -114,7 +152,6 @@ fn main() -> ExitCode {
             });
         }
     });
-    tally.tell(began)
 }
 
 /// What is to be run.
@@ -129,7 +166,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
         None => None,
     };
     if arguments.exhaustive {
-        return Ok(exhaustive(wanted));
+        return Ok(exhaustive(wanted, arguments.twin));
     }
     let of = |seed| wanted.map_or_else(|| Recipe::of_seed(seed), |one| Recipe::of(one, seed));
     let Some(seed) = arguments.seed else {
@@ -147,14 +184,16 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
 }
 
 /// A crash after each write of the undisturbed runs, its answer heard and lost.
-fn exhaustive(wanted: Option<&'static Scenario>) -> Vec<Recipe> {
+fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Vec<Recipe> {
     let all = scenario::ALL.iter().filter(|scenario| scenario.exhaustive);
     let all = all.filter(|scenario| wanted.is_none_or(|wanted| wanted.name == scenario.name));
     let mut recipes = Vec::new();
     for scenario in all {
         let plain = Recipe::undisturbed(scenario, 0);
         let writes = plain.run().writes;
-        say(&format!("{}: {writes} writes", scenario.name));
+        if !silent {
+            say(&format!("{}: {writes} writes", scenario.name));
+        }
         recipes.push(plain.clone());
         for write in 1..=writes {
             recipes.extend([false, true].map(|lost| Recipe {
@@ -169,64 +208,66 @@ fn exhaustive(wanted: Option<&'static Scenario>) -> Vec<Recipe> {
 /// What came of all runs.
 #[derive(Default)]
 struct Tally {
-    runs: AtomicU64,
     requests: AtomicU64,
     violations: AtomicUsize,
     happened: Mutex<BTreeMap<Kind, u64>>,
+    histories: Mutex<BTreeMap<usize, u64>>,
 }
 
 impl Tally {
-    fn take(&self, recipe: &Recipe, arguments: &Arguments) {
-        let mut report = recipe.run();
-        self.runs.fetch_add(1, Ordering::SeqCst);
-        if arguments.twice {
-            let again = recipe.run();
-            self.runs.fetch_add(1, Ordering::SeqCst);
-            if again.hash != report.hash {
-                let what = format!("{:016x} and {:016x}", report.hash, again.hash);
-                report
-                    .violations
-                    .push(format!("two histories of one seed: {what}"));
-            }
+    fn take(&self, number: usize, recipe: &Recipe, arguments: &Arguments) {
+        let report = recipe.run();
+        if arguments.twin {
+            return say(&twin::line(number, report.hash));
         }
+        self.histories.lock().unwrap().insert(number, report.hash);
         self.requests.fetch_add(report.requests, Ordering::SeqCst);
         for (kind, times) in &report.happened {
             *self.happened.lock().unwrap().entry(*kind).or_default() += times;
         }
         if !report.violations.is_empty() {
-            let before = self.violations.fetch_add(1, Ordering::SeqCst);
-            if before < TOLD {
-                accuse(
-                    recipe,
-                    &report,
-                    !arguments.first && arguments.faults.is_none(),
-                );
+            let shrinks = !arguments.first && arguments.faults.is_none();
+            self.accuse(|| accuse(recipe, &report, shrinks));
+        }
+    }
+
+    /// Histories that are not what they were in the other process.
+    fn compare(&self, recipes: &[Recipe], other: &BTreeMap<usize, u64>) {
+        for (number, hash) in &*self.histories.lock().unwrap() {
+            let (recipe, there) = (&recipes[*number], other.get(number));
+            if there != Some(hash) {
+                let (name, seed) = (recipe.scenario.name, recipe.seed);
+                let there = there.map_or("none".to_owned(), |hash| format!("{hash:016x}"));
+                let what = format!("{name} seed {seed}: history {hash:016x} here, {there} there");
+                self.accuse(|| say(&format!("{what}\n  {}", recipe.command())));
             }
         }
     }
 
-    fn tell(&self, began: Instant) -> ExitCode {
+    fn accuse(&self, tell: impl FnOnce()) {
+        if self.violations.fetch_add(1, Ordering::SeqCst) < TOLD {
+            tell();
+        }
+    }
+
+    fn tell(&self, seeds: usize, began: Instant) {
         let happened = self.happened.lock().unwrap();
         for kind in Kind::ALL {
             let times = happened.get(kind).copied().unwrap_or(0);
             say(&format!("{:>8} {}", times, kind.name()));
         }
-        let (runs, took) = (
-            self.runs.load(Ordering::SeqCst),
-            began.elapsed().as_secs_f64(),
-        );
+        let took = began.elapsed().as_secs_f64();
         let requests = self.requests.load(Ordering::SeqCst);
         #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
-        let rate = runs as f64 / took;
+        let rate = seeds as f64 / took;
         say(&format!(
-            "{runs} runs in {took:.0} s, {rate:.1} a second; {requests} requests"
+            "{seeds} seeds in {took:.0} s, {rate:.1} a second; {requests} requests"
         ));
         let violations = self.violations.load(Ordering::SeqCst);
         let faults: u64 = happened.values().sum();
         say(&format!(
-            "seeds {runs} violations {violations} faults {faults}"
+            "seeds {seeds} violations {violations} faults {faults}"
         ));
-        ExitCode::from(u8::from(violations > 0))
     }
 }
 

@@ -37,7 +37,8 @@ pub(crate) fn heal(user: &User) {
     let cluster = user.cluster();
     cluster.judge.note("healed");
     cluster.net.heal();
-    cluster.all_lead.send_replace(false);
+    cluster.lines.heal();
+    cluster.all_lead(false);
     for node in cluster.node_names() {
         if let Some(plugin) = cluster.plugin(&node) {
             plugin.heal();
@@ -88,9 +89,9 @@ async fn strike(user: &User, fault: &Fault) {
         Kind::Storm => storm(user, lasting).await,
         Kind::StealLease => steal(user).await,
         Kind::TwoLeaders => {
-            cluster.all_lead.send_replace(true);
+            cluster.all_lead(true);
             sleep(lasting).await;
-            cluster.all_lead.send_replace(false);
+            cluster.all_lead(false);
         }
         Kind::ClockStep => {
             let step = i64::try_from(fault.lasts).unwrap_or_default();
@@ -106,6 +107,12 @@ async fn strike(user: &User, fault: &Fault) {
                 plugin.arm(fault.kind, lasting);
             }
             return; // counted where it meets a call
+        }
+        Kind::LineCut | Kind::LineSilent | Kind::LineReplyLost => {
+            cluster.lines.inflict(target, fault.kind, lasting);
+            if fault.kind == Kind::LineReplyLost || !cluster.size.allocator {
+                return; // counted where it meets a request
+            }
         }
         Kind::ForceDelete => drop(user.delete_pod(number, true).await),
         Kind::DeletePod => drop(user.delete_pod(number, false).await),

@@ -23,7 +23,7 @@ use orbweaver::kube_io::clients::Clients;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, ServiceExt as _};
 
@@ -34,6 +34,8 @@ use crate::judge::Judge;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Kinds that hold addresses.
 const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+/// What tells of addresses, and goes with a Pod.
+const DERIVED: &str = "spiderendpoints";
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
@@ -64,8 +66,9 @@ struct Link {
     cut_until: Instant,
     stale_until: Instant,
     stall_until: Instant,
-    /// Raised to close every open watch.
-    closed: watch::Sender<u64>,
+    /// Dropped to close every open watch, in the order in which they were opened: not tokio's `watch`,
+    /// which wakes its receivers in an order drawn anew in each process.
+    open: Vec<oneshot::Sender<()>>,
 }
 
 /// What becomes of a request.
@@ -140,7 +143,7 @@ impl Net {
             }
             Kind::StaleList => link.stale_until = until,
             Kind::WatchStall => link.stall_until = until,
-            Kind::WatchClose => link.closed.send_modify(|times| *times += 1),
+            Kind::WatchClose => link.open.clear(),
             kind => link.armed.push_back((kind, lasting)),
         }
     }
@@ -202,9 +205,9 @@ impl Net {
         let body = body.collect_bytes().await?;
         let wrote = self.judge.request(process, &head, &body);
         if !crate::judge::is_foreign(process)
-            && let Some(fault) = undisciplined(&head, &body)
+            && let Some((rule, fault)) = undisciplined(process, &head, &body)
         {
-            self.judge.violation("S8", &format!("{process}: {fault}"));
+            self.judge.violation(rule, &format!("{process}: {fault}"));
         }
         if self.doom().next.as_deref() == Some(process) {
             self.doom().kill(process);
@@ -224,6 +227,10 @@ impl Net {
         if let Some((code, false)) = fate.answer {
             sleep(fate.before).await;
             return Ok(overload(code));
+        }
+        if let Some(word) = crate::lines::review(head.uri.path(), &body) {
+            sleep(fate.before + fate.after).await;
+            return Ok(json_reply(StatusCode::CREATED, &word));
         }
         let (tell, told) = oneshot::channel();
         let (server, actor, net) = (self.server.clone(), Arc::clone(process), self.clone());
@@ -277,12 +284,13 @@ impl Net {
         if http_body::Body::size_hint(&body).exact().is_some() {
             return Response::from_parts(head, StreamBody::new(body));
         }
-        let closed = {
+        let (open, closed) = oneshot::channel();
+        {
             let mut links = self.links();
-            let mut closed = link(&mut links, self.seed, process).closed.subscribe();
-            closed.mark_unchanged();
-            closed
-        };
+            let watches = &mut link(&mut links, self.seed, process).open;
+            watches.retain(|open| !open.is_closed());
+            watches.push(open);
+        }
         let tap = Tap {
             net: self.clone(),
             process: process.to_owned(),
@@ -307,14 +315,14 @@ struct Tap {
     net: Net,
     process: String,
     body: ResponseBody,
-    closed: watch::Receiver<u64>,
+    closed: oneshot::Receiver<()>,
 }
 
 impl Tap {
     async fn next(&mut self) -> Option<Result<bytes::Bytes, BoxError>> {
         let frame = tokio::select! {
             biased;
-            _ = self.closed.changed() => return Some(Err(broken("stream closed"))),
+            _ = &mut self.closed => return Some(Err(broken("stream closed"))),
             frame = self.body.frame() => frame?,
         };
         sleep(Duration::from_millis(1)).await;
@@ -376,7 +384,7 @@ fn link<'l>(links: &'l mut BTreeMap<String, Link>, seed: u64, process: &str) -> 
         cut_until: Instant::now(),
         stale_until: Instant::now(),
         stall_until: Instant::now(),
-        closed: watch::Sender::new(0),
+        open: Vec::new(),
     })
 }
 
@@ -410,10 +418,7 @@ fn overload(code: u16) -> Reply {
             _ => "InternalError",
         },
     });
-    let mut response = Response::new(StreamBody::from(status.to_string()));
-    *response.status_mut() = StatusCode::from_u16(code).unwrap();
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert("content-type", json);
+    let mut response = json_reply(StatusCode::from_u16(code).unwrap(), &status);
     if code == 429 {
         let second = http::HeaderValue::from_static("1");
         response.headers_mut().insert("retry-after", second);
@@ -421,21 +426,37 @@ fn overload(code: u16) -> Reply {
     response
 }
 
-/// Why a write of an address holder is not one that fails where the object moved.
-fn undisciplined(head: &Parts, body: &[u8]) -> Option<String> {
-    let path = head.uri.path();
+fn json_reply(code: StatusCode, body: &Value) -> Reply {
+    let mut response = Response::new(StreamBody::from(body.to_string()));
+    *response.status_mut() = code;
+    let json = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert("content-type", json);
+    response
+}
+
+/// The rule that a request breaks, and how: a write of an address holder that would not fail where
+/// the object moved (S8), or a list of the controller's that may be older than what it knows (L7).
+fn undisciplined(process: &str, head: &Parts, body: &[u8]) -> Option<(&'static str, String)> {
+    let (path, method) = (head.uri.path(), &head.method);
+    let query = head.uri.query().unwrap_or_default();
+    if *method == Method::GET {
+        let is_old = query.contains("resourceVersion=0") && !query.contains("watch=");
+        return (is_old && process.starts_with("controller"))
+            .then(|| ("L7", format!("list of any version: {path}?{query}")));
+    }
     let holds = HOLDERS.iter().any(|kind| path.contains(kind));
-    if !holds || head.method == Method::GET || head.method == Method::POST {
+    let goes_with = *method == Method::DELETE && path.contains(DERIVED);
+    if !(holds || goes_with) || *method == Method::POST {
         return None;
     }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let has = |path: &str| body.pointer(path).is_some_and(|v| v.as_str() != Some(""));
-    let is_fenced = match head.method {
+    let is_fenced = match *method {
         Method::PUT => has("/metadata/resourceVersion") && has("/metadata/uid"),
         Method::DELETE => has("/preconditions/uid"),
         _ => false,
     };
-    (!is_fenced).then(|| format!("unfenced {} {path}", head.method))
+    (!is_fenced).then(|| ("S8", format!("unfenced {method} {path}")))
 }
 
 /// One process's way to the API server.

@@ -18,7 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode, header};
 use kubesim::actors::{Network, PodId};
-use orbweaver::agent::{Disk, Metrics, Settings, Work};
+use orbweaver::agent::{Connect, Disk, Metrics, Settings, Work};
 use orbweaver::kube_io::clients::Clients;
 use prometheus_client::registry::Registry;
 use serde::Serialize;
@@ -100,7 +100,7 @@ impl Disk for MemoryDisk {
 
 type Call = (Request<Body>, oneshot::Sender<(StatusCode, Vec<u8>)>);
 
-/// Where the agent of a node listens, if it does.
+/// Where a process listens, if it does.
 #[derive(Clone, Default)]
 pub(crate) struct Socket(Arc<Mutex<Option<mpsc::UnboundedSender<Call>>>>);
 
@@ -108,16 +108,42 @@ impl Socket {
     fn open(&self) -> MutexGuard<'_, Option<mpsc::UnboundedSender<Call>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Its answer. Errors: nobody listens, or it died meanwhile.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Body>,
+    ) -> Result<(StatusCode, Vec<u8>), String> {
+        let (tell, told) = oneshot::channel();
+        let there = self
+            .open()
+            .as_ref()
+            .is_some_and(|s| s.send((request, tell)).is_ok());
+        if !there {
+            return Err("connection refused".to_owned());
+        }
+        told.await.map_err(|_| "EOF".to_owned())
+    }
 }
 
 /// An agent's process: drop the future and nothing of it goes on.
-pub(crate) async fn agent(settings: Settings, clients: Clients, disk: MemoryDisk, socket: Socket) {
+pub(crate) async fn agent(
+    settings: Settings,
+    clients: Clients,
+    disk: MemoryDisk,
+    socket: Socket,
+    allocator: Option<Box<dyn Connect>>,
+) {
     let metrics = Metrics::register(&mut Registry::default());
-    let work = Work::start(settings, clients, Arc::new(disk), metrics);
-    let calls: Router = match work.calls().await {
-        Ok(calls) => calls,
+    let work = Work::start_beside(settings, clients, Arc::new(disk), metrics, allocator);
+    match work.calls().await {
+        Ok(calls) => answer(calls, socket).await,
         Err(never) => unreachable!("a disk in memory can be read: {never}"),
-    };
+    }
+}
+
+/// Answers what is asked at `socket`: drop the future and nothing of it goes on.
+pub(crate) async fn answer(calls: Router, socket: Socket) {
     let (tell, mut told) = mpsc::unbounded_channel::<Call>();
     *socket.open() = Some(tell);
     let mut running = JoinSet::new();
@@ -179,18 +205,8 @@ impl Plugin {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(body))
             .map_err(|error| error.to_string())?;
-        let (tell, told) = oneshot::channel();
-        let there = self
-            .socket
-            .open()
-            .as_ref()
-            .is_some_and(|s| s.send((request, tell)).is_ok());
-        if !there {
-            return Err("dial unix: connection refused".to_owned());
-        }
-        let answer = timeout(PLUGIN_MAX, told).await;
-        let answer = answer.map_err(|_| "the agent gave no answer".to_owned())?;
-        let (code, body) = answer.map_err(|_| "EOF".to_owned())?;
+        let answer = timeout(PLUGIN_MAX, self.socket.call(request)).await;
+        let (code, body) = answer.map_err(|_| "the agent gave no answer".to_owned())??;
         if code.is_success() {
             return Ok(body);
         }
@@ -216,7 +232,8 @@ impl Plugin {
             }
             Some(_) => call.await.and(Err("connection reset".to_owned())),
             None => call.await,
-        }?;
+        };
+        let body = body.inspect_err(|why| self.judge.refused(&self.node, &pod.uid, why))?;
         let told = told(&body)?;
         self.judge.given(&self.node, &pod.uid, sandbox, &told);
         Ok(told.into_iter().map(|told| told.address).collect())

@@ -12,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::Cluster;
 use crate::fault::{Cast, Fault, Kind};
+use crate::goal::{Gaze, Goal};
 use crate::scenario::Scenario;
 use crate::user::User;
 use crate::{goal, nemesis, scenario};
@@ -109,11 +110,6 @@ impl Recipe {
         let recipe = self.clone();
         let thread = std::thread::Builder::new().spawn(move || {
             let mut builder = tokio::runtime::Builder::new_current_thread();
-            // Whom a watch channel wakes first is chance, which only an unstable part of tokio seeds.
-            #[cfg(tokio_unstable)]
-            builder.rng_seed(tokio::runtime::RngSeed::from_bytes(
-                &recipe.seed.to_le_bytes(),
-            ));
             let runtime = builder.enable_time().start_paused(true).build().unwrap();
             runtime.block_on(play(&recipe))
         });
@@ -188,18 +184,14 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
 }
 
 /// Waits until nothing lacks. False if that takes too long, or a rule was broken meanwhile.
-async fn comes(
-    cluster: &Cluster,
-    patience: Duration,
-    rule: &str,
-    lacks: fn(&kubesim::Server) -> Vec<String>,
-) -> bool {
+async fn comes(cluster: &Cluster, patience: Duration, rule: &str, goal: Goal) -> bool {
     let end = Instant::now() + patience;
+    let mut gaze = Gaze::at(goal);
     loop {
         if !cluster.judge.violations().is_empty() {
             return false;
         }
-        let lacking = lacks(&cluster.server);
+        let lacking = gaze.lacking(cluster);
         if lacking.is_empty() {
             return true;
         }

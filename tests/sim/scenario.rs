@@ -57,7 +57,11 @@ pub(crate) fn size(scenario: &Scenario, seed: u64) -> Size {
         other => 3 + usize::try_from(other % 3).unwrap_or(0),
     };
     let controllers = if seed.is_multiple_of(3) { 1 } else { 2 };
-    Size { controllers, nodes }
+    Size {
+        controllers,
+        nodes,
+        allocator: seed % 2 == 1,
+    }
 }
 
 /// A Deployment gets a pool of its own.

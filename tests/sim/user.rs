@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
+use crate::goal::{self, Gaze};
 
 /// Everything is in this Namespace.
 const NAMESPACE: &str = "default";
@@ -220,7 +221,8 @@ impl User {
     /// Waits until all is as it should be, or so many seconds have passed.
     pub(crate) async fn settled(&self, seconds: u64) {
         let end = Instant::now() + Duration::from_secs(seconds);
-        while Instant::now() < end && !crate::goal::lacks(&self.cluster.server).is_empty() {
+        let mut gaze = Gaze::at(goal::lacks);
+        while Instant::now() < end && !gaze.lacking(&self.cluster).is_empty() {
             sleep(Duration::from_millis(500)).await;
         }
     }

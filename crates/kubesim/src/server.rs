@@ -141,9 +141,9 @@ impl Server {
         let done = work(&mut state, now);
         let after = state.store.revision();
         if after != before {
-            state.tell(before);
+            let resources = state.tell(before);
             drop(state);
-            self.shared.head.set(after);
+            self.shared.head.set(after, &resources);
         }
         done
     }
@@ -203,10 +203,14 @@ impl Server {
 }
 
 impl State {
-    /// Follows changes of definitions, and calls the observers.
-    fn tell(&mut self, since: u64) {
+    /// Follows changes of definitions, and calls the observers. Returns whose resources moved.
+    fn tell(&mut self, since: u64) -> Vec<Arc<str>> {
         let commits: Vec<Arc<Commit>> = self.store.since(since).cloned().collect();
+        let mut resources: Vec<Arc<str>> = Vec::new();
         for commit in commits {
+            if !resources.contains(&commit.key.resource) {
+                resources.push(Arc::clone(&commit.key.resource));
+            }
             if &*commit.key.resource == custom::DEFINITIONS {
                 custom::follow(&mut self.kinds, &commit);
             }
@@ -214,6 +218,7 @@ impl State {
                 observer(&commit);
             }
         }
+        resources
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Store {
     history: VecDeque<Arc<Commit>>,
     revision: u64,
     compacted: u64,
+    /// The newest revision of each resource that is lost to the history.
+    lost: BTreeMap<Arc<str>, u64>,
 }
 
 impl Store {
@@ -80,7 +82,20 @@ impl Store {
             .front()
             .is_some_and(|first| first.revision <= self.compacted)
         {
-            self.history.pop_front();
+            self.lose_first();
+        }
+    }
+
+    /// The newest revision of a resource that its watches can't be told any more; 0 for none.
+    pub(crate) fn lost(&self, resource: &Arc<str>) -> u64 {
+        self.lost.get(resource).copied().unwrap_or_default()
+    }
+
+    fn lose_first(&mut self) {
+        if let Some(first) = self.history.pop_front() {
+            self.compacted = self.compacted.max(first.revision);
+            self.lost
+                .insert(Arc::clone(&first.key.resource), first.revision);
         }
     }
 
@@ -181,10 +196,8 @@ impl Store {
             actor: Arc::clone(actor),
         });
         self.history.push_back(Arc::clone(&commit));
-        if self.history.len() > HISTORY
-            && let Some(first) = self.history.pop_front()
-        {
-            self.compacted = first.revision;
+        if self.history.len() > HISTORY {
+            self.lose_first();
         }
         commit
     }

@@ -1,6 +1,7 @@
 //! Watches: the history from a version on, as a stream of JSON lines.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -166,21 +167,25 @@ impl Watch {
             if self.over {
                 return None;
             }
-            let head = self.server.head().get();
+            let head = self.server.head().of(&self.call.kind.storage);
+            // Waits from here on, so that nothing between the look and the wait is missed.
+            let mut moved = pin!(head.notified());
+            moved.as_mut().enable();
             if self.collect() {
                 continue;
             }
-            let wake = self
-                .bookmark_at
-                .map_or(self.deadline, |at| at.min(self.deadline));
-            let moved = self.server.head().past(head);
-            match tokio::time::timeout_at(wake, moved).await {
-                Ok(()) => {}
-                Err(_) if Instant::now() >= self.deadline => self.over = true,
-                Err(_) => {
-                    self.bookmark_at = Some(Instant::now() + BOOKMARK_EVERY);
-                    self.ready.push_back(line("BOOKMARK", &self.bookmark(None)));
-                }
+            let now = Instant::now();
+            if now >= self.deadline {
+                self.over = true;
+            } else if self.bookmark_at.is_some_and(|at| at <= now) {
+                self.bookmark_at = Some(now + BOOKMARK_EVERY);
+                self.ready.push_back(line("BOOKMARK", &self.bookmark(None)));
+            } else {
+                let wake = self
+                    .bookmark_at
+                    .map_or(self.deadline, |at| at.min(self.deadline));
+                // Late or not, there is something to look at now.
+                let _ = tokio::time::timeout_at(wake, moved).await;
             }
         }
     }
@@ -188,7 +193,7 @@ impl Watch {
     /// Lines up what was committed since; false if that is nothing.
     fn collect(&mut self) -> bool {
         let state = self.server.lock();
-        if self.cursor < state.store.compacted() {
+        if self.cursor < state.store.lost(&self.call.kind.storage) {
             let message = format!(
                 "too old resource version: {} ({})",
                 self.cursor,
