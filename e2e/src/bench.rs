@@ -122,6 +122,7 @@ fn write(paths: &Paths, programs: &ProgramFigures, report: &Report) -> Result<Pa
         let figures = json!({
             "ours": work.ours,
             "ours_live": work.live,
+            "ours_alone": work.alone,
             "baseline": work.baseline,
             "ratio": work.ratio(),
         });
@@ -129,6 +130,7 @@ fn write(paths: &Paths, programs: &ProgramFigures, report: &Report) -> Result<Pa
     });
     let all = json!({
         "machine": machine(),
+        "ceiling": report.ceiling,
         "programs": programs,
         "work": work.collect::<Map<String, Value>>(),
         "watch_bytes": report.watch,

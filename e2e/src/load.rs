@@ -37,7 +37,7 @@ use fleet::Way;
 use quiet::{Quiet, WatchBytes};
 use round::{Clock, Round, Trouble};
 use shape::Shape;
-use stage::Stage;
+use stage::{Ceiling, Stage};
 
 /// Nodes, each with an agent of its own.
 pub const NODES: usize = 10;
@@ -65,13 +65,15 @@ pub enum Extent {
 pub struct Report {
     /// A row a shape.
     pub works: Vec<Work>,
+    /// What the machine can do at most; if that was measured.
+    pub ceiling: Option<Ceiling>,
     /// What an agent hears of Pods elsewhere; measured with the first shape.
     pub watch: Option<WatchBytes>,
 }
 
 /// The scenario: the rounds, their figures, and the verdict.
 ///
-/// Its programs are not optimised, so its figures are rough; `e2e bench` has better ones.
+/// Its programs are full of checks, so its figures are rough; `e2e bench` has better ones.
 pub fn run(cluster: &Cluster) -> Result<()> {
     let report = measure(cluster, Profile::Checked, &Shape::ALL, Extent::Gate)?;
     report.print();
@@ -89,13 +91,18 @@ pub fn measure(
     extent: Extent,
 ) -> Result<Report> {
     Stage::with(cluster, profile, |stage| {
+        let ceiling = (extent == Extent::Full).then(|| stage.ceiling());
         let (mut works, mut watch) = (Vec::new(), None);
         for shape in shapes {
             let (work, heard) = measure_shape(stage, *shape, extent)?;
             works.push(work);
             watch = watch.or(heard);
         }
-        Ok(Report { works, watch })
+        Ok(Report {
+            works,
+            ceiling: ceiling.transpose()?,
+            watch,
+        })
     })
 }
 
@@ -119,11 +126,11 @@ fn measure_shape(
         Shape::OnePool => (wanted(Way::Product, Clock::Live)?, None),
     };
     let trouble = |trouble| {
-        let figures = round(Way::Allocator, Clock::Troubled(trouble))?;
+        let figures = round(Way::Product, Clock::Troubled(trouble))?;
         Ok((trouble, figures))
     };
     let ours = round(Way::Product, Clock::Bound)?;
-    // The allocator is off unless an operator wants it, and does not gate.
+    let alone = wanted(Way::Alone, Clock::Bound)?;
     let troubled: Result<Vec<_>> = match (shape, extent) {
         (Shape::AutoPools, _) | (_, Extent::Gate) => Ok(vec![]),
         (Shape::OnePool, Extent::Full) => Trouble::ALL.into_iter().map(trouble).collect(),
@@ -132,6 +139,7 @@ fn measure_shape(
         shape,
         ours,
         live,
+        alone,
         troubled: troubled?,
         baseline: wanted(Way::OneByOne, Clock::Bound)?,
     };
@@ -150,6 +158,7 @@ impl Report {
              each agent; the API server counted its own calls"
         ));
         self.works.iter().for_each(show);
+        self.ceiling.iter().for_each(show);
         self.watch.iter().for_each(show);
     }
 
@@ -160,6 +169,7 @@ impl Report {
             shape,
             ours,
             live,
+            alone,
             troubled,
             baseline: _,
         } in &self.works
@@ -167,7 +177,8 @@ impl Report {
             let live = live.iter().map(|figures| (figures, Clock::Live));
             let troubled = troubled.iter();
             let troubled = troubled.map(|(it, figures)| (figures, Clock::Troubled(*it)));
-            let all = live.chain([(ours, Clock::Bound)]).chain(troubled);
+            let bound = alone.iter().chain([ours]).map(|it| (it, Clock::Bound));
+            let all = live.chain(bound).chain(troubled);
             for (figures, clock) in all {
                 let failed = figures.failed_calls + figures.failed_dels;
                 ensure!(
@@ -190,6 +201,7 @@ mod tests {
             shape: Shape::OnePool,
             ours,
             live: Some(live),
+            alone: None,
             troubled: vec![],
             baseline: Some(Figures {
                 failed_calls: 83,
@@ -198,6 +210,7 @@ mod tests {
         };
         Report {
             works: vec![work],
+            ceiling: None,
             watch: None,
         }
     }

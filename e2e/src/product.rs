@@ -293,8 +293,6 @@ fn write_values(cluster: &Cluster, digest: &str) -> Result<()> {
     );
     let values = json!({
         "apiServer": { "host": API_ADDRESS, "port": API_PORT },
-        // Both ways to an address are at work: agents write themselves where the allocator is silent.
-        "ipam": { "allocator": { "enable": true } },
         "spiderpoolAgent": { "nodeSelector": nodes, "podAnnotations": image },
         "spiderpoolController": {
             "nodeSelector": nodes, "podAnnotations": image, "replicas": CONTROLLERS,

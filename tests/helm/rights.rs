@@ -8,8 +8,8 @@ use orbweaver::allocator::announce::AUDIENCE;
 
 use crate::chart::{at, env, refusal, render};
 
-/// Agents ask the acting controller.
-const ALLOCATOR: &str = "ipam.allocator.enable=true";
+/// Agents ask nobody.
+const NO_ALLOCATOR: &str = "ipam.allocator.enable=false";
 
 #[test]
 fn no_right_is_a_wildcard() {
@@ -40,8 +40,7 @@ fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
 
 #[test]
 fn without_direct_writes_an_agent_changes_no_pool() {
-    let values = [ALLOCATOR, "ipam.allocator.directWrites=false"];
-    let Some(chart) = render(&values) else { return };
+    let Some(chart) = render(&["ipam.allocator.directWrites=false"]) else { return };
     let rights = writes(chart.named("ClusterRole", "orbweaver-agent"));
     let on_pools: Vec<_> = rights.iter().filter(|r| r.contains("ippools")).collect();
     assert_eq!(on_pools, [] as [&String; 0]);
@@ -51,16 +50,18 @@ fn without_direct_writes_an_agent_changes_no_pool() {
 
 #[test]
 fn without_the_allocator_nobody_asks_or_is_asked_for_addresses() {
-    let Some(chart) = render(&[]) else { return };
+    let Some(chart) = render(&[NO_ALLOCATOR]) else {
+        return;
+    };
     assert!(!chart.text.contains("ALLOCATOR") && !chart.text.contains("tokenreviews"));
     assert!(!chart.text.contains("allocator-token"));
-    let why = refusal(&["ipam.allocator.directWrites=false"]).unwrap();
+    let why = refusal(&[NO_ALLOCATOR, "ipam.allocator.directWrites=false"]).unwrap();
     assert!(why.contains("nobody could record an address"), "{why}");
 }
 
 #[test]
 fn an_agent_finds_the_allocator_by_the_lease_and_shows_a_token_of_its_own_for_it() {
-    let values = [ALLOCATOR, "spiderpoolController.allocatorPort=6000"];
+    let values = ["spiderpoolController.allocatorPort=6000"];
     let Some(chart) = render(&values) else { return };
     let lease = set(&["get leases.coordination.k8s.io"]);
     let role = chart.named("Role", "orbweaver-agent");
@@ -88,7 +89,9 @@ fn an_agent_finds_the_allocator_by_the_lease_and_shows_a_token_of_its_own_for_it
 #[test]
 fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away_and_nothing_else()
 {
-    let Some(chart) = render(&[]) else { return };
+    let Some(chart) = render(&[NO_ALLOCATOR]) else {
+        return;
+    };
     let expected = [
         "create events",
         "create events.events.k8s.io",
@@ -106,9 +109,7 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
     ];
     let rights = writes(chart.named("ClusterRole", "orbweaver-controller"));
     assert_eq!(rights, set(&expected));
-    let Some(asked) = render(&[ALLOCATOR]) else {
-        return;
-    };
+    let Some(asked) = render(&[]) else { return };
     let more = writes(asked.named("ClusterRole", "orbweaver-controller"));
     let tokens = "create tokenreviews.authentication.k8s.io".to_owned();
     assert_eq!(more.difference(&rights).collect::<Vec<_>>(), [&tokens]);

@@ -15,6 +15,13 @@ use crate::wait::patiently;
 /// The group that holds all others.
 pub const GROUP: &str = "orbweaver-e2e";
 
+/// The group below a node's own in which containerd puts its containers.
+const CONTAINERS: &str = "k8s.io";
+
+/// How the weight of a group for processors is called, and the most that a group may have, in both
+/// versions. A process that is in no group weighs 1024 or 100.
+const WEIGHTS: [(&str, &str); 2] = [("cpu.shares", "262144"), ("cpu.weight", "10000")];
+
 /// Settings of a cpuset; as long as they are empty, no process may enter the group.
 const CPUSET: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
 
@@ -26,11 +33,18 @@ pub fn make(node: &str) -> Result<()> {
     remove(node)?;
     for hierarchy in hierarchies() {
         let group = hierarchy.join(GROUP);
-        for folder in [&group, &group.join(node)] {
+        let mut folders = vec![group.clone(), group.join(node)];
+        // In the second version the node's processes could not join a group that has one below it;
+        // there the containers weigh as much as all of those together.
+        if !hierarchy.join(CONTROLLERS).exists() {
+            folders.push(group.join(node).join(CONTAINERS));
+        }
+        for folder in &folders {
             fs::create_dir_all(folder)
                 .with_context(|| format!("cannot make control group {}", folder.display()))?;
             inherit_cpuset(folder)?;
             inherit_controllers(folder)?;
+            outweigh(folder)?;
         }
     }
     Ok(())
@@ -110,6 +124,17 @@ fn inherit_cpuset(folder: &Path) -> Result<()> {
         let (from, to) = (parent.join(name), folder.join(name));
         let value = fs::read(&from).with_context(|| format!("cannot read {}", from.display()))?;
         fs::write(&to, value).with_context(|| format!("cannot write {}", to.display()))?;
+    }
+    Ok(())
+}
+
+/// Gives a group as large a weight as there is. A group competes as one with each process beside it:
+/// the control plane's many, which are in no group, would leave a node next to nothing, and so would
+/// containerd its containers.
+fn outweigh(group: &Path) -> Result<()> {
+    let settings = WEIGHTS.iter().map(|(name, most)| (group.join(name), most));
+    for (setting, most) in settings.filter(|(setting, _)| setting.exists()) {
+        fs::write(&setting, most).with_context(|| format!("cannot write {}", setting.display()))?;
     }
     Ok(())
 }

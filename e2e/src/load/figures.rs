@@ -72,6 +72,9 @@ pub struct Work {
     pub ours: Figures,
     /// The product's agents, calls as Pods are bound; if that was measured.
     pub live: Option<Figures>,
+    /// The product's agents without the controller's help, all Pods bound before; if that was
+    /// measured.
+    pub alone: Option<Figures>,
     /// The product's agents while something happens to the controller; where that was tried.
     pub troubled: Vec<(Trouble, Figures)>,
     /// The baseline's agents, all Pods bound before; if that was measured.
@@ -300,6 +303,7 @@ impl fmt::Display for Work {
                 "orbweaver, calls as Pods are bound".to_owned(),
                 self.live.as_ref(),
             ),
+            ("orbweaver, agents alone".to_owned(), self.alone.as_ref()),
         ];
         let troubled = self.troubled.iter();
         rows.extend(

@@ -25,10 +25,10 @@ const END: Duration = Duration::from_secs(20);
 /// Whose agents do the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// The product's, each of which writes pools itself.
-    Product,
     /// The product's, which ask the acting controller.
-    Allocator,
+    Product,
+    /// The product's, each of which writes pools itself.
+    Alone,
     /// The baseline's, which record one address at a time.
     OneByOne,
 }
@@ -53,7 +53,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Product => "orbweaver",
-            Self::Allocator => "orbweaver with its allocator",
+            Self::Alone => "orbweaver, agents alone",
             Self::OneByOne => "one by one",
         })
     }
@@ -67,7 +67,7 @@ impl Agent {
         let _ = fs::remove_file(&socket);
         let mut words = vec![format!("KUBECONFIG={}", stage.kubeconfig(index).display())];
         match way {
-            Way::Product | Way::Allocator => {
+            Way::Product | Way::Alone => {
                 let config = stage.file(&format!("{index}.yml"));
                 fs::write(
                     &config,
@@ -79,7 +79,7 @@ impl Agent {
                     format!("SPIDERPOOL_POD_NAME=agent-{index}"),
                     format!("SPIDERPOOL_HEALTH_PORT={}", PROBES + index),
                 ]);
-                if way == Way::Allocator {
+                if way == Way::Product {
                     let token = stage.write_allocator_token(index)?;
                     words.push(format!("ORBWEAVER_ALLOCATOR_TOKEN={}", token.display()));
                 }

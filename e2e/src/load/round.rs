@@ -91,7 +91,7 @@ impl<'a> Round<'a> {
         let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
         let pools = shape.pools(stage)?;
         let ask = match way {
-            Way::Product | Way::Allocator => Ask::Add,
+            Way::Product | Way::Alone => Ask::Add,
             Way::OneByOne => Ask::AddFrom(&pools),
         };
         let meter = Meter::start(stage, fleet, way)?;
@@ -111,7 +111,7 @@ impl<'a> Round<'a> {
         stage.kubectl().create(&shape.deployments(), &[])?;
         let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
         shape.pools(stage)?;
-        let meter = Meter::start(stage, fleet, Way::Allocator)?;
+        let meter = Meter::start(stage, fleet, Way::Product)?;
         let (_, leader) = acting_controller(stage.cluster)?;
         let mut troubled = None;
         let pods = pods.into_iter().map(Ok);
@@ -135,7 +135,7 @@ impl<'a> Round<'a> {
         fleet: &Fleet,
         bindings: Bindings,
     ) -> Result<(Meter, Vec<Served>)> {
-        ensure!(way == Way::Product, "the baseline does not wait for pools");
+        ensure!(way != Way::OneByOne, "the baseline does not wait for pools");
         let meter = Meter::start(stage, fleet, way)?;
         let served = thread::scope(|scope| {
             let create = scope.spawn(|| stage.kubectl().create(&shape.deployments(), &[]));

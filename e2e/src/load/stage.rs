@@ -1,10 +1,12 @@
 //! What all rounds share: nodes that are only objects, an account for each agent, programs.
 
+use std::fmt;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::NODES;
@@ -12,6 +14,7 @@ use crate::audit;
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::cluster::network::API_SERVER;
+use crate::command::run;
 use crate::product::build::{Profile, Programs, cargo_build};
 use crate::product::objects::{Pool, Subnet};
 use crate::progress::long;
@@ -39,6 +42,16 @@ pub struct Stage<'a> {
     pub programs: Programs,
     /// The baseline's agent.
     pub one_by_one: PathBuf,
+    ceiling: PathBuf,
+}
+
+/// Calls that the machine gets done in a second, 40 in flight.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Creates of a small object.
+    pub creates_per_s: f64,
+    /// Updates of an object as large as a pool with ten records.
+    pub updates_per_s: f64,
 }
 
 impl<'a> Stage<'a> {
@@ -50,10 +63,13 @@ impl<'a> Stage<'a> {
         profile: Profile,
         work: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
+        let programs = Programs::build(cluster.paths(), profile)?;
+        let examples = build_examples(cluster, profile)?;
         let stage = Self {
             cluster,
-            programs: Programs::build(cluster.paths(), profile)?,
-            one_by_one: build_one_by_one(cluster, profile)?,
+            programs,
+            one_by_one: examples.join("one_by_one"),
+            ceiling: examples.join("ceiling"),
         };
         stage.clear()?;
         fs::create_dir_all(stage.folder()).context("cannot make the folder of the load test")?;
@@ -64,6 +80,18 @@ impl<'a> Stage<'a> {
         })?;
         stage.clear()?;
         Ok(done)
+    }
+
+    /// What the machine can do at most, whatever is written.
+    pub fn ceiling(&self) -> Result<Ceiling> {
+        let mut program = self.cluster.lab().enter_network("env");
+        program
+            .arg(format!("KUBECONFIG={}", self.kubectl().config().display()))
+            .arg(&self.ceiling)
+            .arg(format!("--namespace={NAMESPACE}"));
+        let told = long("measuring what the machine can do", || run(&mut program))?;
+        let ceiling = serde_json::from_str(&told);
+        ceiling.with_context(|| format!("the ceiling is not told: {told}"))
     }
 
     /// The admin's client.
@@ -241,6 +269,17 @@ impl<'a> Stage<'a> {
     }
 }
 
+impl fmt::Display for Ceiling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "\nThe machine's own limit: {:.0} creates/s of a small object, {:.0} updates/s of one as \
+             large as a pool with ten records",
+            self.creates_per_s, self.updates_per_s
+        )
+    }
+}
+
 /// The name of a node that is only an object.
 pub fn node(index: usize) -> String {
     format!("load-{index}")
@@ -256,12 +295,12 @@ pub fn list(objects: &[Value]) -> String {
     json!({ "apiVersion": "v1", "kind": "List", "items": objects }).to_string()
 }
 
-fn build_one_by_one(cluster: &Cluster, profile: Profile) -> Result<PathBuf> {
-    let what = "--package orbweaver-e2e --example one_by_one";
-    let folder = long("building the baseline's agent", || {
+fn build_examples(cluster: &Cluster, profile: Profile) -> Result<PathBuf> {
+    let what = "--package orbweaver-e2e --examples";
+    let folder = long("building what the product is compared with", || {
         cargo_build(cluster.paths(), profile, what)
     })?;
-    Ok(folder.join("examples/one_by_one"))
+    Ok(folder.join("examples"))
 }
 
 fn account(node: usize) -> String {
