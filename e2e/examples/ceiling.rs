@@ -1,9 +1,10 @@
 //! What the machine can do at most: creates and updates of small objects in a second, through the
 //! API server into its store, by clients that wait for nothing but its answers.
 //!
-//! The objects are SpiderEndpoints of Pods that do not exist, so nobody else writes them; each is as
+//! The objects are endpoints of Pods that do not exist, so nobody else writes them; each is as
 //! large as a pool with ten records. Prints its figures as JSON and takes the objects away again.
 
+use std::io::{self, Write as _};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -80,8 +81,7 @@ async fn main() -> Result<()> {
     let deleted = api.delete_collection(&DeleteParams::default(), &all).await;
     deleted.context("cannot delete")?;
     let figures = json!({ "creates_per_s": creates_per_s, "updates_per_s": updates_per_s });
-    println!("{figures}");
-    Ok(())
+    writeln!(io::stdout(), "{figures}").context("nobody reads the figures")
 }
 
 fn object(kind: &ApiResource, index: usize) -> DynamicObject {

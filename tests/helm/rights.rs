@@ -40,7 +40,9 @@ fn an_agent_writes_pool_status_endpoints_and_events_and_nothing_else() {
 
 #[test]
 fn without_direct_writes_an_agent_changes_no_pool() {
-    let Some(chart) = render(&["ipam.allocator.directWrites=false"]) else { return };
+    let Some(chart) = render(&["ipam.allocator.directWrites=false"]) else {
+        return;
+    };
     let rights = writes(chart.named("ClusterRole", "orbweaver-agent"));
     let on_pools: Vec<_> = rights.iter().filter(|r| r.contains("ippools")).collect();
     assert_eq!(on_pools, [] as [&String; 0]);
