@@ -20,6 +20,7 @@ pub mod no_room;
 pub mod planted;
 pub mod rolling_update;
 pub mod stateful;
+pub mod takeover;
 pub mod third_party;
 pub mod uninstall;
 pub mod walkthrough;
@@ -145,6 +146,12 @@ pub const ALL: &[Scenario] = &[
         about: "webhooks and the deletion policy: what kubectl prints, certificates replaced under load, no controller, uninstalled",
         needs_product: true,
         run: admission::run,
+    },
+    Scenario {
+        name: "takeover",
+        about: "docs/takeover.md executed on what the original left, crashes included: every Pod keeps its addresses, there and back",
+        needs_product: true,
+        run: takeover::run,
     },
     Scenario {
         name: "uninstall",
