@@ -1,6 +1,6 @@
 //! A pool for an annotated Deployment: made, followed up and down, gone with it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 
 use crate::cluster::Cluster;
@@ -9,8 +9,8 @@ use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, Subnet};
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, SETTLE, SUBNET, apply_example, delete, gone, ips, leaving_nothing, ping_each_other,
-    running, scale,
+    Deployment, RECLAIM, SETTLE, SUBNET, apply_example, delete, gone, ips, leaving_nothing,
+    ping_each_other, running, scale,
 };
 
 /// Once with the annotation on the Pod template, as in `examples/`; once put on a Deployment that
@@ -35,6 +35,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         ])?;
         follow(cluster, namespace)?;
 
+        a_namesake_inherits(cluster, namespace)?;
         delete(kubectl, &["spidersubnet", "net4", "net6"])?;
         Ok(())
     })
@@ -75,6 +76,37 @@ fn follow(cluster: &Cluster, namespace: &str) -> Result<()> {
         );
         Ok(())
     })
+}
+
+/// A pool that is not to go with its workload waits for the next one of the name, addresses and all.
+fn a_namesake_inherits(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    let web = Deployment::new("web", 2).with_subnet("net4");
+    let web = web.annotated(RECLAIM, "false");
+    let mut left: Option<Pool> = None;
+    for _ in 0..2 {
+        web.create(kubectl, namespace)?;
+        settled(cluster, namespace, 2, 3)?;
+        let pool = Pool::of_deployment(kubectl, namespace, "web")?;
+        if let Some(left) = &left {
+            let (was, is) = (&left.addresses, &pool.addresses);
+            let same = left.name == pool.name && was == is;
+            ensure!(same, "{} with {} was left", left.name, told(was));
+        }
+        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
+        gone(kubectl, namespace, "web")?;
+        eventually(SETTLE, "the pool is there, without a record", || {
+            let waits = Pool::of_deployment(kubectl, namespace, "web")?;
+            let (was, is) = (&pool.addresses, &waits.addresses);
+            ensure!(was == is, "it had {} and has {}", told(was), told(is));
+            let records = waits.records.len();
+            ensure!(records == 0, "{records} addresses are recorded");
+            Ok(())
+        })?;
+        left = Some(pool);
+    }
+    let left = left.context("no pool")?;
+    delete(kubectl, &["spiderippool", &left.name])
 }
 
 /// Waits until `replicas` Pods run and the pool has `size` addresses, and ledger, records and
