@@ -8,6 +8,7 @@
 
 mod original;
 mod page;
+mod served;
 
 use std::collections::BTreeMap;
 use std::fs;

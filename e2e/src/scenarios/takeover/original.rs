@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result};
 use serde_json::{Map, Value, json};
 
 use super::super::golden_objects::{leave_out, objects, store};
+use super::served::{webhooks, without_ours};
 use crate::cluster::Cluster;
 use crate::cluster::network::{API_ADDRESS, API_PORT};
 use crate::cluster::node::Node;
@@ -24,16 +25,14 @@ use crate::workload::{NUMBER, POOL, RECLAIM, SUBNET, running, template};
 /// Its name in helm, and the first part of everything else's.
 pub(super) const RELEASE: &str = "spiderpool";
 /// Its controller, which its webhooks are called after.
-const CONTROLLER: &str = "spiderpool-controller";
+pub(super) const CONTROLLER: &str = "spiderpool-controller";
 /// Its ConfigMap has the name that ours has.
 pub(super) const CONFIG: &str = "spiderpool-conf";
 /// The namespace of the golden objects.
 const DEFAULT: &str = "default";
 const SUBNET_KIND: &str = "SpiderSubnet";
 /// The kinds that its webhooks judge and its hook deletes.
-const KINDS: [&str; 3] = ["spidersubnets", "spiderippools", "spiderreservedips"];
-/// What its definitions of the kinds lack.
-const OURS: [&str; 2] = ["conditions", "ledgerEpoch"];
+pub(super) const KINDS: [&str; 3] = ["spidersubnets", "spiderippools", "spiderreservedips"];
 
 /// In the place of its plugin: an address that the golden objects have for a Pod of the name.
 const PLUGIN: &str = r#"#!/bin/sh
@@ -463,50 +462,4 @@ fn ipv4(endpoint: &Value) -> Result<String> {
     let address = address.and_then(Value::as_str).context("no IPv4 address")?;
     let (address, _) = address.split_once('/').context("no prefix")?;
     Ok(address.to_owned())
-}
-
-fn webhooks() -> [Value; 2] {
-    let hook = |kind: &str| {
-        let path = format!("/{kind}");
-        let rule = json!({
-            "apiGroups": ["spiderpool.spidernet.io"], "apiVersions": ["v2beta1"],
-            "operations": ["CREATE", "UPDATE"], "resources": [kind],
-        });
-        json!({
-            "name": format!("{}.spiderpool.spidernet.io", kind.trim_end_matches('s')),
-            "clientConfig": {
-                "service": { "name": CONTROLLER, "namespace": NAMESPACE, "path": path },
-            },
-            "rules": [rule], "failurePolicy": "Fail", "sideEffects": "None",
-            "admissionReviewVersions": ["v1"],
-        })
-    };
-    [
-        "MutatingWebhookConfiguration",
-        "ValidatingWebhookConfiguration",
-    ]
-    .map(|kind| {
-        json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
-            "metadata": { "name": CONTROLLER }, "webhooks": KINDS.map(hook),
-        })
-    })
-}
-
-/// Takes away what the original's definitions lack; what they lack, the API server drops.
-fn without_ours(value: &mut Value) {
-    match value {
-        Value::Object(fields) => {
-            fields.remove("x-kubernetes-validations");
-            if let Some(status) = fields.get_mut("status").and_then(Value::as_object_mut)
-                && let Some(known) = status.get_mut("properties").and_then(Value::as_object_mut)
-            {
-                known.retain(|key, _| !OURS.contains(&key.as_str()));
-                status.remove("x-kubernetes-preserve-unknown-fields");
-            }
-            fields.values_mut().for_each(without_ours);
-        }
-        Value::Array(items) => items.iter_mut().for_each(without_ours),
-        _ => {}
-    }
 }
