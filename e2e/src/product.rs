@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 
+use crate::audit::service_account;
 use crate::cluster::network::{API_ADDRESS, API_PORT};
 use crate::cluster::node::Node;
 use crate::cluster::{Cluster, REAL_NODE};
@@ -41,6 +42,8 @@ const ROLES: [&str; 2] = [
     "daemonset/orbweaver-agent",
     "deployment/orbweaver-controller",
 ];
+/// The names of its accounts: the agents', the controllers'.
+pub const ACCOUNTS: [&str; 2] = ["orbweaver-agent", "orbweaver-controller"];
 /// How many controllers there are: one acts, one waits.
 pub const CONTROLLERS: u64 = 2;
 /// The lease whose holder acts.
@@ -74,6 +77,11 @@ impl Role {
         let found = node.lab().init().descendants_running(&words);
         found.into_iter().find(|process| process.is_alive())
     }
+}
+
+/// Its accounts, as the API server calls their users.
+pub fn accounts() -> [String; 2] {
+    ACCOUNTS.map(|name| service_account(NAMESPACE, name))
 }
 
 /// Sees to it that the cluster runs the product as it is in the source tree, with the defaults.

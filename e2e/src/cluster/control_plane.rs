@@ -14,6 +14,7 @@ use super::kubectl::Kubectl;
 use super::lab::Lab;
 use super::network::{API_ADDRESS, API_PORT};
 use crate::process::Process;
+use crate::product;
 use crate::tools::Tools;
 use crate::wait::eventually_some;
 
@@ -90,7 +91,11 @@ impl ControlPlane<'_> {
             "--allow-privileged=true".to_owned(),
             // A webhook that names a Service is called at its endpoints; no kube-proxy needed.
             "--enable-aggregator-routing=true".to_owned(),
+            // Whoever makes an object that blocks its owner's deletion needs a right to do so.
+            "--enable-admission-plugins=OwnerReferencesPermissionEnforcement".to_owned(),
             format!("--audit-policy-file={}", policy.display()),
+            // In one file, in which marks stay where they are.
+            "--audit-log-maxsize=8192".to_owned(),
             format!(
                 "--audit-log-path={}",
                 crate::audit::log_of(self.run).display()
@@ -128,13 +133,15 @@ impl ControlPlane<'_> {
     }
 }
 
-/// Every call of clients that are not Kubernetes' own, once, with its outcome and no bodies.
+/// Every call of clients that are not Kubernetes' own, once, with its outcome and no bodies. The
+/// product's accounts are in a namespace of Kubernetes' own.
 fn audit_policy() -> serde_json::Value {
     json!({
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived", "ResponseStarted"],
         "rules": [
+            { "level": "Metadata", "users": product::accounts() },
             { "level": "None", "userGroups": ["system:nodes", "system:serviceaccounts:kube-system"] },
             { "level": "None", "users": [
                 "system:apiserver", "system:kube-controller-manager", "system:kube-scheduler",

@@ -15,6 +15,7 @@ use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::cluster::network::API_SERVER;
 use crate::command::run;
+use crate::product;
 use crate::product::build::{Profile, Programs, cargo_build};
 use crate::product::objects::{Pool, Subnet};
 use crate::progress::long;
@@ -28,10 +29,6 @@ pub const NODE_LABEL: &str = "e2e.orbweaver.io/load";
 const OBJECT_LABEL: &str = "e2e.orbweaver.io/object";
 /// The node that no Pod goes to; it comes after the others.
 pub const QUIET_NODE: usize = NODES;
-/// The account of the product's agents, and where it is.
-const AGENT: (&str, &str) = ("kube-system", "orbweaver-agent");
-/// Where the controller's account is.
-const CONTROLLER: (&str, &str) = ("kube-system", "orbweaver-controller");
 
 /// The shared part of a load test.
 #[derive(Debug)]
@@ -111,7 +108,8 @@ impl<'a> Stage<'a> {
 
     /// Whether the API server's user is the product's controller.
     pub fn is_controller(user: &str) -> bool {
-        user == audit::service_account(CONTROLLER.0, CONTROLLER.1)
+        let [_, controller] = product::accounts();
+        user == controller
     }
 
     /// Writes a kubeconfig for the agent of a node, whose way to the API server is `server`.
@@ -151,9 +149,9 @@ impl<'a> Stage<'a> {
         let args = [
             "create",
             "token",
-            AGENT.1,
+            product::ACCOUNTS[0],
             "--namespace",
-            AGENT.0,
+            product::NAMESPACE,
             "--audience=allocator.orbweaver.io",
             "--bound-object-kind=Node",
             "--bound-object-name",
@@ -208,7 +206,7 @@ impl<'a> Stage<'a> {
         objects.push(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "RoleBinding",
-            "metadata": { "name": NAMESPACE, "namespace": AGENT.0 },
+            "metadata": { "name": NAMESPACE, "namespace": product::NAMESPACE },
             "roleRef": {
                 "apiGroup": "rbac.authorization.k8s.io",
                 "kind": "Role",
@@ -241,7 +239,7 @@ impl<'a> Stage<'a> {
             "rolebinding",
             NAMESPACE,
             "--namespace",
-            AGENT.0,
+            product::NAMESPACE,
             "--ignore-not-found",
         ];
         self.kubectl().run(&binding).map(drop)
