@@ -237,17 +237,18 @@ impl Follower {
         workload::seen_as(id, &object.metadata, &workload, self.ctx.default_rule)
     }
 
-    /// Says, once, why workloads of the kind are not watched.
+    /// Says, once, why workloads of the kind are not watched. In an Event at each try, of which only
+    /// the leader's first is told: this replica may not have led at the last.
     fn tell(&self, definition: Option<&ObjectReference>, why: &str) {
+        if let Some(definition) = definition {
+            self.ctx.reports.kind_not_watched(definition.clone(), why);
+        }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         if told.as_deref() == Some(why) {
             return;
         }
         let kind = self.kind.definition();
         tracing::warn!(%kind, because = why, "workloads of this kind are not watched; trying again");
-        if let Some(definition) = definition {
-            self.ctx.reports.kind_not_watched(definition.clone(), why);
-        }
         *told = Some(why.to_owned());
     }
 

@@ -182,6 +182,11 @@ impl Cluster {
 
     /// A controller that acts, until it is dropped.
     fn start(&self, kinds: Vec<OtherKind>) -> JoinSet<()> {
+        self.start_and_lead(kinds, Duration::ZERO)
+    }
+
+    /// A controller that acts after a while, until it is dropped.
+    fn start_and_lead(&self, kinds: Vec<OtherKind>, after: Duration) -> JoinSet<()> {
         let client = self.of_controller();
         let options = Options {
             default_rule: SizeRule::Flexible(1),
@@ -192,7 +197,7 @@ impl Cluster {
         let metrics = Metrics::register(&mut Registry::default(), false);
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
-            let (_leads, leadership) = watch::channel(Leadership::Leader);
+            let (leads, leadership) = watch::channel(Leadership::Follower);
             let (_stop, stopped) = watch::channel(false);
             let ready = watch::Sender::new(false);
             let signals = Signals {
@@ -200,7 +205,13 @@ impl Cluster {
                 ready,
                 stop: stopped,
             };
-            crate::controller::run(options, clients, metrics, signals, None).await;
+            let led = async {
+                sleep(after).await;
+                leads.send_replace(Leadership::Leader);
+                std::future::pending::<()>().await;
+            };
+            let run = crate::controller::run(options, clients, metrics, signals, None);
+            tokio::join!(led, run);
         });
         tasks
     }
@@ -303,7 +314,8 @@ async fn a_kind_without_rights_costs_an_event_and_its_pools_stay_until_its_workl
 
     cluster.delete(&clone_set(), "a").await;
     cluster.forbid("/clonesets");
-    let _controller = cluster.start(kinds);
+    // It knows before it leads, when nobody would hear of it.
+    let _controller = cluster.start_and_lead(kinds, Duration::from_secs(1));
     cluster.workload(&rollout(), "web", 2).await;
     cluster.pool_has("Rollout", "web", Some(3)).await;
     let told = timeout(SOON, async {
