@@ -157,8 +157,8 @@ pub const ALL: &[Scenario] = &[
 
 /// Scenarios that run only by name.
 pub const BY_NAME: &[Scenario] = &[
-    // It fails at times: an agent that is stopped while a DEL waits for it carries the DEL out when
-    // it goes on, though the runtime has given it up and the old interface is still there.
+    // It fails at times: a kubelet that is killed takes a plugin along that has given its address back
+    // and not removed its interface yet; the address is given again before the next DEL removes it.
     Scenario {
         name: "churn",
         about: "60 Pods come and go while controller, agents, kubelets, API server and etcd are killed and paused: nothing lost, none twice",
