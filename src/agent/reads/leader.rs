@@ -4,6 +4,7 @@
 //! leader's caches may be behind, for as long as it likes. Who finds nothing here asks the API
 //! server.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use ipam::name::WorkloadId;
@@ -23,7 +24,8 @@ pub(super) struct Leader {
     allocator: Allocator,
     /// No pool that it tells of was read later than this, for all that is known.
     began: Instant,
-    pools: Memo<Look, Pools>,
+    /// What it said, also that it said nothing: of those who ask at one moment one waits for it.
+    pools: Memo<Look, Option<Pools>>,
 }
 
 impl Leader {
@@ -40,15 +42,19 @@ impl Leader {
         if matches!(age, Age::Since(_)) {
             return None;
         }
-        let read = async {
-            let Some(Seen::Pools(pools)) = self.allocator.look(&look).await else {
-                return Err(());
-            };
-            let began = self.began;
-            let readings = pools.into_iter().map(|pool| Reading::new(pool, began));
-            Ok(Arc::new(readings.map(Arc::new).collect::<Vec<_>>()))
+        let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
+        let Ok(pools) = self.pools.get(&look, age, read).await;
+        pools
+    }
+
+    async fn ask_for_pools(&self, look: &Look) -> Option<Pools> {
+        let Seen::Pools(pools) = self.allocator.look(look).await? else {
+            return None;
         };
-        self.pools.get(&look, age, read).await.ok()
+        let readings = pools
+            .into_iter()
+            .map(|pool| Arc::new(Reading::new(pool, self.began)));
+        Some(Arc::new(readings.collect()))
     }
 
     /// Metadata of a ReplicaSet or a Job, whose owner never changes.

@@ -52,6 +52,8 @@ struct Inner {
 enum Sight {
     Now(World),
     Then(Vec<SpiderIPPool>),
+    /// It never says.
+    Unsaid,
 }
 
 impl Sight {
@@ -63,6 +65,7 @@ impl Sight {
                     .collect()
             }
             Self::Then(pools) => pools.clone(),
+            Self::Unsaid => vec![],
         };
         let wanted = |pool: &SpiderIPPool| match look {
             Look::Pool(name) => pool.name_any() == name.as_str(),
@@ -162,10 +165,10 @@ impl Connect for Fake {
 impl Link for Fake {
     fn look(&self, look: Look) -> BoxFuture<'_, Result<Reply, LinkError>> {
         Box::pin(async move {
-            match self.mood() {
-                Mood::Silent | Mood::CarriesOut(_) => pending().await,
-                Mood::Away => Err(LinkError("connection reset".to_owned())),
-                _ => Ok(self.0.sight.look(&look)),
+            match (self.mood(), &self.0.sight) {
+                (Mood::Silent | Mood::CarriesOut(_), _) | (_, Sight::Unsaid) => pending().await,
+                (Mood::Away, _) => Err(LinkError("connection reset".to_owned())),
+                (_, sight) => Ok(sight.look(&look)),
             }
         })
     }
@@ -278,6 +281,21 @@ async fn a_leader_that_is_behind_refuses_nobody() {
     let node = fake.node(&world, dir.path()).await;
     let uid = world.pod("a", &uses(&["p"]));
     assert_eq!(node.address("a", &uid, "s1").await, "172.18.41.40/24");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_calls_wait_together_for_a_leader_that_does_not_say_what_it_knows() {
+    let (world, dir) = shop();
+    let fake = Fake::seeing(&world, Mood::Serves, Sight::Unsaid);
+    let node = fake.node(&world, dir.path()).await;
+    let pods = (0..8).map(|n| format!("a{n}"));
+    let pods: Vec<_> = pods
+        .map(|name| (world.pod(&name, &uses(&["p"])), name))
+        .collect();
+    let began = Instant::now();
+    join_all(pods.iter().map(|(uid, name)| node.address(name, uid, "s"))).await;
+    let took = began.elapsed().as_secs_f64();
+    assert!((0.5..1.0).contains(&took), "{took}");
 }
 
 #[tokio::test(start_paused = true)]
