@@ -5,15 +5,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-readonly MUTANTS=27.1.0
 root="${XDG_CACHE_HOME:-$HOME/.cache}/orbweaver/tools"
 
-if [ "$("$root/bin/cargo-mutants" mutants --version 2>/dev/null)" != "cargo-mutants $MUTANTS" ]; then
-    echo "building cargo-mutants $MUTANTS (2 to 4 minutes, once)"
-    build=$(mktemp -d)
-    trap 'rm -rf "$build"' EXIT
-    CARGO_TARGET_DIR="$build" cargo install --quiet --locked --force --version "$MUTANTS" --root "$root" cargo-mutants
-fi
+hack/cargo-tool.sh cargo-mutants 27.1.0
 
 files=()
 for file in "$@"; do

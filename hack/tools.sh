@@ -3,22 +3,18 @@
 # The cluster's own binaries and packages are the e2e harness's business.
 set -euo pipefail
 
-readonly DENY=0.20.2
+cd "$(dirname "$0")/.."
+
 root="${XDG_CACHE_HOME:-$HOME/.cache}/orbweaver/tools"
 
-if [ "$("$root/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $DENY" ]; then
-    echo "building cargo-deny $DENY (2 to 4 minutes, once)"
-    build=$(mktemp -d)
-    trap 'rm -rf "$build"' EXIT
-    CARGO_TARGET_DIR="$build" cargo install --quiet --locked --force --version "$DENY" --root "$root" cargo-deny
-fi
+hack/cargo-tool.sh cargo-deny 0.20.2
 
 # Prometheus checks the chart's alerts and dashboard. Its Debian package would start a server, so it is only unpacked.
 if [ ! -x "$root/bin/promtool" ]; then
     if command -v apt-get >/dev/null; then
         echo "unpacking the Debian package prometheus"
         packages=$(mktemp -d)
-        trap 'rm -rf "${build:-}" "$packages"' EXIT
+        trap 'rm -rf "$packages"' EXIT
         [ "$(id -u)" -ne 0 ] || apt-get update -qq
         (cd "$packages" && apt-get download -qq prometheus 2>/dev/null && dpkg -x prometheus_*.deb unpacked)
         mkdir -p "$root/bin"
