@@ -234,7 +234,7 @@ impl Context {
         };
         let bound = Bound::new(self.pods.clone(), self.clients.read.clone());
         let sight = self.sight.clone();
-        let allocator = Allocator::new(endpoint.agents, leadership, (bound, sight), host);
+        let allocator = Allocator::new(endpoint.agents, leadership, bound, sight, host);
         (Arc::new(allocator), endpoint.serve)
     }
 

@@ -321,13 +321,12 @@ async fn auto_pools(
     labels: &LabelMap,
     age: Age,
 ) -> Result<Vec<Arc<Reading>>, Failure> {
-    let selector = labels.selector();
-    let listing = reads.pools_to_try(&labels.0, &selector, age).await?;
+    let listing = reads.pools_to_try(labels, age).await?;
     if listing.pools.is_empty() {
         return Err(Failure {
             error: SubnetError::NoPool(labels.clone()).into(),
             waits: vec![Wait::Pools {
-                selector,
+                selector: labels.selector(),
                 version: listing.version.clone(),
             }],
         });

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use self::leader::Leader;
 use super::allocator::Allocator;
+use super::error::LabelMap;
 use crate::allocator::wire::Look;
 use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
 use crate::error::ErrorChain;
@@ -134,18 +135,17 @@ impl Reads {
     /// them. Who finds none to serve looks again, live.
     pub(super) async fn pools_to_try(
         &self,
-        labels: &BTreeMap<String, String>,
-        selector: &str,
+        labels: &LabelMap,
         age: Age,
     ) -> Result<Arc<Listing>, ReadError> {
-        let told = self.told(Look::Pools(labels.clone()), age).await;
+        let told = self.told(Look::Pools(labels.0.clone()), age).await;
         match told {
             // The version is of no use: nobody waits for pools that are there.
             Some(pools) => Ok(Arc::new(Listing {
                 version: Version::new(String::new()),
                 pools: pools.to_vec(),
             })),
-            None => self.pools(selector, age).await,
+            None => self.pools(&labels.selector(), age).await,
         }
     }
 

@@ -26,6 +26,7 @@ use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use ipam::name::NodeName;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, interval, timeout};
 
@@ -78,7 +79,8 @@ impl Allocator {
     pub(super) fn new(
         agents: String,
         leadership: watch::Receiver<Leadership>,
-        (bound, sight): (Bound, Sight),
+        bound: Bound,
+        sight: Sight,
         host: Host,
     ) -> Self {
         Self {
@@ -138,8 +140,7 @@ impl Allocator {
             after_ms: u64::try_from(BUSY.as_millis()).unwrap_or(u64::MAX),
         };
         let _place = self.room.try_acquire().map_err(busy)?;
-        let ask: Ask =
-            serde_json::from_slice(body).map_err(|e| Reply::Unreadable(e.to_string()))?;
+        let ask: Ask = read(body)?;
         let deadline = Instant::now() + ask.wait().min(WAIT_MAX);
         let Ask { pool, what, .. } = ask;
         let failed = |error: CommitError| Reply::Failed(error);
@@ -163,10 +164,13 @@ impl Allocator {
 
     async fn look(&self, headers: &HeaderMap, body: &[u8]) -> Result<Reply, Reply> {
         self.caller(headers).await?;
-        let look: Look =
-            serde_json::from_slice(body).map_err(|e| Reply::Unreadable(e.to_string()))?;
+        let look: Look = read(body)?;
         Ok(self.sight.look(&look).map_or(Reply::Unseen, Reply::Seen))
     }
+}
+
+fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, Reply> {
+    serde_json::from_slice(body).map_err(|e| Reply::Unreadable(e.to_string()))
 }
 
 fn not_bound(why: &NotBound) -> Reply {

@@ -11,12 +11,13 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use kube::core::ObjectMeta;
 
-use crate::allocator::wire::{Look, Seen};
+use crate::allocator::wire::{self, Look, Seen};
 use crate::api::SpiderIPPool;
 use crate::kube_io::cache::{Cache, Key};
 
-/// Most records in one answer, of all its pools together: about half of what may be sent.
-const RECORDS_MAX: u64 = 4_000;
+/// Most bytes of records in one answer, of all its pools together: quoted, and with all else, they
+/// stay below what may be sent.
+const RECORDS_MAX: usize = wire::BODY_MAX / 2;
 
 /// The caches.
 #[derive(Clone)]
@@ -68,12 +69,9 @@ impl Sight {
 }
 
 fn pools(found: Vec<SpiderIPPool>) -> Option<Seen> {
-    let records = |pool: &SpiderIPPool| {
-        let status = pool.status.as_ref();
-        status.and_then(|it| it.allocated_ip_count).unwrap_or(0)
-    };
-    let all: i64 = found.iter().map(records).sum();
-    let fits = u64::try_from(all).is_ok_and(|all| all <= RECORDS_MAX);
+    let statuses = found.iter().filter_map(|pool| pool.status.as_ref());
+    let records = statuses.filter_map(|status| status.allocated_ips.as_ref());
+    let fits = records.map(String::len).sum::<usize>() <= RECORDS_MAX;
     (fits && !found.is_empty()).then_some(Seen::Pools(found))
 }
 
@@ -84,10 +82,10 @@ mod tests {
 
     use super::*;
 
-    fn pool(name: &str, app: &str, records: i64) -> SpiderIPPool {
+    fn pool(name: &str, app: &str, records: usize) -> SpiderIPPool {
         let meta = json!({"name": name, "uid": name, "resourceVersion": "1", "labels": {"app": app, "nic": "eth0"}});
         let object = json!({"apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": meta,
-            "spec": {"subnet": "172.18.41.0/24"}, "status": {"allocatedIPCount": records}});
+            "spec": {"subnet": "172.18.41.0/24"}, "status": {"allocatedIPs": "x".repeat(records)}});
         serde_json::from_value(object).unwrap()
     }
 
@@ -97,7 +95,11 @@ mod tests {
             replica_sets: Cache::new(),
             jobs: Cache::new(),
         };
-        for (name, app, records) in [("a", "web", 1), ("b", "web", 2), ("c", "db", 9_999)] {
+        for (name, app, records) in [
+            ("a", "web", 1),
+            ("b", "web", 2),
+            ("c", "db", RECORDS_MAX + 1),
+        ] {
             sight.pools.apply_written(pool(name, app, records));
         }
         let meta =
