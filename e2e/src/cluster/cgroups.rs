@@ -179,4 +179,17 @@ mod tests {
         assert_eq!(hierarchy(v2), Some("/sys/fs/cgroup".into()));
         assert_eq!(hierarchy(other), None);
     }
+    #[test]
+    fn a_group_gets_the_largest_weight_that_its_version_knows() {
+        let group = tempfile::tempdir().unwrap();
+        for (name, most) in WEIGHTS {
+            let setting = group.path().join(name);
+            fs::write(&setting, "1").unwrap();
+            outweigh(group.path()).unwrap();
+            assert_eq!(fs::read_to_string(&setting).unwrap(), most);
+            fs::remove_file(setting).unwrap();
+        }
+        outweigh(group.path()).unwrap();
+        assert_eq!(fs::read_dir(group.path()).unwrap().count(), 0);
+    }
 }
