@@ -416,7 +416,12 @@ async fn nothing_recorded_is_not_said_while_an_abandoned_claim_may_still_arrive(
     fake.turn(Mood::Serves);
     assert_eq!(world.records("p"), json!({}), "it has not arrived yet");
     pass(60).await;
-    assert_eq!(world.puts("p"), 2, "it arrived, and was taken back");
+    // The allocator and the agent may both take it back at one moment; who comes second is refused.
+    let puts = world.puts("p");
+    assert!(
+        (2..=3).contains(&puts),
+        "it arrived, and was taken back: {puts} writes"
+    );
     assert_eq!(world.records("p"), json!({}));
 }
 
