@@ -10,11 +10,11 @@
 //!
 //! A DEL is kept in the [`Journal`] before it is answered. If the Pod lives, it stays there until
 //! the Pod ends or an ADD for a new sandbox takes the addresses over; what that ADD did not take
-//! over is surplus, and goes while the Pod lives. The record stays for [`HOLD_OFF`] after the DEL,
-//! and while the sandbox's network namespace is there, up to [`NAMESPACE_MAX`]: plugins such as
-//! macvlan call IPAM before they remove the link, and may fail to. It is the record itself that
-//! holds the address back, so a restart shortens nothing. Releases go through the pools' writers,
-//! behind every claim that is under way. What no DEL will ever release is `super::leaks`'.
+//! over is surplus, and goes while the Pod lives. The record stays for a while after the DEL ([`rest`]). It is the record itself that holds
+//! the address back, so a restart shortens nothing. Releases go through the pools' writers, behind
+//! every claim that is under way. What no DEL will ever release is `super::leaks`'.
+
+mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -25,7 +25,9 @@ use std::time::Duration;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
+
+use self::rest::HOLD_OFF;
 
 use super::disk::Disk;
 use super::endpoint;
@@ -44,13 +46,6 @@ use crate::kube_io::tasks::Tasks;
 use crate::kube_io::turn::Turns;
 use crate::pool_writer::{Attachment, CommitError};
 
-/// From the DEL to the write that frees the address.
-pub(super) const HOLD_OFF: Duration = Duration::from_secs(2);
-/// Longest wait for the network namespace of a sandbox to go, from its DEL: one that stays is
-/// stuck, and a runtime that tries again calls DEL again.
-const NAMESPACE_MAX: Duration = Duration::from_mins(1);
-/// Pause between two looks at it.
-const NAMESPACE_LOOK: Duration = Duration::from_millis(500);
 /// Releases that may ask the API server at once.
 const AT_ONCE: usize = 32;
 /// Longest wait for a pool's writer; then the release is tried again.
@@ -337,27 +332,6 @@ impl Shared {
         }
     }
 
-    /// Waits until the hold-off of the last DEL is over and its sandbox's namespace gone.
-    async fn rest(&self, of: &Attachment) {
-        let last = || {
-            locked(&self.acks)
-                .get(of)
-                .map(|ack| (ack.since, ack.entry.namespaces.clone()))
-        };
-        while let Some((since, namespaces)) = last() {
-            if since.elapsed() < HOLD_OFF {
-                sleep_until(since + HOLD_OFF).await;
-            } else if self.those_there(namespaces).await.is_empty() {
-                return;
-            } else if since.elapsed() < NAMESPACE_MAX {
-                sleep(NAMESPACE_LOOK).await;
-            } else {
-                tracing::warn!(uid = %of.uid, nic = %of.nic, "a network namespace outlives its DEL; no longer waiting for it");
-                return;
-            }
-        }
-    }
-
     /// The pools that may hold a record of the interface, if that can be told now; the Pod's
     /// endpoint, which says so for an earlier agent, is gone soon.
     async fn homes(
@@ -512,15 +486,5 @@ impl Shared {
             }
         }
         Ok(pools)
-    }
-
-    /// Those of the namespaces that are still there. A path below `/proc` says nothing: the agent
-    /// sees processes of its own.
-    async fn those_there(&self, mut namespaces: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        namespaces.retain(|path| !path.starts_with("/proc"));
-        if namespaces.is_empty() {
-            return namespaces;
-        }
-        self.disk.present(namespaces).await
     }
 }

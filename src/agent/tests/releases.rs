@@ -336,28 +336,59 @@ async fn what_a_new_sandbox_did_not_take_over_is_freed_while_the_pod_lives() {
     assert_eq!(world.records("q"), json!({}));
 }
 
+/// A Pod whose DEL was answered while its sandbox's namespace is still there.
+async fn let_go_in_its_namespace(end: fn(&World)) -> (World, TempDir, Node, PathBuf) {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    let namespace = dir.path().join("netns");
+    std::fs::write(&namespace, "").unwrap();
+    end(&world);
+    let mut args = args("a", &uid, "eth0", "s1");
+    args["netNamespace"] = json!(namespace);
+    let (status, _) = node.call(Operation::DeleteIpamIp, &args).await;
+    assert_eq!(status, StatusCode::OK);
+    pass(50).await;
+    assert!(is_recorded(&world), "the link may still be there");
+    (world, dir, node, namespace)
+}
+
+const ENDS: fn(&World) = |world| world.terminate("a");
+const IS_GONE: fn(&World) = |world| world.delete("pods", "shop", "a");
+
 #[tokio::test(start_paused = true)]
 async fn the_hold_off_lasts_while_the_sandbox_s_namespace_is_there() {
-    for is_stuck in [false, true] {
-        let (world, dir) = (World::with_shop(), temp());
-        let (node, uid) = served(&world, dir.path()).await;
-        let namespace = dir.path().join("netns");
-        std::fs::write(&namespace, "").unwrap();
-        world.delete("pods", "shop", "a");
-        let mut args = args("a", &uid, "eth0", "s1");
-        args["netNamespace"] = json!(namespace);
-        let (status, _) = node.call(Operation::DeleteIpamIp, &args).await;
-        assert_eq!(status, StatusCode::OK);
-        pass(50).await;
-        assert!(is_recorded(&world), "the link may still be there");
-        if is_stuck {
-            pass(12).await;
-        } else {
-            std::fs::remove_file(&namespace).unwrap();
-            pass(1).await;
-        }
+    for end in [ENDS, IS_GONE] {
+        let (world, _dir, _node, namespace) = let_go_in_its_namespace(end).await;
+        std::fs::remove_file(&namespace).unwrap();
+        pass(1).await;
         assert!(!is_recorded(&world));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_namespace_of_a_pod_that_is_gone_is_waited_for_a_minute() {
+    let (world, _dir, _node, _namespace) = let_go_in_its_namespace(IS_GONE).await;
+    pass(12).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn that_of_a_pod_whose_kubelet_is_not_done_with_it_is_waited_for_as_long_as_it_takes() {
+    let (world, _dir, _node, namespace) = let_go_in_its_namespace(ENDS).await;
+    pass(3600).await;
+    assert!(is_recorded(&world), "its interface may still answer");
+    std::fs::remove_file(&namespace).unwrap();
+    pass(6).await;
+    assert!(!is_recorded(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn once_that_pod_is_gone_its_namespace_is_waited_for_no_longer() {
+    let (world, _dir, _node, _namespace) = let_go_in_its_namespace(ENDS).await;
+    pass(3600).await;
+    IS_GONE(&world);
+    pass(6).await;
+    assert!(!is_recorded(&world));
 }
 
 #[tokio::test(start_paused = true)]
