@@ -151,10 +151,12 @@ impl Call<'_> {
         let mut age = FIRST_AGE;
         let mut room_until = None;
         loop {
+            let hold = self.agent.endpoints.hold();
             let failure = match self.attempt(age).await {
                 Ok(given) => return Ok(given),
                 Err(failure) => failure,
             };
+            drop(hold);
             if age == FIRST_AGE {
                 // What was read a moment ago may have changed since.
                 age = Age::live();

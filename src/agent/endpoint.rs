@@ -1,7 +1,8 @@
 //! `SpiderEndpoint`s: what a Pod has, for people and for programs that look there.
 //!
-//! Owns: their writing, after the reply, one at a time and not too fast, as long as the Pod is here.
-//! Never does: serve as the truth: an endpoint is derived from what was granted and never a reason
+//! Owns: their writing, after the reply, one at a time and not too fast, as long as the Pod is here,
+//! and behind the claims that are under way: what nobody waits for leaves the API server to what
+//! Pods wait for. Never does: serve as the truth: an endpoint is derived from what was granted and never a reason
 //! for a failed ADD. Invariants: an endpoint is of the Pod whose uid it names; that of an earlier
 //! Pod of the same name is replaced whole, unless it is of a `StatefulSet`: that one outlives its
 //! Pods, without an owner and with a finalizer, and goes with the address. Who asks this agent is
@@ -18,7 +19,7 @@ use ipam::release::Life;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::PostParams;
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
 use super::Settings;
@@ -39,6 +40,8 @@ use crate::pool_writer::{Attachment, Granted};
 
 /// At most one endpoint is written in this time.
 const PACE: Duration = Duration::from_millis(20);
+/// Longest time that claims which are under way hold an endpoint back.
+const HOLD_MAX: Duration = Duration::from_secs(5);
 /// First and longest cap of the pause after a write that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -97,9 +100,26 @@ pub(super) struct Endpoints {
     /// Those that are told and not written ([`EndpointMode`]).
     told: Mutex<BTreeMap<PodName, Arc<Content>>>,
     more: Notify,
+    /// How many hold writing back.
+    holds: watch::Sender<usize>,
+}
+
+/// Holds the writing of endpoints back, for a while.
+pub(super) struct Hold<'e>(&'e watch::Sender<usize>);
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|holds| *holds -= 1);
+    }
 }
 
 impl Endpoints {
+    /// Something more urgent is under way, until the answer is dropped.
+    pub(super) fn hold(&self) -> Hold<'_> {
+        self.holds.send_modify(|holds| *holds += 1);
+        Hold(&self.holds)
+    }
+
     /// Notes what an interface was granted; it is written soon, with whatever comes until then.
     ///
     /// Also for a Pod whose addresses are fixed this can wait: what they depend on is recorded.
@@ -179,6 +199,7 @@ impl Endpoints {
 
     /// Writes for ever; drop the future to stop.
     pub(super) async fn run(self: Arc<Self>, reads: Reads, writes: Client, pods: NodePods) {
+        let mut holds = self.holds.subscribe();
         let mut pace = interval(PACE);
         pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -190,6 +211,11 @@ impl Endpoints {
             if due > Instant::now() {
                 // Something may be noted meanwhile that is due at once.
                 let _ = timeout_at(due, self.more.notified()).await;
+                continue;
+            }
+            if *holds.borrow() > 0 && due.elapsed() < HOLD_MAX {
+                // More may be noted meanwhile, and written with it.
+                let _ = timeout_at(due + HOLD_MAX, holds.wait_for(|holds| *holds == 0)).await;
                 continue;
             }
             let written = write(&reads, &writes, &pods, &name, &endpoint).await;

@@ -89,6 +89,28 @@ async fn fifty_adds_at_once_take_few_writes_and_no_address_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_is_written_behind_the_claims_that_are_under_way_but_not_for_ever() {
+    for (takes, written_after) in [(3, 4), (20, 7)] {
+        let (world, dir) = (World::with_shop(), temp());
+        world.pool("p", "172.18.41.40-172.18.41.43");
+        world.pool("q", "172.18.41.50-172.18.41.53");
+        let slow = world.pod("slow", &uses(&["q"]));
+        let quick = world.pod("quick", &uses(&["p"]));
+        let node = Node::start(&world, dir.path()).await;
+        world.fail_next([Fault::Slow(Duration::from_secs(takes))]);
+        tokio::join!(node.address("slow", &slow, "s1"), async {
+            pass(1).await;
+            node.address("quick", &quick, "s2").await;
+            let is_written = || world.get("spiderendpoints", "shop", "quick").is_some();
+            pass(1).await;
+            assert!(!is_written(), "a claim is under way");
+            pass(written_after - 2).await;
+            assert!(is_written());
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_foreign_write_in_between_costs_a_second_write_and_keeps_what_it_wrote() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40-172.18.41.43");
