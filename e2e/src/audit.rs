@@ -3,7 +3,7 @@
 //! Kubernetes' own components are left out of the log by its policy; what remains are the product's
 //! roles, scenarios and a person's `kubectl`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
@@ -106,25 +106,65 @@ impl AuditLog {
 
     /// Calls since a mark by the users that `who` accepts.
     pub fn calls_since(&self, mark: Mark, who: impl Fn(&str) -> bool) -> Result<Calls> {
+        let mut calls = Calls::default();
+        self.each_since(mark, |user, event| {
+            if who(user) {
+                calls.add(call_of(event));
+            }
+        })?;
+        Ok(calls)
+    }
+
+    /// The rights that each of these users made use of, as `verb resource.group/subresource`.
+    pub fn rights_used(&self, users: &[String]) -> Result<BTreeMap<String, BTreeSet<String>>> {
+        let mut used = BTreeMap::<String, BTreeSet<String>>::new();
+        self.each_since(Mark(0), |user, event| {
+            if users.iter().any(|known| known == user)
+                && let Some(right) = right_of(event)
+            {
+                used.entry(user.to_owned()).or_default().insert(right);
+            }
+        })?;
+        Ok(used)
+    }
+
+    fn each_since(&self, mark: Mark, mut each: impl FnMut(&str, &Value)) -> Result<()> {
         let mut log = File::open(&self.file)
             .with_context(|| format!("cannot open {}", self.file.display()))?;
         log.seek(SeekFrom::Start(mark.0))
             .context("cannot find the mark in the audit log")?;
-        let mut calls = Calls::default();
         for line in BufReader::new(log).lines() {
             let line = line.context("cannot read the audit log")?;
             // The last line may not be whole yet.
-            if let Ok(event) = serde_json::from_str::<Value>(&line)
-                && event
-                    .pointer("/user/username")
-                    .and_then(Value::as_str)
-                    .is_some_and(&who)
-            {
-                calls.add(call_of(&event));
+            let Ok(event) = serde_json::from_str::<Value>(&line) else {
+                continue;
+            };
+            if let Some(user) = event.pointer("/user/username").and_then(Value::as_str) {
+                each(user, &event);
             }
         }
-        Ok(calls)
+        Ok(())
     }
+}
+
+/// The right that a call asked for; none if it was refused, or was about no resource.
+fn right_of(event: &Value) -> Option<String> {
+    let text = |at: &str| event.pointer(at).and_then(Value::as_str);
+    let code = event
+        .pointer("/responseStatus/code")
+        .and_then(Value::as_u64);
+    if code == Some(403) {
+        return None;
+    }
+    let group = text("/objectRef/apiGroup").map(|group| format!(".{group}"));
+    let sub = text("/objectRef/subresource").map(|sub| format!("/{sub}"));
+    Some(format!(
+        "{} {}{}{}",
+        text("/verb")?,
+        text("/objectRef/resource")?,
+        group.unwrap_or_default(),
+        sub.unwrap_or_default()
+    ))
 }
 
 /// The name of a service account, as the API server calls its user.
@@ -173,6 +213,25 @@ mod tests {
             "objectRef": { "resource": "spiderippools", "subresource": sub },
         })
         .to_string()
+    }
+
+    #[test]
+    fn a_right_is_used_by_a_call_that_was_not_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AuditLog::new(folder.path().join("audit.log"));
+        let status = |verb: &str, code: u64| {
+            json!({
+                "user": { "username": "agent" }, "verb": verb, "responseStatus": { "code": code },
+                "objectRef": {
+                    "resource": "pools", "subresource": "status", "apiGroup": "a.example",
+                },
+            })
+        };
+        let lines = [status("update", 409), status("patch", 403), json!({})];
+        fs::write(&log.file, lines.map(|line| line.to_string()).join("\n")).unwrap();
+        let used = log.rights_used(&["agent".to_owned()]).unwrap();
+        let own = used["agent"].iter().collect::<Vec<_>>();
+        assert_eq!(own, ["update pools.a.example/status"]);
     }
 
     #[test]

@@ -10,6 +10,8 @@ use crate::cluster::Cluster;
 use crate::judge::Judge;
 use crate::paths::Paths;
 use crate::progress::{say, show};
+use crate::scenarios::ALL;
+use crate::scenarios::rights::{self, Rights};
 use crate::{host, logs, product, wait};
 
 /// Something the product must do, tried on a real cluster.
@@ -87,6 +89,7 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
     let mut stage = Stage {
         paths,
         cluster: None,
+        used: Rights::new(),
     };
     let missing = host::missing_capability();
     for scenario in scenarios {
@@ -128,15 +131,22 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
             }
         }
     }
-    stage.end(options)?;
+    let used = stage.end(options)?;
     show(&tally);
-    tally.verdict(options)
+    tally.verdict(options)?;
+    // A part of the scenarios makes use of a part of the rights.
+    if scenarios.len() == ALL.len() && tally.skipped.is_empty() {
+        rights::ensure_used(paths, &used)?;
+    }
+    Ok(())
 }
 
 /// The cluster that scenarios share.
 struct Stage<'a> {
     paths: &'a Paths,
     cluster: Option<Cluster>,
+    /// What the product's accounts made use of on clusters that are gone.
+    used: Rights,
 }
 
 impl Stage<'_> {
@@ -162,15 +172,29 @@ impl Stage<'_> {
             self.cluster = Some(cluster);
             return Ok(());
         }
+        self.note_rights(&cluster)?;
         cluster.end()
     }
 
-    fn end(self, options: Options) -> Result<()> {
-        match self.cluster {
-            Some(cluster) if options.keep => cluster.keep(),
-            Some(cluster) => cluster.end(),
-            None => Ok(()),
+    /// Returns which rights were used.
+    fn end(mut self, options: Options) -> Result<Rights> {
+        if let Some(cluster) = self.cluster.take() {
+            self.note_rights(&cluster)?;
+            if options.keep {
+                cluster.keep()?;
+            } else {
+                cluster.end()?;
+            }
         }
+        Ok(self.used)
+    }
+
+    fn note_rights(&mut self, cluster: &Cluster) -> Result<()> {
+        let used = cluster.audit().rights_used(&product::accounts())?;
+        for (user, rights) in used {
+            self.used.entry(user).or_default().extend(rights);
+        }
+        Ok(())
     }
 }
 

@@ -18,6 +18,7 @@ pub mod metrics;
 pub mod multi_nic;
 pub mod no_room;
 pub mod planted;
+pub mod rights;
 pub mod rolling_update;
 pub mod stateful;
 pub mod takeover;
@@ -152,6 +153,12 @@ pub const ALL: &[Scenario] = &[
         about: "helm uninstall takes the programs and nothing else; a new installation carries on",
         needs_product: true,
         run: uninstall::run,
+    },
+    Scenario {
+        name: "rights",
+        about: "what the product's accounts may do is what is written down; after all scenarios, nothing that none made use of",
+        needs_product: true,
+        run: rights::run,
     },
 ];
 

@@ -1,0 +1,154 @@
+//! What the product's accounts may do: exactly what is written down in `e2e/golden`, and nothing that
+//! no scenario makes use of.
+//!
+//! The first half is a scenario. The second is judged at the end of a run of all scenarios, by the
+//! API server's audit logs of the clusters they ran on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::cluster::Cluster;
+use crate::paths::Paths;
+use crate::product::{self, ACCOUNTS, NAMESPACE};
+
+/// All that is off elsewhere and asks for rights.
+const ALL_ON: &str = "spiderpoolController.webhook.enabled=true";
+/// What Kubernetes lets every account ask about itself.
+const OF_EVERYBODY: [&str; 4] = [
+    "selfsubjectaccessreviews.authorization.k8s.io",
+    "selfsubjectreviews.authentication.k8s.io",
+    "selfsubjectrulesreviews.authorization.k8s.io",
+    "subjectaccessreviews",
+];
+/// Rights that are needed without a call of their own.
+const WITHOUT_CALL: [(&str, &str); 1] = [(
+    "update spidersubnets.spiderpool.spidernet.io/finalizers",
+    "asked for by the API server's plugin OwnerReferencesPermissionEnforcement, which runs here",
+)];
+
+/// Rights by account, as `verb resource.group/subresource`.
+pub type Rights = BTreeMap<String, BTreeSet<String>>;
+
+/// Compares what each account may do with what is written down.
+pub fn run(cluster: &Cluster) -> Result<()> {
+    product::upgrade(cluster, &["--reuse-values", "--set", ALL_ON])?;
+    for (name, user) in ACCOUNTS.into_iter().zip(product::accounts()) {
+        let account = format!("--as={user}");
+        let args = [
+            "auth",
+            "can-i",
+            "--list",
+            &account,
+            "--namespace",
+            NAMESPACE,
+        ];
+        let may = sorted(&cluster.kubectl().run(&args)?);
+        let file = golden(cluster.paths(), name);
+        let known = fs::read_to_string(&file).unwrap_or_default();
+        if may != known {
+            let now = cluster.paths().failure(&format!("{name}.rights"));
+            fs::write(&now, &may).with_context(|| format!("cannot write {}", now.display()))?;
+            let (now, file) = (now.display(), file.display());
+            anyhow::bail!("{name} may do other things: if that is meant, copy {now} to {file}");
+        }
+    }
+    Ok(())
+}
+
+/// Errors: an account has a right that was not used.
+pub fn ensure_used(paths: &Paths, used: &Rights) -> Result<()> {
+    let mut unused = Vec::new();
+    for (name, user) in ACCOUNTS.into_iter().zip(product::accounts()) {
+        let file = golden(paths, name);
+        let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+        let none = BTreeSet::new();
+        let used = used.get(&user).unwrap_or(&none);
+        let granted = granted(&text);
+        let left = granted.difference(used);
+        let left = left.filter(|right| WITHOUT_CALL.iter().all(|(known, _)| known != right));
+        unused.extend(left.map(|right| format!("{name}: {right}")));
+    }
+    ensure!(
+        unused.is_empty(),
+        "rights that nothing made use of: {}",
+        unused.join("; ")
+    );
+    Ok(())
+}
+
+fn golden(paths: &Paths, account: &str) -> PathBuf {
+    paths.source().join(format!("e2e/golden/{account}.rights"))
+}
+
+/// The lines in an order that does not depend on the roles'.
+fn sorted(text: &str) -> String {
+    let mut lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    if let Some((_, rest)) = lines.split_first_mut() {
+        rest.sort_unstable();
+    }
+    lines.join("\n") + "\n"
+}
+
+/// The rights that `kubectl auth can-i --list` tells of, but for those that everybody has.
+fn granted(text: &str) -> BTreeSet<String> {
+    let mut rights = BTreeSet::new();
+    for line in text.lines().skip(1) {
+        let resource = line.split_whitespace().next().unwrap_or_default();
+        let verbs = line
+            .rsplit_once('[')
+            .map(|(_, verbs)| verbs.trim_end_matches(']'));
+        // Without a resource it is about URLs, and begins with a bracket.
+        if resource.starts_with('[') || OF_EVERYBODY.contains(&resource) {
+            continue;
+        }
+        let verbs = verbs.unwrap_or_default().split_whitespace();
+        rights.extend(verbs.map(|verb| format!("{verb} {}", as_logged(resource))));
+    }
+    rights
+}
+
+/// `kubectl` has a subresource before the group, we after it.
+fn as_logged(resource: &str) -> String {
+    match resource.split_once('.') {
+        Some((name, group)) => match name.split_once('/') {
+            Some((name, sub)) => format!("{name}.{group}/{sub}"),
+            None => resource.to_owned(),
+        },
+        None => resource.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "\
+Resources                  Non-Resource URLs   Resource Names   Verbs
+pools.a.example/status     []                  []               [update]
+pods                       []                  []               [get list]
+selfsubjectreviews.authentication.k8s.io   []  []               [create]
+                           [/healthz]          []               [get]
+leases.b.example           []                  [mine]           [get update]
+";
+
+    #[test]
+    fn rights_are_read_from_what_kubectl_lists_without_urls_and_what_everybody_has() {
+        let expected = [
+            "get leases.b.example",
+            "get pods",
+            "list pods",
+            "update leases.b.example",
+            "update pools.a.example/status",
+        ];
+        assert_eq!(Vec::from_iter(granted(LIST)), expected);
+    }
+
+    #[test]
+    fn lines_are_sorted_below_their_head() {
+        let text = "Head\nb  \na\n";
+        assert_eq!(sorted(text), "Head\na\nb\n");
+    }
+}
