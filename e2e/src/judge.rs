@@ -25,8 +25,8 @@ use crate::progress::say;
 use crate::tap::{self, Call, now};
 use crate::{cni, wait};
 
-/// Least pause between two walks through a node.
-const WALK_PAUSE: Duration = Duration::from_millis(500);
+/// Least and longest pause between two walks through a node.
+const WALK_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(5));
 
 /// From when to when somebody held an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -243,24 +243,29 @@ fn walk_until(node: &Node, stop: &AtomicBool, walks: &AtomicU32) -> Sightings {
     let mut sightings = Sightings::default();
     while !stop.load(Ordering::Relaxed) && !wait::interrupted() {
         let began = now();
-        // A namespace that goes while we look ends the walk; the next one sees the rest.
         if let Ok(seen) = walk(node) {
             sightings.add(began, now(), seen);
             walks.fetch_add(1, Ordering::Relaxed);
         }
         // Looking must not take the machine from those who are looked at.
-        thread::sleep(WALK_PAUSE.max((now().saturating_sub(began)) * 3));
+        let took = now().saturating_sub(began);
+        thread::sleep((took * 3).clamp(WALK_PAUSE.0, WALK_PAUSE.1));
     }
     sightings
 }
 
+/// Prints the addresses of each network namespace below its name; one that goes meanwhile is passed
+/// over. (`ip -all netns exec` forks for ever deeper where namespaces come and go.)
+const WALK: &str = "for file in /run/netns/*; do
+    echo \"netns: ${file##*/}\"
+    ip -netns \"${file##*/}\" -json address show scope global 2>/dev/null
+done
+true";
+
 /// Addresses on the interfaces of each Pod's network namespace, with the namespace's name.
 fn walk(node: &Node) -> Result<Vec<(String, String)>> {
-    let mut ip = node.lab().enter("ip");
-    ip.args([
-        "-all", "netns", "exec", "ip", "-json", "address", "show", "scope", "global",
-    ]);
-    let text = run(&mut ip).context("cannot walk through the network namespaces")?;
+    let text = run(node.lab().enter("sh").args(["-c", WALK]));
+    let text = text.context("cannot walk through the network namespaces")?;
     Ok(parse_walk(node.name(), &text))
 }
 
