@@ -35,7 +35,7 @@ use super::fixed::Inheritance;
 use super::former;
 use super::pods;
 use super::reads::{ReadError, not_found};
-use super::wait::{self, Wait};
+use super::wait::{self, Room, Wait};
 use super::wishes::{self, Wishes};
 use crate::error::ErrorChain;
 use crate::kube_io::memo::Age;
@@ -149,7 +149,7 @@ impl Call<'_> {
     /// Tries until there are addresses, or nothing to wait for; `last` is why there were none so far.
     async fn insist(&self, last: &mut StandardError) -> Result<Given, StandardError> {
         let mut age = FIRST_AGE;
-        let mut room_until = None;
+        let mut room = None;
         loop {
             let hold = self.agent.endpoints.hold();
             let failure = match self.attempt(age).await {
@@ -165,30 +165,34 @@ impl Call<'_> {
             if failure.waits.is_empty() {
                 return Err(failure.error);
             }
-            let until = match room_until {
-                _ if failure.is_silence() => self.deadline,
-                Some(until) => until,
-                None => *room_until.insert(self.begin_waiting(&failure).await),
+            let (until, next) = if failure.is_silence() {
+                (self.deadline, self.deadline)
+            } else {
+                let room = room.get_or_insert_with(|| {
+                    Room::until(self.deadline.min(Instant::now() + ROOM_MAX))
+                });
+                if room.is_to_be_told() {
+                    self.tell(&failure).await;
+                }
+                (room.until, room.next())
             };
             *last = failure.error;
             let _waiting = self.agent.metrics.wait();
             let moved = self.agent.waits.for_any(&failure.waits);
-            if timeout_at(until, moved).await.is_err() {
+            if timeout_at(next, moved).await.is_err() && next == until {
                 return Err(std::mem::replace(last, StandardError::Late(ADD_MAX)));
             }
             age = Age::live();
         }
     }
 
-    /// Tells the Pod that it waits and for what; until when.
-    async fn begin_waiting(&self, failure: &Failure) -> Instant {
-        let until = self.deadline.min(Instant::now() + ROOM_MAX);
+    /// Tells the Pod that it waits and for what.
+    async fn tell(&self, failure: &Failure) {
         let mut why = vec![failure.error.to_string()];
         why.extend(wait::shortfalls(&self.agent.reads, &failure.waits).await);
         let why = why.join("; ");
         self.agent.waits.tell(&self.asker.pod, &why, ROOM_MAX);
         tracing::info!(because = why, "waiting for an address");
-        until
     }
 
     /// One try: the addresses it has already, else those its rules give it.

@@ -21,6 +21,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, Resource};
 use kube_runtime::events::{Event, EventType, Recorder};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use super::locked;
 use super::reads::{POOL_AGE, Reads};
@@ -34,6 +35,8 @@ use crate::kube_io::tasks::Tasks;
 const WATCHES: usize = 64;
 /// Pause before a new look where nothing is watched.
 const MOMENT: Duration = Duration::from_millis(500);
+/// A Pod that has waited this long is told of it.
+const TELL_AFTER: Duration = Duration::from_secs(2);
 /// Most characters of an Event's text: the API server takes 1,024 bytes.
 const NOTE_MAX: usize = 900;
 
@@ -62,6 +65,35 @@ pub(super) enum Wait {
     Moment,
     /// The API server answers again.
     Server,
+}
+
+/// The wait of one call for room in a pool. Its Pod is told when it lasts: where a pool is about to
+/// follow its workload, nobody has to look.
+pub(super) struct Room {
+    /// Its end.
+    pub(super) until: Instant,
+    tell_at: Option<Instant>,
+}
+
+impl Room {
+    /// From now on.
+    pub(super) fn until(until: Instant) -> Self {
+        Self {
+            until,
+            tell_at: Some(until.min(Instant::now() + TELL_AFTER)),
+        }
+    }
+
+    /// Once, when it has lasted.
+    pub(super) fn is_to_be_told(&mut self) -> bool {
+        let told = self.tell_at.take_if(|at| *at <= Instant::now());
+        told.is_some()
+    }
+
+    /// When something is to be done at the latest.
+    pub(super) fn next(&self) -> Instant {
+        self.tell_at.unwrap_or(self.until)
+    }
 }
 
 /// A watch that several may wait for; it is open while one of them does.

@@ -253,6 +253,21 @@ async fn a_wait_ends_when_an_address_is_freed_and_the_pod_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_whose_pool_is_about_to_be_made_is_not_told_that_it_waits() {
+    let (world, dir) = (World::with_shop(), temp());
+    let owner = web(&world, &json!({}));
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let uid = world.pod_of("web-1-x", &subnet, &owner);
+    let node = Node::start(&world, dir.path()).await;
+    tokio::join!(node.address("web-1-x", &uid, "s1"), async {
+        pass(1).await;
+        make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+    });
+    pass(5).await;
+    assert!(world.all("events").is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_for_longer_than_a_wait_for_room_fails_no_call() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.40");
