@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use axum::Router;
 use ipam::addr::Family;
+use ipam::keep::Keeps;
 use ipam::kind::Kinds;
 use ipam::name::{NodeName, Uid};
 use kube_runtime::events::{Recorder, Reporter};
@@ -117,8 +118,8 @@ pub struct Settings {
     pub subnets: bool,
     /// Whether workloads have pools of their own.
     pub auto_pools: bool,
-    /// Whether Pods of a `StatefulSet` keep their addresses.
-    pub stateful_sets: bool,
+    /// Whose Pods keep their addresses.
+    pub keeps: Keeps,
     /// Whose `SpiderEndpoint`s are written.
     pub endpoints: EndpointMode,
     /// Whether the plugin is to ask if another host has an address before it is used.

@@ -32,6 +32,9 @@ pub struct Config {
     pub enable_auto_pool_for_application: bool,
     /// Pods of a `StatefulSet` keep their addresses.
     pub enable_stateful_set: bool,
+    /// Virtual machines of `KubeVirt` keep their addresses.
+    #[serde(rename = "enableKubevirtStaticIP")]
+    pub enable_kubevirt_static_ip: bool,
     /// Whose `SpiderEndpoint`s are written.
     pub spider_endpoints: EndpointMode,
     /// Ask the network whether another host has an address before a Pod uses it.
@@ -99,6 +102,7 @@ impl Default for Config {
             enable_spider_subnet: true,
             enable_auto_pool_for_application: true,
             enable_stateful_set: true,
+            enable_kubevirt_static_ip: true,
             spider_endpoints: EndpointMode::Always,
             enable_ip_conflict_detection: false,
             enable_gateway_detection: false,
@@ -236,7 +240,7 @@ mod tests {
         let config = parse(
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
-             enableStatefulSet: false\nspiderEndpoints: stateful\nenableIPConflictDetection: true\nenableGatewayDetection: true\n\
+             enableStatefulSet: false\nenableKubevirtStaticIP: false\nspiderEndpoints: stateful\nenableIPConflictDetection: true\nenableGatewayDetection: true\n\
              clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n\
              thirdPartyControllers: [{apiVersion: v1, kind: ReplicationController, resource: replicationcontrollers}]\n",
         )
@@ -248,6 +252,7 @@ mod tests {
             enable_spider_subnet: false,
             enable_auto_pool_for_application: false,
             enable_stateful_set: false,
+            enable_kubevirt_static_ip: false,
             spider_endpoints: EndpointMode::Stateful,
             enable_ip_conflict_detection: true,
             enable_gateway_detection: true,

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use ipam::annotation::SizeRule;
+use ipam::keep::Keeps;
 use ipam::kind::Kinds;
 use ipam::plan::{self, Plan, Step};
 use ipnet::IpNet;
@@ -84,8 +85,8 @@ pub struct Options {
     pub features: Features,
     /// Size rule of workloads without an annotation for it.
     pub default_rule: SizeRule,
-    /// Pods of a `StatefulSet` keep their addresses.
-    pub stateful_sets: bool,
+    /// Whose Pods keep their addresses.
+    pub keeps: Keeps,
     /// When records without a living owner are freed.
     pub gc: gc::Options,
     /// The kinds of workloads that get pools.
@@ -159,7 +160,7 @@ pub async fn run(
         strays: Notify::new(),
         pods: Cache::new(),
         sight,
-        kept: Kept::new(options.stateful_sets),
+        kept: Kept::new(options.keeps),
     });
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
@@ -170,7 +171,7 @@ pub async fn run(
     tasks.spawn(events.run(leadership.clone()));
     let gc = Gc {
         options: &options.gc,
-        stateful_sets: options.stateful_sets,
+        keeps: options.keeps,
         pods: &ctx.pods,
         clients: &ctx.clients,
         writer: &ctx.writer,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ipam::annotation::SizeRule;
+use ipam::keep::Keeps;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -112,7 +113,7 @@ impl World {
                 auto_pools: Switch::On,
             },
             default_rule: SizeRule::Flexible(1),
-            stateful_sets: true,
+            keeps: Keeps::ALL,
             gc: gc::Options::default(),
             kinds: Config::default().kinds(),
             pod_name: None,

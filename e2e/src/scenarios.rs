@@ -24,6 +24,7 @@ pub mod stateful;
 pub mod takeover;
 pub mod third_party;
 pub mod uninstall;
+pub mod virtual_machine;
 pub mod walkthrough;
 
 /// Every scenario that gates a change, in the order in which they run.
@@ -117,6 +118,12 @@ pub const ALL: &[Scenario] = &[
         about: "a Rollout and a CloneSet: pools made, sized, followed, retired; without the right to read one, the others go on",
         needs_product: true,
         run: third_party::run,
+    },
+    Scenario {
+        name: "virtual-machine",
+        about: "a KubeVirt machine's Pods: stopped and started, moved live with and without success, deleted: one address, in no other Pods",
+        needs_product: true,
+        run: virtual_machine::run,
     },
     Scenario {
         name: "flags",

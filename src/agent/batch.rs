@@ -36,7 +36,7 @@ pub(super) enum BatchError {
     /// As the original says it, and why.
     #[error(
         "forbid releasing IPs for stateful workload : {address} of IPPool {pool} is kept for {of} and stays its own; \
-         take it from the host at {mac}, or give it up by scaling the StatefulSet below the Pod"
+         take it from the host at {mac}, or give it up by scaling the StatefulSet below the Pod, or deleting the virtual machine"
     )]
     Fixed {
         /// The address.
@@ -119,7 +119,7 @@ impl Agent {
             .as_ref()
             .filter(|there| pods::life(there) != Life::Gone)
         {
-            let is_stateful = pods::stateful_set(there).is_some();
+            let is_stateful = pods::is_fixed(there);
             return Err(match (args.is_release_conflict_ips, is_stateful) {
                 (true, true) => BatchError::Stateful,
                 (true, false) => BatchError::Stateless,

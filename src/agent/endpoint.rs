@@ -130,7 +130,7 @@ impl Endpoints {
         granted: &[Granted],
         ways: &Ways,
     ) {
-        let outlives = fixed::keeps(settings, &asker.workload);
+        let outlives = fixed::is_kept_set(settings, &asker.workload);
         let is_written = match settings.endpoints {
             EndpointMode::Always => true,
             EndpointMode::Stateful => fixed::is_stateful_set(&asker.workload),

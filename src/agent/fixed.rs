@@ -1,29 +1,33 @@
 //! Fixed addresses on a node: what the core's rules ([`ipam::keep`]) want to know, seen here.
 //!
-//! Owns: who a Pod's StatefulSet is and what it wants, what an endpoint of the original says about
-//! a former Pod, and whether a node is lost. Never does: pass an address on; the pool's writer
+//! Owns: who a Pod's StatefulSet or virtual machine is and what it wants, what an endpoint of the
+//! original says about a former Pod, and whether a node is lost. Never does: pass an address on; the pool's writer
 //! does, on the record it writes. Invariant: what can't be read counts as "still held" and "still
 //! wanted".
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use chrono::TimeDelta;
-use ipam::keep::{self, Former, Heir, Held, Heritage};
+use ipam::keep::{
+    self, Former, Heir, Held, Heritage, Instance, Keeps, Lineage, Machine, MachineKind, Role,
+};
 use ipam::name::{NodeName, PodName, PoolName, Uid, WorkloadId};
+use ipam::record::Record;
 use ipam::release::{Owner, Release};
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Client, ResourceExt};
 
 use super::Settings;
 use super::candidates::{Asker, Found};
 use super::memory::Trace;
 use super::pods;
-use super::reads::{POOL_AGE, ReadError, Reads};
+use super::reads::{OBJECT_AGE, POOL_AGE, ReadError, Reads};
 use crate::api::node::{is_out_of_service, is_ready};
+use crate::api::pod::controller_of;
 use crate::api::{SpiderEndpoint, convert, time};
 use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::memo::Age;
@@ -33,9 +37,15 @@ use crate::pool_writer::Reading;
 /// its node is given this long, counted from the new Pod's creation, to have removed the sandbox.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(60);
 
-/// True for a workload whose Pods keep their addresses.
-pub(super) fn keeps(settings: &Settings, workload: &WorkloadId) -> bool {
-    settings.stateful_sets && is_stateful_set(workload)
+/// True for a `StatefulSet` whose Pods keep their addresses.
+pub(super) fn is_kept_set(settings: &Settings, workload: &WorkloadId) -> bool {
+    settings.keeps.stateful_sets && is_stateful_set(workload)
+}
+
+/// True for a Pod whose addresses are fixed: of such a set, or of a virtual machine.
+pub(super) fn keeps(settings: &Settings, asker: &Asker) -> bool {
+    let is_machine_s = pods::machine_instance(&asker.pod).is_some();
+    is_kept_set(settings, &asker.workload) || (settings.keeps.machines && is_machine_s)
 }
 
 /// True for a `StatefulSet`, whether or not its Pods keep anything.
@@ -52,24 +62,25 @@ pub(super) struct Inheritance {
 }
 
 impl Inheritance {
-    /// What `asker` may inherit from a former Pod of its StatefulSet; `None` where its addresses
-    /// are not fixed. The endpoint is looked at only where a pool has a record without owner for a
-    /// Pod of this name.
+    /// What `asker` may inherit from a former Pod of its identity; `None` where its addresses are
+    /// not fixed. The endpoint is looked at only where a pool has a record without owner for a Pod
+    /// of this name.
     ///
-    /// Errors: the endpoint or the StatefulSet could not be read.
+    /// Errors: the endpoint or the owner could not be read.
     pub(super) async fn of(
         settings: &Settings,
         reads: &Reads,
         asker: &Asker,
         found: &[Found],
     ) -> Result<Option<Self>, ReadError> {
-        if !keeps(settings, &asker.workload) {
+        let Some(line) = Line::of(settings, reads, asker).await? else {
             return Ok(None);
-        }
-        let (pod, uid) = (pods::name(&asker.pod), pods::uid(&asker.pod));
+        };
+        let uid = pods::uid(&asker.pod);
         let mut inheritance = Self {
             heritage: Heritage {
-                owner: asker.workload.uid.clone(),
+                lineage: line.lineage,
+                instance: line.instance,
                 former: None,
                 let_go: BTreeSet::new(),
             },
@@ -80,16 +91,25 @@ impl Inheritance {
             .filter_map(|reading| reading.candidate.pool.as_ref().ok())
             .flat_map(|pool| pool.records.iter());
         let nameless = |(_, record): (IpAddr, &ipam::record::Record)| {
-            record.owner.is_none() && record.pod == pod && record.uid != uid
+            record.owner.is_none() && record.pod == line.told_as && record.uid != uid
         };
         if records.any(nameless)
-            && let Some(endpoint) = reads.endpoint(&pod).await?
-            && let Some(set) = set_of(reads, &asker.workload).await?
-            && endpoint.tells_of(&set)
+            && let Some(endpoint) = reads.endpoint(&line.told_as).await?
+            && tells_of(reads, &endpoint, asker, &inheritance.heritage.lineage).await?
             && let Some(status) = &endpoint.status
         {
+            let former = Uid::from(status.current.uid.as_str());
+            let mut runs_in = BTreeSet::new();
+            if let Some(own) = &inheritance.heritage.instance {
+                let (namespace, name) = line.told_as.parts();
+                runs_in = reads.active_pods(namespace, name, &own.uid).await?;
+            }
+            let instance = inheritance.heritage.instance.as_ref();
             inheritance.heritage.former = Some(Former {
-                uid: Uid::from(status.current.uid.as_str()),
+                instance: instance
+                    .filter(|_| runs_in.contains(&former))
+                    .map(|own| own.uid.clone()),
+                uid: former,
                 addresses: addresses(&endpoint, asker.nic.as_str()),
             });
             inheritance.former_node = Some(NodeName::from(status.current.node.as_str()));
@@ -138,15 +158,95 @@ impl Inheritance {
     }
 }
 
-/// The StatefulSet of this very uid.
-async fn set_of(
+/// Of which identity a Pod is.
+struct Line {
+    lineage: Lineage,
+    instance: Option<Instance>,
+    /// What the original calls it, in endpoints and records: the Pod's name, or its machine's.
+    told_as: PodName,
+}
+
+impl Line {
+    async fn of(
+        settings: &Settings,
+        reads: &Reads,
+        asker: &Asker,
+    ) -> Result<Option<Self>, ReadError> {
+        if is_kept_set(settings, &asker.workload) {
+            return Ok(Some(Self {
+                lineage: Lineage::of_set(asker.workload.uid.clone()),
+                instance: None,
+                told_as: pods::name(&asker.pod),
+            }));
+        }
+        let run = pods::machine_instance(&asker.pod).filter(|_| settings.keeps.machines);
+        let Some(run) = run else {
+            return Ok(None);
+        };
+        let uid = Uid::from(run.uid.as_str());
+        let role = if pods::is_migration_target(&asker.pod) {
+            Role::MigrationTarget
+        } else {
+            Role::Start
+        };
+        let namespace = asker.pod.namespace().unwrap_or_default();
+        Ok(Some(Self {
+            told_as: PodName::new(&namespace, &run.name),
+            lineage: machine_of(reads, &namespace, run).await?,
+            instance: Some(Instance { uid, role }),
+        }))
+    }
+}
+
+/// The machine that `run` is a run of: the one that controls it, or it alone.
+async fn machine_of(
     reads: &Reads,
-    workload: &WorkloadId,
-) -> Result<Option<Arc<StatefulSet>>, ReadError> {
+    namespace: &str,
+    run: &OwnerReference,
+) -> Result<Lineage, ReadError> {
+    let alone = Machine {
+        kind: MachineKind::VirtualMachineInstance,
+        name: run.name.clone(),
+    };
     let found = reads
-        .stateful_set(&workload.namespace, &workload.name, Age::live())
+        .machine(namespace, &alone, Age::Within(OBJECT_AGE))
         .await?;
-    Ok(found.filter(|set| set.uid().as_deref() == Some(workload.uid.as_str())))
+    let this = found.filter(|found| found.uid.as_ref() == Some(&run.uid));
+    let owners = this.as_ref().and_then(|m| m.owner_references.as_deref());
+    let machine = controller_of(owners)
+        .filter(|owner| pods::is_machine(owner, MachineKind::VirtualMachine))
+        .map(|owner| Lineage {
+            owner: Uid::from(owner.uid.as_str()),
+            machine: Some(Machine {
+                kind: MachineKind::VirtualMachine,
+                name: owner.name.clone(),
+            }),
+        });
+    Ok(machine.unwrap_or_else(|| Lineage {
+        owner: Uid::from(run.uid.as_str()),
+        machine: Some(alone),
+    }))
+}
+
+/// True where the endpoint was written for the very owner that `lineage` names.
+async fn tells_of(
+    reads: &Reads,
+    endpoint: &SpiderEndpoint,
+    asker: &Asker,
+    lineage: &Lineage,
+) -> Result<bool, ReadError> {
+    let WorkloadId {
+        namespace, name, ..
+    } = &asker.workload;
+    let is_it = |uid: Option<&String>| uid.map(String::as_str) == Some(lineage.owner.as_str());
+    if let Some(machine) = &lineage.machine {
+        let found = reads.machine(namespace, machine, Age::live()).await?;
+        let found = found.filter(|found| is_it(found.uid.as_ref()));
+        return Ok(found.is_some_and(|found| endpoint.tells_of_machine(&found)));
+    }
+    let found = reads.stateful_set(namespace, name, Age::live()).await?;
+    let found = found.filter(|found| is_it(found.metadata.uid.as_ref()));
+    Ok(found.is_some_and(|found| endpoint.tells_of(&found)))
 }
 
 /// What the interface had; an element without a name is of an interface whose call never came.
@@ -170,8 +270,7 @@ fn settled(pod: &Pod) -> bool {
 pub(super) struct Keepers {
     reads: Reads,
     writes: Client,
-    /// False where nothing is kept.
-    on: bool,
+    keeps: Keeps,
 }
 
 impl Keepers {
@@ -179,13 +278,13 @@ impl Keepers {
         Self {
             reads,
             writes,
-            on: settings.stateful_sets,
+            keeps: settings.keeps,
         }
     }
 
-    /// The StatefulSet that wants the addresses of `pod`, which had `uid`, kept for the next Pod of
-    /// the name. Its uid is `noted` from the Pod, else what a record in one of `pools` or the
-    /// Pod's endpoint says.
+    /// Who wants the addresses of `pod`, which had `uid`, kept for the next Pod of its identity. A
+    /// StatefulSet's uid is `noted` from the Pod, else what a record in one of `pools` or the Pod's
+    /// endpoint says; a machine is what the record or the endpoint says.
     ///
     /// Errors: something could not be read, so nobody knows.
     pub(super) async fn of(
@@ -194,8 +293,16 @@ impl Keepers {
         uid: &Uid,
         noted: Option<&Uid>,
         pools: &BTreeSet<PoolName>,
-    ) -> Result<Option<Uid>, ReadError> {
-        let Some((set, _)) = keep::ordinal(pod).filter(|_| self.on) else {
+    ) -> Result<Option<Lineage>, ReadError> {
+        if self.keeps.machines
+            && keep::is_launcher(pod)
+            && let Some(record) = self.recorded(uid, pools).await?
+            && let Some(lineage) = self.machine(uid, &record).await?
+        {
+            return self.wanted(pod, lineage).await;
+        }
+        let is_kept = |_: &_| self.keeps.stateful_sets;
+        let Some((set, _)) = keep::ordinal(pod).filter(is_kept) else {
             return Ok(None);
         };
         let (namespace, _) = pod.parts();
@@ -204,16 +311,56 @@ impl Keepers {
             return Ok(None);
         };
         let keeper = convert::keeper(&found);
-        let owner = match noted {
-            Some(noted) => Some(Some(noted.clone())),
-            None => self.recorded(uid, pools).await?,
+        let owner = if let Some(noted) = noted {
+            Some(Some(noted.clone()))
+        } else {
+            let record = self.recorded(uid, pools).await?;
+            // One of ours names the owner, or the Pod has none.
+            let says = record.filter(|record| record.owner.is_some() || record.sandbox.is_some());
+            says.map(|record| record.owner)
         };
         let is_of_set = match &owner {
             Some(owner) => owner.as_ref() == Some(&keeper.uid),
             None => self.is_told(pod, uid, &found).await?,
         };
         let wanted = is_of_set && keep::unwanted(pod, &keeper.uid, Some(&keeper)).is_none();
-        Ok(wanted.then_some(keeper.uid))
+        Ok(wanted.then(|| Lineage::of_set(keeper.uid)))
+    }
+
+    /// Which machine's address it is, as the record says, or an endpoint of the original, which
+    /// calls both by the machine's name.
+    async fn machine(&self, uid: &Uid, record: &Record) -> Result<Option<Lineage>, ReadError> {
+        if record.owner.is_some() {
+            return Ok(record.lineage().filter(|of| of.machine.is_some()));
+        }
+        let endpoint = self.reads.endpoint(&record.pod).await?;
+        let Some(endpoint) = endpoint.filter(|told| endpoint::pod_uid(told) == Some(uid.as_str()))
+        else {
+            return Ok(None);
+        };
+        let (namespace, _) = record.pod.parts();
+        for machine in convert::machines_of(&endpoint) {
+            let found = self.reads.machine(namespace, &machine, Age::live()).await?;
+            let found = found.filter(|found| endpoint.tells_of_machine(found));
+            if let Some(found) = found {
+                let owner = convert::machine_keeper(&found).uid;
+                let machine = Some(machine);
+                return Ok(Some(Lineage { owner, machine }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The lineage, where its machine still wants its addresses.
+    async fn wanted(&self, pod: &PodName, of: Lineage) -> Result<Option<Lineage>, ReadError> {
+        let Some(machine) = &of.machine else {
+            return Ok(None);
+        };
+        let (namespace, _) = pod.parts();
+        let found = self.reads.machine(namespace, machine, Age::live()).await?;
+        let keeper = found.map(|found| convert::machine_keeper(&found));
+        let is_wanted = keep::unwanted(pod, &of.owner, keeper.as_ref()).is_none();
+        Ok(is_wanted.then_some(of))
     }
 
     /// What is read with.
@@ -239,28 +386,29 @@ impl Keepers {
         endpoint::remove_of(&self.writes, namespace, name, release.uid.as_str()).await
     }
 
-    /// What the Pod's records say of its owner: that it is one, or, where an agent of ours made
-    /// them, that it has none; `None` where they don't say.
+    /// A record of the Pod: one that names an owner before others, and one of ours before one of
+    /// the original's, which says nothing of it.
     async fn recorded(
         &self,
         uid: &Uid,
         pools: &BTreeSet<PoolName>,
-    ) -> Result<Option<Option<Uid>>, ReadError> {
-        let mut is_ours = false;
+    ) -> Result<Option<Record>, ReadError> {
+        let mut found: Option<Record> = None;
         for pool in pools {
             let Some(reading) = self.reads.pool(pool, Age::Within(POOL_AGE)).await? else {
                 continue;
             };
             let pool = reading.candidate.pool.iter();
             let records = pool.flat_map(|pool| pool.records.iter());
-            for (_, record) in records.filter(|(_, record)| record.uid == *uid) {
+            for (_, record) in records.filter(|(_, record)| record.is_held_by(uid)) {
                 if record.owner.is_some() {
-                    return Ok(Some(record.owner.clone()));
+                    return Ok(Some(record.clone()));
                 }
-                is_ours |= record.sandbox.is_some();
+                let ours = found.filter(|found| found.sandbox.is_some());
+                found = ours.or_else(|| Some(record.clone()));
             }
         }
-        Ok(is_ours.then_some(None))
+        Ok(found)
     }
 
     /// Whether the Pod's endpoint names this very StatefulSet.

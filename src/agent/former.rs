@@ -32,7 +32,7 @@ pub(super) async fn interfaces(
     }
     let all = reads.pools("", age).await?;
     let records = readable(&all).flat_map(|pool| pool.records.iter());
-    let its = records.filter(|(_, record)| record.uid == *uid);
+    let its = records.filter(|(_, record)| record.is_held_by(uid));
     let mut nics: Vec<Nic> = its.filter_map(|(_, record)| record.nic.clone()).collect();
     sort(&mut nics, networks);
     nics.dedup();

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use ipam::keep::{MachineKind, is_launcher};
 use ipam::kind::group_version;
 use ipam::name::{PodName, Uid, WorkloadId};
 use ipam::release::Life;
@@ -20,7 +21,7 @@ use kube_runtime::watcher;
 use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
-use crate::api::names::annotation;
+use crate::api::names::{annotation, kubevirt};
 use crate::api::pod::{controller, controller_of};
 pub(super) use crate::api::pod::{life, name, uid};
 use crate::kube_io::cache::{Cache, Key};
@@ -125,6 +126,24 @@ pub(super) fn stateful_set(pod: &Pod) -> Option<Uid> {
     controller(pod)
         .filter(|owner| owner.api_version == "apps/v1" && owner.kind == "StatefulSet")
         .map(|owner| Uid::from(owner.uid.as_str()))
+}
+
+/// The run of a virtual machine that the Pod is of: its `VirtualMachineInstance`.
+pub(super) fn machine_instance(pod: &Pod) -> Option<&OwnerReference> {
+    controller(pod).filter(|owner| {
+        is_machine(owner, MachineKind::VirtualMachineInstance) && is_launcher(&name(pod))
+    })
+}
+
+/// True for a reference to a virtual machine of this kind, in whichever version.
+pub(super) fn is_machine(owner: &OwnerReference, kind: MachineKind) -> bool {
+    let (group, _) = group_version(&owner.api_version);
+    group == kubevirt::GROUP && owner.kind == kind.as_str()
+}
+
+/// True where the Pod's addresses are fixed, if that is switched on.
+pub(super) fn is_fixed(pod: &Pod) -> bool {
+    stateful_set(pod).is_some() || machine_instance(pod).is_some()
 }
 
 /// The Pod's top controller, at most two levels up, or the Pod itself.

@@ -7,12 +7,13 @@
 //! label to select by: who names no pool costs a list of all, with their records, at most once in
 //! [`POOL_AGE`] a node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::addr::AddrSet;
+use ipam::keep::Machine;
 use ipam::kind::Kinds;
 use ipam::name::{PodName, PoolName, Uid, Version, WorkloadId};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -28,6 +29,7 @@ use super::error::LabelMap;
 use crate::allocator::wire::Look;
 use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderReservedIP, convert};
 use crate::error::ErrorChain;
+use crate::kube_io::machine;
 use crate::kube_io::memo::{Age, Memo};
 use crate::kube_io::retry::{self, Outcome};
 use crate::pool_writer::Reading;
@@ -109,6 +111,7 @@ struct Kept {
     namespaces: Memo<String, Option<Arc<Namespace>>>,
     nodes: Memo<String, Option<Arc<Node>>>,
     stateful_sets: Memo<String, Option<Arc<StatefulSet>>>,
+    machines: Memo<(String, Machine), Option<Arc<ObjectMeta>>>,
     annotations: Memo<Uid, Arc<BTreeMap<String, String>>>,
     owners: Memo<Uid, Arc<ObjectMeta>>,
 }
@@ -274,6 +277,31 @@ impl Reads {
         self.kept.stateful_sets.get(&key, age, read).await
     }
 
+    /// The metadata of a virtual machine.
+    pub(super) async fn machine(
+        &self,
+        namespace: &str,
+        machine: &Machine,
+        age: Age,
+    ) -> Result<Option<Arc<ObjectMeta>>, ReadError> {
+        let read = async {
+            let found = answered(machine::metadata(&self.client, namespace, machine)).await?;
+            Ok(found.map(Arc::new))
+        };
+        let key = (namespace.to_owned(), machine.clone());
+        self.kept.machines.get(&key, age, read).await
+    }
+
+    /// The uids of the Pods that run an instance of a virtual machine, live.
+    pub(super) async fn active_pods(
+        &self,
+        namespace: &str,
+        name: &str,
+        uid: &Uid,
+    ) -> Result<BTreeSet<Uid>, ReadError> {
+        answered(machine::active_pods(&self.client, namespace, name, uid)).await
+    }
+
     /// A Pod, live.
     pub(super) async fn pod(&self, pod: &PodName) -> Result<Option<Pod>, ReadError> {
         let (namespace, name) = pod.parts();
@@ -354,6 +382,7 @@ impl Reads {
         self.kept.namespaces.prune(recent);
         self.kept.nodes.prune(recent);
         self.kept.stateful_sets.prune(recent);
+        self.kept.machines.prune(recent);
         self.kept.annotations.prune(recent);
         self.kept.owners.retain(is_owner);
         if let Some(leader) = &self.leader {

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ipam::keep::Lineage;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid};
 use ipam::release::{Life, Owner, Release, Released};
 use tokio::sync::Semaphore;
@@ -406,13 +407,13 @@ impl Shared {
         Ok(Verdict::Over)
     }
 
-    /// The `StatefulSet` that wants the addresses of the Pod's name, if any does.
+    /// Who wants the addresses kept, if anybody does.
     async fn keep_for(
         &self,
         entry: &Entry,
         owner: Owner,
         pools: &BTreeSet<PoolName>,
-    ) -> Result<Option<Uid>, ReadError> {
+    ) -> Result<Option<Lineage>, ReadError> {
         let noted = entry.owner.as_ref();
         match owner {
             Owner::Served => Ok(None),
@@ -446,7 +447,10 @@ impl Shared {
                 tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, because = ?release.owner, "address released");
             }
             for address in &released.kept {
-                tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, "address kept for the next Pod of this name");
+                tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, "address kept for the next Pod of its identity");
+            }
+            for address in &released.left {
+                tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, "address left to the other Pod of the same virtual machine");
             }
             left.freed.extend(released.freed);
             left.kept.extend(released.kept);

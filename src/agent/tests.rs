@@ -11,6 +11,7 @@ use axum::body::Body;
 use cni::Operation;
 use futures::future::join_all;
 use http::{Request, StatusCode, header};
+use ipam::keep::Keeps;
 use ipam::kind::{Kinds, OtherKind};
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
@@ -32,6 +33,7 @@ mod fake;
 mod fixed;
 mod http_api;
 mod leaks;
+mod machines;
 mod paths;
 mod releases;
 mod several;
@@ -157,7 +159,7 @@ fn settings(dir: &Path) -> Settings {
         ipv6: true,
         subnets: true,
         auto_pools: true,
-        stateful_sets: true,
+        keeps: Keeps::ALL,
         endpoints: EndpointMode::Always,
         conflict_detection: false,
         gateway_detection: false,

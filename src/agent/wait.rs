@@ -258,7 +258,7 @@ fn may_help(wait: &Wait, pool: &DeserializeGuard<SpiderIPPool>) -> bool {
     match wait {
         Wait::LetGo { held, .. } => {
             let record = pool.records.get(held.address);
-            record.is_none_or(|record| record.kept || record.uid != held.uid)
+            record.is_none_or(|record| record.kept || !record.is_held_by(&held.uid))
         }
         Wait::Pool { .. } | Wait::Pools { .. } | Wait::Moment | Wait::Server => {
             pool.terminating || (pool.is_admitted() && !pool.free(&AddrSet::new()).is_empty())

@@ -12,7 +12,7 @@ use ipam::addr::{AddrSet, Family, parse_list};
 use ipam::admit;
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
-use ipam::keep::{Keeper, Ordinals};
+use ipam::keep::{Keeper, Machine, MachineKind, Ordinals};
 use ipam::name::{Nic, PoolName, SubnetName, Uid, Version};
 use ipam::pool::{Affinity, Owner, Pool, Restrictions};
 use ipam::record::Records;
@@ -25,7 +25,8 @@ use kube::{Resource, ResourceExt};
 
 use super::names::{self, label};
 use super::{
-    LabelSelector, LabelSelectorRequirement, Route, SpiderIPPool, SpiderReservedIP, SpiderSubnet,
+    LabelSelector, LabelSelectorRequirement, Route, SpiderEndpoint, SpiderIPPool, SpiderReservedIP,
+    SpiderSubnet,
 };
 
 /// A field that can't be read. The text names field, value and reason.
@@ -60,11 +61,36 @@ pub fn keeper(set: &StatefulSet) -> Keeper {
     Keeper {
         uid: Uid::new(set.uid().unwrap_or_default()),
         terminating: set.metadata.deletion_timestamp.is_some(),
-        ordinals: Ordinals {
+        ordinals: Some(Ordinals {
             start: u32::try_from(start.unwrap_or(0)).unwrap_or(0),
             count: u32::try_from(count).unwrap_or(0),
-        },
+        }),
     }
+}
+
+/// A virtual machine as the same rules look at it.
+pub fn machine_keeper(machine: &ObjectMeta) -> Keeper {
+    Keeper {
+        uid: Uid::from(machine.uid.as_deref().unwrap_or_default()),
+        terminating: machine.deletion_timestamp.is_some(),
+        ordinals: None,
+    }
+}
+
+/// The machines that may have had the address which an endpoint of the original tells of, what is
+/// started and stopped before a run of it; none where it tells of something else.
+pub fn machines_of(endpoint: &SpiderEndpoint) -> Vec<Machine> {
+    let run = MachineKind::VirtualMachineInstance;
+    let status = endpoint.status.as_ref();
+    let told = status.filter(|status| status.owner_controller_type == run.as_str());
+    let Some(told) = told else {
+        return Vec::new();
+    };
+    let named = |kind| Machine {
+        kind,
+        name: told.owner_controller_name.clone(),
+    };
+    [MachineKind::VirtualMachine, run].map(named).into()
 }
 
 /// Reads a pool.

@@ -7,6 +7,7 @@
 
 use std::borrow::Cow;
 
+use ipam::keep::MachineKind;
 use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -22,8 +23,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::crd::{SchemaError, schema_of};
 use super::{Route, Unknown, names, rules};
 
-/// The addresses of one Pod. Name and namespace are the Pod's (a virtual machine's with static
-/// addresses: those of the machine).
+/// The addresses of one Pod. Name and namespace are the Pod's (the original's for a virtual machine
+/// with static addresses: those of the machine).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 pub struct SpiderEndpoint {
     /// Standard object metadata.
@@ -131,11 +132,21 @@ impl SpiderEndpoint {
     /// True where it was written for a Pod of this very StatefulSet: of its name, and not of a
     /// former one's, whose endpoints are older than the set.
     pub fn tells_of(&self, set: &StatefulSet) -> bool {
+        self.tells_of_a(StatefulSet::KIND, &set.metadata)
+    }
+
+    /// The same of a virtual machine, whose instances have its name; the original says "instance"
+    /// of both.
+    pub fn tells_of_machine(&self, machine: &ObjectMeta) -> bool {
+        self.tells_of_a(MachineKind::VirtualMachineInstance.as_str(), machine)
+    }
+
+    fn tells_of_a(&self, kind: &str, owner: &ObjectMeta) -> bool {
         let is_named = self.status.as_ref().is_some_and(|status| {
-            status.owner_controller_type == StatefulSet::KIND
-                && set.metadata.name.as_ref() == Some(&status.owner_controller_name)
+            status.owner_controller_type == kind
+                && owner.name.as_ref() == Some(&status.owner_controller_name)
         });
-        let made = set.metadata.creation_timestamp.as_ref();
+        let made = owner.creation_timestamp.as_ref();
         let told = self.metadata.creation_timestamp.as_ref();
         is_named && made.zip(told).is_some_and(|(made, told)| made.0 <= told.0)
     }

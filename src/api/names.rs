@@ -68,6 +68,16 @@ pub mod label {
     pub const FAMILY_V6: &str = "IPv6";
 }
 
+/// The virtual machines of KubeVirt.
+pub mod kubevirt {
+    /// API group.
+    pub const GROUP: &str = "kubevirt.io";
+    /// The version in which they are read.
+    pub const VERSION: &str = "v1";
+    /// Label of the Pods that run them, and its value.
+    pub const LAUNCHERS: &str = "kubevirt.io=virt-launcher";
+}
+
 /// Annotations: what one tells; on Pods, workloads, Namespaces and pools.
 pub mod annotation {
     pub use ipam::annotation::{

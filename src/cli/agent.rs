@@ -9,6 +9,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Common, MetricArguments, connection};
+use ipam::keep::Keeps;
+
 use crate::agent::{self, Settings, State};
 use crate::api::names::env;
 use crate::config::Config;
@@ -107,6 +109,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         enable_spider_subnet,
         enable_auto_pool_for_application,
         enable_stateful_set,
+        enable_kubevirt_static_ip,
         spider_endpoints,
         enable_ip_conflict_detection,
         enable_gateway_detection,
@@ -123,7 +126,10 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         ipv6: enable_ipv6,
         subnets: enable_spider_subnet,
         auto_pools: enable_auto_pool_for_application,
-        stateful_sets: enable_stateful_set,
+        keeps: Keeps {
+            stateful_sets: enable_stateful_set,
+            machines: enable_kubevirt_static_ip,
+        },
         endpoints: spider_endpoints,
         conflict_detection: enable_ip_conflict_detection,
         gateway_detection: enable_gateway_detection,

@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 use clap::ArgAction;
 use ipam::annotation::SizeRule;
 use ipam::collect::{LostNodes, Policy};
+use ipam::keep::Keeps;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -253,6 +254,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_spider_subnet,
         enable_auto_pool_for_application,
         enable_stateful_set,
+        enable_kubevirt_static_ip,
         spider_endpoints: _,
         default_redundant_ip_number,
         third_party_controllers: _,
@@ -264,7 +266,10 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
             subnets: (*enable_spider_subnet).into(),
             auto_pools: (*enable_auto_pool_for_application).into(),
         },
-        stateful_sets: *enable_stateful_set,
+        keeps: Keeps {
+            stateful_sets: *enable_stateful_set,
+            machines: *enable_kubevirt_static_ip,
+        },
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
         gc: gc::Options::default(),
         kinds: config.kinds(),

@@ -17,13 +17,15 @@
 mod free;
 pub mod survey;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use ipam::collect::{self, Fate, Found, LostNodes, Policy, Suspects, Verdict};
+use ipam::keep::{self, Keeps};
 use ipam::leak::Holding;
-use ipam::name::PoolName;
+use ipam::name::{PoolName, Uid};
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use tokio::sync::watch;
@@ -71,8 +73,8 @@ impl Default for Options {
 /// What a look works with.
 pub(super) struct Gc<'a> {
     pub(super) options: &'a Options,
-    /// Pods of a `StatefulSet` keep their addresses.
-    pub(super) stateful_sets: bool,
+    /// Whose Pods keep their addresses.
+    pub(super) keeps: Keeps,
     pub(super) pods: &'a Cache<Pod>,
     pub(super) clients: &'a Clients,
     pub(super) writer: &'a Writer,
@@ -152,11 +154,16 @@ impl Gc<'_> {
     /// The records whose Pod does not live by the cache, and how many there are in all.
     fn ends(&self) -> (Vec<(Holding, Fate)>, usize) {
         let (mut ends, mut total) = (Vec::new(), 0);
+        let mut launchers: Option<BTreeMap<Uid, Arc<Pod>>> = None;
         for pool in self.writer.pools.list() {
             for holding in survey::holdings(&pool) {
                 total += 1;
                 let (namespace, name) = holding.pod.parts();
-                let found = self.pods.get(&Key::namespaced(namespace, name));
+                let mut found = self.pods.get(&Key::namespaced(namespace, name));
+                if found.is_none() && survey::may_be_machine_s(&holding) {
+                    let all = launchers.get_or_insert_with(|| self.launchers());
+                    found = all.get(&holding.uid).cloned();
+                }
                 match pod::fate(found.as_deref(), &holding.uid) {
                     Fate::Lives => {}
                     _ if holding.is_static() => {}
@@ -165,6 +172,14 @@ impl Gc<'_> {
             }
         }
         (ends, total)
+    }
+
+    /// The Pods that run virtual machines, by uid: records of the original name the machine.
+    fn launchers(&self) -> BTreeMap<Uid, Arc<Pod>> {
+        let pods = self.pods.list().into_iter();
+        pods.filter(|found| keep::is_launcher(&pod::name(found)))
+            .map(|found| (pod::uid(&found), found))
+            .collect()
     }
 
     /// Marks just these pools for the agents to look at. Who is refused is marked at the next look.

@@ -1,5 +1,5 @@
 //! Records that no Pod has, and that nothing speaks for any more: addresses kept for Pods of a
-//! `StatefulSet` that nobody wants, and quarantines whose time is over.
+//! `StatefulSet` or a virtual machine that nobody wants, and quarantines whose time is over.
 //!
 //! Owns: finding them in the caches, the live look that confirms it, and the write that frees them.
 //! Never does: decide ([`ipam::keep`] and [`ipam::quarantine`] do), or touch an address that a Pod
@@ -8,21 +8,23 @@
 //!
 //! A look is at one pool. It comes when the pool changes, a `StatefulSet` of its records, another
 //! pool that has records of that set, or a quarantine is over; and at each change of the leader.
+//! Virtual machines are not watched: while addresses are kept for stopped ones, all machines are
+//! listed every [`MACHINES_EVERY`], and elsewhere nobody asks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipam::keep::{self, Keeper, Unwanted};
+use ipam::keep::{self, Keeper, Keeps, Machine, MachineKind, Unwanted};
 use ipam::name::{PodName, PoolName, Uid};
 use ipam::quarantine;
 use ipam::record::{Record, Records};
 use k8s_openapi::api::apps::v1::StatefulSet;
-use kube::ResourceExt;
 use kube::api::Api;
+use kube::{Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::apply::Writer;
 use super::queue::{self, Queue};
@@ -32,12 +34,18 @@ use crate::kube_io::cache::{Cache, Change, Key};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::endpoint::{self, RemoveError};
 use crate::kube_io::lease::Leadership;
+use crate::kube_io::locked;
+use crate::kube_io::machine;
 use crate::kube_io::put::PutError;
 
 /// Pause after a look that failed.
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
+/// From one list of the virtual machines to the next.
+const MACHINES_EVERY: Duration = Duration::from_mins(1);
 /// What a record of a fixed address has in its text, and no other.
 const OWNER: &str = "\"owner\":";
+/// What a record of a machine has in its text.
+const MACHINE: &str = "\"machine\":";
 /// What a record in quarantine has in its text.
 const NOBODY: &str = quarantine::HOLDER;
 
@@ -54,12 +62,13 @@ enum KeptError {
 
 /// The pools to look at.
 pub(super) struct Kept {
-    /// Whether anything is kept at all.
-    on: bool,
+    keeps: Keeps,
     pub(super) sets: Cache<StatefulSet>,
     queue: Queue<PoolName>,
-    /// Where each `StatefulSet` has records.
+    /// Where each `StatefulSet` and machine has records.
     pools: Mutex<BTreeMap<Uid, BTreeSet<PoolName>>>,
+    /// The machines as last listed, by namespace; `None` before that.
+    machines: Mutex<Option<BTreeMap<(String, Machine), Keeper>>>,
 }
 
 impl queue::Key for PoolName {
@@ -69,12 +78,13 @@ impl queue::Key for PoolName {
 }
 
 impl Kept {
-    pub(super) fn new(on: bool) -> Self {
+    pub(super) fn new(keeps: Keeps) -> Self {
         Self {
-            on,
+            keeps,
             sets: Cache::new(),
             queue: Queue::default(),
             pools: Mutex::default(),
+            machines: Mutex::default(),
         }
     }
 
@@ -90,7 +100,7 @@ impl Kept {
         if old.is_empty() && new.is_empty() {
             return;
         }
-        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pools = locked(&self.pools);
         for gone in old.difference(&new) {
             if let Some(of_set) = pools.get_mut(gone) {
                 of_set.remove(&name);
@@ -110,7 +120,7 @@ impl Kept {
 
     /// A `StatefulSet` changed or went.
     pub(super) fn set(&self, change: &Change<StatefulSet>) {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = locked(&self.pools);
         let sets = [change.old.object(), change.new.object()];
         for set in sets.into_iter().flatten() {
             let uid = Uid::new(set.uid().unwrap_or_default());
@@ -124,7 +134,7 @@ impl Kept {
         for pool in known.list().iter().filter(|pool| has(pool, NOBODY)) {
             self.queue.add(PoolName::from(pool.name_any().as_str()));
         }
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = locked(&self.pools);
         for pool in pools.values().flatten() {
             self.queue.add(pool.clone());
         }
@@ -132,8 +142,32 @@ impl Kept {
 
     /// The pools that have records of `owner`.
     fn pools_of(&self, owner: &Uid) -> BTreeSet<PoolName> {
-        let pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        let pools = locked(&self.pools);
         pools.get(owner).cloned().unwrap_or_default()
+    }
+
+    /// Lists the machines, if addresses are kept for any, and has the pools of these looked at.
+    async fn list_machines(&self, client: &Client, known: &Cache<SpiderIPPool>) {
+        if !self.keeps.machines {
+            return;
+        }
+        let (mut kinds, mut pools) = (BTreeSet::new(), BTreeSet::new());
+        for pool in known.list().iter().filter(|pool| has(pool, MACHINE)) {
+            for (_, record) in records(pool).iter().filter(|(_, record)| record.kept) {
+                kinds.extend(record.machine.as_ref().map(|machine| machine.kind));
+                pools.insert(PoolName::from(pool.name_any().as_str()));
+            }
+        }
+        match machines(client, kinds).await {
+            Ok(all) => *locked(&self.machines) = Some(all),
+            Err(error) => {
+                tracing::warn!(error = %ErrorChain(&error), "virtual machines that addresses are kept for could not be listed; trying again");
+                return;
+            }
+        }
+        for pool in pools {
+            self.queue.add(pool);
+        }
     }
 
     /// Looks for ever while this replica leads; ends if the election does. All caches are complete.
@@ -152,6 +186,8 @@ impl Kept {
                 return;
             }
             self.all(&writer.pools);
+            let mut machines_due = interval(MACHINES_EVERY);
+            machines_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 let pool = tokio::select! {
                     biased;
@@ -160,6 +196,10 @@ impl Kept {
                             return;
                         }
                         break;
+                    }
+                    _ = machines_due.tick() => {
+                        self.list_machines(&clients.read, &writer.pools).await;
+                        continue;
                     }
                     pool = self.queue.next() => pool,
                 };
@@ -183,7 +223,24 @@ impl Kept {
     }
 }
 
-/// The `StatefulSet`s that a pool has records of.
+/// All machines of these kinds.
+async fn machines(
+    client: &Client,
+    kinds: BTreeSet<MachineKind>,
+) -> kube::Result<BTreeMap<(String, Machine), Keeper>> {
+    let mut all = BTreeMap::new();
+    for kind in kinds {
+        for found in machine::all_as_remembered(client, kind).await? {
+            let keeper = convert::machine_keeper(&found);
+            let name = found.name.unwrap_or_default();
+            let namespace = found.namespace.unwrap_or_default();
+            all.insert((namespace, Machine { kind, name }), keeper);
+        }
+    }
+    Ok(all)
+}
+
+/// The owners that a pool has records of.
 fn owners(pool: &SpiderIPPool) -> BTreeSet<Uid> {
     records(pool)
         .iter()
@@ -262,17 +319,28 @@ impl Look<'_> {
     /// Why a kept record seems to be wanted no more, by the caches.
     fn suspicion(&self, kept: (IpAddr, &Record)) -> Option<Unwanted> {
         let (_, record) = kept;
-        let owner = record.owner.as_ref()?;
-        if !self.kept.on {
+        let lineage = record.lineage()?;
+        if !self.kept.keeps.includes(&lineage) {
             return Some(Unwanted::SwitchedOff);
         }
-        let set = set_name(&record.pod).and_then(|key| self.kept.sets.get(&key));
-        let set = set.map(|set| convert::keeper(&set));
+        let (owner, pod) = (&lineage.owner, &record.pod);
+        let unwanted = if let Some(machine) = lineage.machine {
+            let (namespace, _) = pod.parts();
+            let listed = locked(&self.kept.machines);
+            listed.as_ref().and_then(|all| {
+                let found = all.get(&(namespace.to_owned(), machine));
+                keep::unwanted(pod, owner, found)
+            })
+        } else {
+            let set = set_name(pod).and_then(|key| self.kept.sets.get(&key));
+            let set = set.map(|set| convert::keeper(&set));
+            keep::unwanted(pod, owner, set.as_ref())
+        };
         let moved = || {
             let successor = self.successor(owner, kept);
             successor.map(Unwanted::Moved)
         };
-        keep::unwanted(&record.pod, owner, set.as_ref()).or_else(moved)
+        unwanted.or_else(moved)
     }
 
     /// The pool where a Pod of the record's identity has an address now.
@@ -288,26 +356,37 @@ impl Look<'_> {
     /// Why it is wanted no more, by live reads; `None` if it is, after all.
     async fn unwanted_live(&self, kept: (IpAddr, &Record)) -> Result<Option<Unwanted>, KeptError> {
         let (_, record) = kept;
-        let Some(owner) = &record.owner else {
+        let Some(lineage) = record.lineage() else {
             return Ok(None);
         };
-        if !self.kept.on {
+        if !self.kept.keeps.includes(&lineage) {
             return Ok(Some(Unwanted::SwitchedOff));
         }
-        let set = match set_name(&record.pod) {
-            Some(name) => self.set_now(&name).await?,
-            None => None,
+        let keeper = match (&lineage.machine, set_name(&record.pod)) {
+            (Some(machine), _) => self.machine_now(&record.pod, machine).await?,
+            (None, Some(name)) => self.set_now(&name).await?,
+            (None, None) => None,
         };
-        if let Some(why) = keep::unwanted(&record.pod, owner, set.as_ref()) {
+        if let Some(why) = keep::unwanted(&record.pod, &lineage.owner, keeper.as_ref()) {
             return Ok(Some(why));
         }
-        let Some(pool) = self.successor(owner, kept) else {
+        let Some(pool) = self.successor(&lineage.owner, kept) else {
             return Ok(None);
         };
         let api: Api<SpiderIPPool> = Api::all(self.clients.read.clone());
         let now = api.get_opt(pool.as_str()).await?;
         let moved = now.is_some_and(|now| supersedes(&now, kept));
         Ok(moved.then_some(Unwanted::Moved(pool)))
+    }
+
+    async fn machine_now(
+        &self,
+        pod: &PodName,
+        machine: &Machine,
+    ) -> Result<Option<Keeper>, kube::Error> {
+        let (namespace, _) = pod.parts();
+        let found = machine::metadata(&self.clients.read, namespace, machine).await?;
+        Ok(found.map(|found| convert::machine_keeper(&found)))
     }
 
     async fn set_now(&self, name: &Key) -> Result<Option<Keeper>, kube::Error> {

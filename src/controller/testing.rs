@@ -19,6 +19,7 @@ use crate::api::{self, SpiderIPPool};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use ipam::annotation::SizeRule;
+use ipam::keep::Keeps;
 use ipam::kind::Kinds;
 use ipam::record::Records;
 
@@ -42,7 +43,7 @@ pub(super) fn options() -> Options {
             auto_pools: Switch::On,
         },
         default_rule: SizeRule::Flexible(0),
-        stateful_sets: true,
+        keeps: Keeps::ALL,
         gc: gc::Options {
             interval: Duration::from_mins(1),
             ..gc::Options::default()
@@ -167,6 +168,32 @@ impl Stage {
             }))
             .await;
         set.metadata.uid.unwrap()
+    }
+
+    /// Virtual machine `shop/<name>`, and the kinds of such; returns its uid.
+    pub(super) async fn machine(&self, name: &str) -> String {
+        for kind in ["VirtualMachine", "VirtualMachineInstance"] {
+            let (singular, open) = (kind.to_lowercase(), "x-kubernetes-preserve-unknown-fields");
+            let plural = format!("{singular}s");
+            let schema = json!({"openAPIV3Schema": {"type": "object", open: true}});
+            let version = json!({"name": "v1", "served": true, "storage": true, "schema": schema});
+            self.put(json!({
+                "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+                "metadata": {"name": format!("{plural}.kubevirt.io")},
+                "spec": {
+                    "group": "kubevirt.io", "scope": "Namespaced", "versions": [version],
+                    "names": {"kind": kind, "plural": plural, "singular": singular},
+                },
+            }))
+            .await;
+        }
+        let machine = self
+            .put(json!({
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+                "metadata": {"name": name, "namespace": "shop"},
+            }))
+            .await;
+        machine.metadata.uid.unwrap()
     }
 
     pub(super) async fn get<K>(&self, api: Api<K>, name: &str) -> Option<K>

@@ -134,7 +134,7 @@ impl Workload for StatefulSet {
     }
 
     fn ordinals(&self) -> Option<Ordinals> {
-        Some(convert::keeper(self).ordinals)
+        convert::keeper(self).ordinals
     }
 }
 

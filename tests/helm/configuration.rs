@@ -39,6 +39,11 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             ["true", "false"],
         ),
         (
+            "ipam.enableKubevirtStaticIP",
+            "enableKubevirtStaticIP",
+            ["true", "false"],
+        ),
+        (
             "ipam.spiderEndpoint.mode",
             "spiderEndpoints",
             ["always", "never"],
@@ -210,6 +215,7 @@ fn default_conf() -> Value {
         "enableIPv4": true,
         "enableIPv6": true,
         "enableStatefulSet": true,
+        "enableKubevirtStaticIP": true,
         "spiderEndpoints": "always",
         "enableIPConflictDetection": false,
         "enableGatewayDetection": false,

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use orbweaver::allocator::announce::AUDIENCE;
 
-use crate::chart::{at, env, refusal, render};
+use crate::chart::{Chart, at, env, refusal, render};
 
 /// Agents ask nobody.
 const NO_ALLOCATOR: &str = "ipam.allocator.enable=false";
@@ -165,6 +165,34 @@ fn each_third_party_kind_gives_the_roles_the_rights_to_read_it_and_no_other_does
         definitions.unwrap()["resourceNames"],
         json!(["boxes.a.example", "replicationcontrollers."])
     );
+}
+
+#[test]
+fn virtual_machines_are_read_where_they_keep_addresses_and_nowhere_else() {
+    let of_machines = |chart: &Chart, name: &str| -> BTreeSet<String> {
+        let mut all = rights(chart.named("ClusterRole", name));
+        all.retain(|right| right.contains("kubevirt.io"));
+        all
+    };
+    let Some(on) = render(&[]) else { return };
+    let Some(off) = render(&["ipam.enableKubevirtStaticIP=false"]) else {
+        return;
+    };
+    let kinds = ["virtualmachineinstances", "virtualmachines"];
+    let all = |verbs: &[&str]| -> BTreeSet<String> {
+        let each = verbs
+            .iter()
+            .flat_map(|verb| kinds.map(|kind| format!("{verb} {kind}.kubevirt.io")));
+        each.collect()
+    };
+    assert_eq!(of_machines(&on, "orbweaver-agent"), all(&["get"]));
+    assert_eq!(
+        of_machines(&on, "orbweaver-controller"),
+        all(&["get", "list"])
+    );
+    for name in ["orbweaver-agent", "orbweaver-controller"] {
+        assert!(of_machines(&off, name).is_empty());
+    }
 }
 
 #[test]

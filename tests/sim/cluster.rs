@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ipam::annotation::SizeRule;
+use ipam::keep::Keeps;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Client;
@@ -243,7 +244,7 @@ impl Cluster {
                 auto_pools: Switch::On,
             },
             default_rule: SizeRule::Flexible(1),
-            stateful_sets: true,
+            keeps: Keeps::ALL,
             gc: gc::Options::default(),
             kinds: Config::default().kinds(),
             pod_name: Some(process.to_owned()),
@@ -282,7 +283,7 @@ impl Cluster {
             ipv6: true,
             subnets: true,
             auto_pools: true,
-            stateful_sets: true,
+            keeps: Keeps::ALL,
             endpoints: EndpointMode::Always,
             conflict_detection: false,
             gateway_detection: false,

@@ -65,6 +65,9 @@ impl Resident {
             node: self.node.clone(),
             sandbox: None,
             owner: None,
+            machine: None,
+            instance: None,
+            next: None,
             kept: false,
             quarantine: None,
             other: BTreeMap::new(),
@@ -281,14 +284,15 @@ fn records(by_name: &[&Pool], found: &mut Vec<Violation>) {
                     second,
                 });
             }
-            if let Some(nic) = &record.nic
-                && nics.insert((&record.uid, nic), address).is_some()
-            {
-                found.push(Violation::TwoForOneNic {
-                    pool: pool.name.clone(),
-                    uid: record.uid.clone(),
-                    nic: nic.clone(),
-                });
+            let Some(nic) = &record.nic else { continue };
+            for uid in record.holders() {
+                if nics.insert((uid, nic), address).is_some() {
+                    found.push(Violation::TwoForOneNic {
+                        pool: pool.name.clone(),
+                        uid: uid.clone(),
+                        nic: nic.clone(),
+                    });
+                }
             }
         }
     }

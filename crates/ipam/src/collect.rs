@@ -3,7 +3,7 @@
 //! Owns: the proof that a node has let go where its agent can't say so, and the limits of a
 //! collection. Never does: read anything, or release; the host looks at all records, and carries
 //! out what a look gives after it has read Pod and node once more. An address of a StatefulSet's Pod
-//! is then kept, not freed, where the set still wants it ([`crate::keep`]).
+//! or a virtual machine is then kept, not freed, where that still wants it ([`crate::keep`]).
 //!
 //! The owner's half of the proof is that its Pod is gone, finished or ending. The node's half:
 //!
@@ -27,9 +27,10 @@ use std::fmt;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::keep::Lineage;
 use crate::leak::Holding;
 use crate::looks::{Brake, Due, Looks};
-use crate::name::{NodeName, PoolName, Uid};
+use crate::name::{NodeName, PoolName};
 
 /// How long a node is unready before it is taken for lost. Kubernetes itself gives a node as long
 /// before it takes away the volumes of Pods that ought to have stopped there.
@@ -116,8 +117,8 @@ pub struct Seen {
     pub fate: Fate,
     /// Its node.
     pub home: Home,
-    /// The StatefulSet whose Pods keep their addresses, by the record or the Pod's endpoint.
-    pub owner: Option<Uid>,
+    /// Whose Pods keep their addresses, by the record or the Pod's endpoint.
+    pub lineage: Option<Lineage>,
 }
 
 /// What becomes of records on nodes that are lost and not deleted.
@@ -226,7 +227,7 @@ fn let_go(
         Standing::Ready { .. } if seen.fate != Fate::Gone => Err(Doubt::Ending),
         Standing::Ready { since } if has_passed(*since, SETTLED, now) => Ok(Proof::Settled),
         Standing::Ready { .. } => Err(Doubt::Settling(node)),
-        Standing::Unready { .. } if seen.owner.is_some() => Err(Doubt::Fixed(node)),
+        Standing::Unready { .. } if seen.lineage.is_some() => Err(Doubt::Fixed(node)),
         Standing::Unready { .. } if policy.lost_nodes == LostNodes::ByWord => {
             Err(Doubt::ByWord(node))
         }

@@ -45,7 +45,7 @@ pub fn holders<'r>(records: &'r Records, workload: &Uid, pods: &PodCount) -> BTr
     };
     let records = records.iter().map(|(_, record)| record);
     let others = records.filter(|record| !is_counted(record) && !is_quarantined(record));
-    others.map(|record| &record.uid).collect()
+    others.flat_map(Record::holders).collect()
 }
 
 /// How many addresses the pool of such a workload should have, given who holds one now.

@@ -1,22 +1,36 @@
 //! Fixed addresses: who keeps one over the end of a Pod, who takes it over, and when it goes.
 //!
-//! Owns: the rules. Never does: see whether a sandbox let go or a StatefulSet is there; hosts do.
+//! Owns: the rules. Never does: see whether a sandbox let go or an owner is there; hosts do.
 //!
-//! A StatefulSet's Pods come and go under the same names, so an address belongs to an *identity*:
-//! the StatefulSet's uid, the Pod's name (which is the set's name and an ordinal) and the
-//! interface. A record carries it as `owner`, `pod` and `nic`, and goes through two states:
+//! An address belongs to an *identity*, which outlives each Pod that has it. A StatefulSet's Pods
+//! come and go under the same names: theirs is the set's uid, the Pod's name (which is the set's
+//! name and an ordinal) and the interface. A virtual machine of KubeVirt is one thing whose Pods
+//! have names of their own: the machine's uid and the interface. A record carries that as `owner`,
+//! `machine`, `pod` and `nic`, and goes through two states:
 //!
 //! ```text
-//!            claim                      the sandbox let go, and the set wants the ordinal
+//!            claim                     the sandbox let go, and the owner wants it kept
 //!   free ───────────▶ held by a uid ──────────────────────────────────────▶ kept
 //!    ▲                  │      ▲                                             │  │
 //!    │   not wanted     │      └──── claim of the next Pod of the identity ──┘  │
-//!    └──────────────────┴────────────── the set no longer wants it ─────────────┘
+//!    └──────────────────┴───────────── the owner no longer wants it ────────────┘
 //! ```
 //!
-//! Invariant: a record passes to another uid only from `kept`, or where the host has shown that the
-//! former Pod's node is lost for good ([`Heritage::let_go`]). So at no time do two Pods use it. A
-//! foreign writer that drops `owner` and `kept` makes an heir wait and nothing else.
+//! A machine that is migrated runs in two Pods for a while. The second one's claim is written
+//! beside the holder, as [`Next`]: it holds the address too, and leaves or becomes the holder:
+//!
+//! ```text
+//!                  claim of the migration's target
+//!   held by a uid ────────────────────────────────▶ held by a uid, and by its next
+//!    ▲       ▲      the next one's sandbox let go           │           │
+//!    │       └──────────────────────────────────────────────┘           │
+//!    └───────────────── the holder's sandbox let go: its next holds ────┘
+//! ```
+//!
+//! Invariant: a record passes to another uid only from `kept`, from a holder that let go to its
+//! next, or where the host has shown that the nodes of all who have it are lost for good
+//! ([`Heritage::let_go`]). So at no time do two Pods use it but the two of one running machine. A
+//! foreign writer that drops our keys makes an heir wait and nothing else.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -25,7 +39,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
-use crate::name::{Nic, NodeName, PodName, PoolName, Uid};
+use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
 use crate::record::Record;
 
 /// The ordinals that a StatefulSet wants Pods of.
@@ -55,25 +69,108 @@ pub fn ordinal(pod: &PodName) -> Option<(&str, u32)> {
     (!set.is_empty() && ordinal.to_string() == number).then_some((set, ordinal))
 }
 
-/// A StatefulSet as it is.
+/// A virtual machine of KubeVirt, whose Pods keep its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Machine {
+    /// What it is.
+    pub kind: MachineKind,
+    /// Its name, in the Pod's namespace.
+    pub name: String,
+}
+
+/// The kinds of virtual machines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum MachineKind {
+    /// One that is started and stopped; each run of it is an instance.
+    VirtualMachine,
+    /// An instance that nothing starts again.
+    VirtualMachineInstance,
+}
+
+impl MachineKind {
+    /// As owner references name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::VirtualMachine => "VirtualMachine",
+            Self::VirtualMachineInstance => "VirtualMachineInstance",
+        }
+    }
+}
+
+/// Begins the names of the Pods that KubeVirt makes for machines.
+const LAUNCHER: &str = "virt-launcher-";
+
+/// True for the name of a machine's Pod.
+pub fn is_launcher(pod: &PodName) -> bool {
+    let (_, name) = pod.parts();
+    name.starts_with(LAUNCHER)
+}
+
+/// Whose Pods have the same addresses, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lineage {
+    /// Uid of the StatefulSet, or of the machine.
+    pub owner: Uid,
+    /// The machine, where it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+}
+
+impl Lineage {
+    /// That of a StatefulSet's Pods of one name.
+    pub fn of_set(uid: Uid) -> Self {
+        Self {
+            owner: uid,
+            machine: None,
+        }
+    }
+}
+
+/// Whose addresses are kept, as an operator chose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keeps {
+    /// Those of the Pods of a StatefulSet.
+    pub stateful_sets: bool,
+    /// Those of virtual machines.
+    pub machines: bool,
+}
+
+impl Keeps {
+    /// Everybody's.
+    pub const ALL: Self = Self {
+        stateful_sets: true,
+        machines: true,
+    };
+
+    /// True where addresses of `lineage` are kept.
+    pub fn includes(self, lineage: &Lineage) -> bool {
+        match &lineage.machine {
+            Some(_) => self.machines,
+            None => self.stateful_sets,
+        }
+    }
+}
+
+/// An owner as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keeper {
     /// Its uid.
     pub uid: Uid,
     /// It is being deleted.
     pub terminating: bool,
-    /// Which Pods it wants.
-    pub ordinals: Ordinals,
+    /// Which Pods a StatefulSet wants; `None` for a machine, which wants its addresses while it is
+    /// there, running or not.
+    pub ordinals: Option<Ordinals>,
 }
 
 /// Why an address need not be kept any longer. Log lines and Events render this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unwanted {
-    /// Its StatefulSet is gone.
+    /// Its StatefulSet or virtual machine is gone.
     OwnerGone,
-    /// Another StatefulSet has the name now.
+    /// Another one has the name now.
     OwnerReplaced,
-    /// Its StatefulSet is being deleted.
+    /// It is being deleted.
     OwnerEnds,
     /// The StatefulSet was scaled below the ordinal.
     OrdinalBeyond(Ordinals),
@@ -86,34 +183,38 @@ pub enum Unwanted {
 impl fmt::Display for Unwanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OwnerGone => f.write_str("its StatefulSet is gone"),
-            Self::OwnerReplaced => f.write_str("another StatefulSet has its name now"),
-            Self::OwnerEnds => f.write_str("its StatefulSet is being deleted"),
+            Self::OwnerGone => f.write_str("its StatefulSet or virtual machine is gone"),
+            Self::OwnerReplaced => {
+                f.write_str("its StatefulSet or virtual machine was made anew under its name")
+            }
+            Self::OwnerEnds => f.write_str("its StatefulSet or virtual machine is being deleted"),
             Self::OrdinalBeyond(Ordinals { start, count }) => write!(
                 f,
                 "its StatefulSet wants {count} Pods from ordinal {start} on"
             ),
             Self::Moved(pool) => write!(f, "its Pod has an address of IPPool {pool} now"),
-            Self::SwitchedOff => f.write_str("addresses of StatefulSets are not kept any more"),
+            Self::SwitchedOff => f.write_str("addresses of its kind are not kept any more"),
         }
     }
 }
 
-/// Why the StatefulSet `owner` no longer wants an address for `pod`; `None` where it does.
+/// Why the StatefulSet or machine `owner` no longer wants an address for `pod`; `None` where it
+/// does.
 ///
-/// `set` is the StatefulSet that has the name now, or nothing if none has.
-pub fn unwanted(pod: &PodName, owner: &Uid, set: Option<&Keeper>) -> Option<Unwanted> {
-    let Some(set) = set else {
+/// `keeper` is what has the owner's name now, or nothing if nothing has.
+pub fn unwanted(pod: &PodName, owner: &Uid, keeper: Option<&Keeper>) -> Option<Unwanted> {
+    let Some(keeper) = keeper else {
         return Some(Unwanted::OwnerGone);
     };
-    if set.uid != *owner {
+    if keeper.uid != *owner {
         return Some(Unwanted::OwnerReplaced);
     }
-    if set.terminating {
+    if keeper.terminating {
         return Some(Unwanted::OwnerEnds);
     }
-    let wanted = ordinal(pod).is_some_and(|(_, ordinal)| set.ordinals.contains(ordinal));
-    (!wanted).then_some(Unwanted::OrdinalBeyond(set.ordinals))
+    let ordinals = keeper.ordinals?;
+    let wanted = ordinal(pod).is_some_and(|(_, ordinal)| ordinals.contains(ordinal));
+    (!wanted).then_some(Unwanted::OrdinalBeyond(ordinals))
 }
 
 /// True where `other` shows that the identity of `kept` has moved on: a Pod of it holds an address
@@ -126,7 +227,7 @@ pub fn is_superseded((at, kept): (IpAddr, &Record), (other_at, other): (IpAddr, 
         && !other.kept
         && kept.owner.is_some()
         && kept.owner == other.owner
-        && kept.pod == other.pod
+        && (kept.pod == other.pod || kept.machine.is_some())
         && kept.nic.is_some()
         && kept.nic == other.nic
 }
@@ -134,21 +235,57 @@ pub fn is_superseded((at, kept): (IpAddr, &Record), (other_at, other): (IpAddr, 
 /// What a Pod may inherit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heritage {
-    /// Uid of its StatefulSet.
-    pub owner: Uid,
+    /// From whom.
+    pub lineage: Lineage,
+    /// For a machine: which run of it the Pod is of.
+    pub instance: Option<Instance>,
     /// What its endpoint says of a former Pod, for records that name no owner.
     pub former: Option<Former>,
     /// Former Pods whose node is lost for good: gone by a live read, or tainted out of service.
     pub let_go: BTreeSet<Uid>,
 }
 
-/// A former Pod of an identity, known by a `SpiderEndpoint` of the same StatefulSet.
+/// A run of a virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Instance {
+    /// Uid of its `VirtualMachineInstance`.
+    pub uid: Uid,
+    /// What the Pod is to it.
+    pub role: Role,
+}
+
+/// What a Pod is to a run of a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// It is started there.
+    Start,
+    /// It is moved there, from a Pod that runs it meanwhile.
+    MigrationTarget,
+}
+
+/// The Pod to which a virtual machine is being moved: it holds the machine's address as well.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// `namespace/name` of the Pod.
+    pub pod: PodName,
+    /// Its uid.
+    #[serde(rename = "podUid")]
+    pub uid: Uid,
+    /// Its node, whose agent must acknowledge its release.
+    pub node: NodeName,
+    /// Its sandbox that last asked for the address.
+    pub sandbox: Sandbox,
+}
+
+/// A former Pod of an identity, known by a `SpiderEndpoint` of the same owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Former {
     /// Its uid.
     pub uid: Uid,
     /// The addresses that the interface had.
     pub addresses: BTreeSet<IpAddr>,
+    /// For a machine: the run of it that the Pod is of, if it still is.
+    pub instance: Option<Uid>,
 }
 
 /// What a record of another uid is to a Pod.
@@ -158,6 +295,8 @@ pub enum Heir {
     Stranger,
     /// The Pod's own once the former Pod lets go.
     Waits,
+    /// The Pod's own, and for now also that of the Pod which the machine is moved from.
+    Joins,
     /// The Pod's own.
     Takes,
 }
@@ -166,20 +305,48 @@ impl Heritage {
     /// What `record` of `address` is to interface `nic` of the Pod named `pod`, which has another
     /// uid than the record.
     pub fn heir(&self, address: IpAddr, record: &Record, pod: &PodName, nic: &Nic) -> Heir {
-        let of_identity = match &record.owner {
-            Some(owner) => *owner == self.owner,
-            None => self.former.as_ref().is_some_and(|former| {
-                former.uid == record.uid && former.addresses.contains(&address)
-            }),
+        let own_run = self.instance.as_ref().map(|of| &of.uid);
+        let told = self
+            .former
+            .as_ref()
+            .filter(|former| former.uid == record.uid && former.addresses.contains(&address));
+        let (of_owner, run) = match &record.owner {
+            Some(owner) => (*owner == self.lineage.owner, record.instance.as_ref()),
+            None => (told.is_some(), told.and_then(|of| of.instance.as_ref())),
         };
+        let of_run = own_run.is_some() && own_run == run;
+        let of_identity = of_owner || of_run;
+        let of_name = record.pod == *pod || self.lineage.machine.is_some();
         let of_nic = record.nic.as_ref().is_none_or(|recorded| recorded == nic);
-        if record.pod != *pod || !of_identity || !of_nic {
-            Heir::Stranger
-        } else if record.kept || self.let_go.contains(&record.uid) {
-            Heir::Takes
-        } else {
-            Heir::Waits
+        if !of_identity || !of_name || !of_nic {
+            return Heir::Stranger;
         }
+        let next = record.next.as_ref();
+        let next_is_free = next.is_none_or(|next| self.let_go.contains(&next.uid));
+        let holder_is_free = record.kept || self.let_go.contains(&record.uid);
+        let is_target = self
+            .instance
+            .as_ref()
+            .is_some_and(|of| of.role == Role::MigrationTarget);
+        match (holder_is_free, next_is_free) {
+            (true, true) => Heir::Takes,
+            (false, true) if of_run && is_target => Heir::Joins,
+            (_, _) => Heir::Waits,
+        }
+    }
+
+    /// By which uids records of a machine are found: its own, and that of its run.
+    pub fn machine(&self) -> impl Iterator<Item = &Uid> {
+        let own = self.lineage.machine.iter().map(|_| &self.lineage.owner);
+        own.chain(self.instance.iter().map(|of| &of.uid))
+    }
+
+    /// Who of those that have `record`'s address has not let go: its holder before its next.
+    pub fn blocker<'r>(&self, record: &'r Record) -> Option<(&'r Uid, Option<&'r NodeName>)> {
+        let holder = (!record.kept).then_some((&record.uid, record.node.as_ref()));
+        let next = record.next.as_ref().map(|n| (&n.uid, Some(&n.node)));
+        let mut all = holder.into_iter().chain(next);
+        all.find(|(uid, _)| !self.let_go.contains(*uid))
     }
 }
 
@@ -258,7 +425,11 @@ mod tests {
         let set = |uid: &str, start, count| Keeper {
             uid: Uid::from(uid),
             terminating: false,
-            ordinals: Ordinals { start, count },
+            ordinals: Some(Ordinals { start, count }),
+        };
+        let machine = |uid: &str| Keeper {
+            ordinals: None,
+            ..set(uid, 0, 0)
         };
         let owner = Uid::from("set");
         let beyond = |start, count| Some(Unwanted::OrdinalBeyond(Ordinals { start, count }));
@@ -271,6 +442,12 @@ mod tests {
             ("web-5", Some(set("set", 5, 2)), None),
             ("web-7", Some(set("set", 5, 2)), beyond(5, 2)),
             ("web", Some(set("set", 0, 3)), beyond(0, 3)),
+            ("virt-launcher-db-x2x9k", Some(machine("set")), None),
+            (
+                "virt-launcher-db-x2x9k",
+                Some(machine("new")),
+                Some(Unwanted::OwnerReplaced),
+            ),
             (
                 "web-0",
                 Some(set("new", 0, 3)),
@@ -289,6 +466,26 @@ mod tests {
         assert_eq!(verdict, Some(Unwanted::OwnerEnds));
     }
 
+    /// What a Pod of StatefulSet or machine `set` inherits.
+    fn of_lineage(machine: Option<Machine>) -> Heritage {
+        Heritage {
+            lineage: Lineage {
+                owner: Uid::from("set"),
+                machine,
+            },
+            instance: None,
+            former: None,
+            let_go: BTreeSet::new(),
+        }
+    }
+
+    fn vm() -> Machine {
+        Machine {
+            kind: MachineKind::VirtualMachine,
+            name: "db".to_owned(),
+        }
+    }
+
     fn of_set(owner: Option<&str>, kept: bool) -> Record {
         Record {
             pod: web("web-0"),
@@ -302,11 +499,7 @@ mod tests {
     #[test]
     fn a_record_passes_on_within_its_identity_and_only_when_let_go() {
         let (eth0, name) = (Nic::from("eth0"), web("web-0"));
-        let heritage = Heritage {
-            owner: Uid::from("set"),
-            former: None,
-            let_go: BTreeSet::new(),
-        };
+        let heritage = of_lineage(None);
         let heir = |record: &Record| heritage.heir(ip(1), record, &name, &eth0);
         assert_eq!(heir(&of_set(Some("set"), true)), Heir::Takes);
         assert_eq!(heir(&of_set(Some("set"), false)), Heir::Waits);
@@ -338,12 +531,13 @@ mod tests {
             ..of_set(None, false)
         };
         let known = |uid: &str, address| Heritage {
-            owner: Uid::from("set"),
             former: Some(Former {
                 uid: Uid::from(uid),
                 addresses: [ip(address)].into(),
+                instance: None,
             }),
             let_go: [Uid::from("old")].into(),
+            ..of_lineage(None)
         };
         let heir = |of: &Heritage| of.heir(ip(1), &of_original, &name, &eth0);
         assert_eq!(heir(&known("old", 1)), Heir::Takes);
@@ -354,6 +548,121 @@ mod tests {
             ..known("old", 1)
         };
         assert_eq!(heir(&waiting), Heir::Waits);
+    }
+
+    /// Of machine `set`, which runs as instance `run` in Pod `old`, and moves to Pod `next`.
+    fn of_machine(kept: bool, next: Option<&str>) -> Record {
+        Record {
+            pod: web("virt-launcher-db-aaaaa"),
+            machine: Some(vm()),
+            instance: Some(Uid::from("run")),
+            next: next.map(|uid| Next {
+                pod: web("virt-launcher-db-ccccc"),
+                uid: Uid::from(uid),
+                node: NodeName::from("n3"),
+                sandbox: Sandbox::from("s"),
+            }),
+            ..of_set(Some("set"), kept)
+        }
+    }
+
+    #[test]
+    fn a_machine_s_record_passes_on_whatever_its_pods_are_called_and_is_shared_only_in_one_run() {
+        let (eth0, name) = (Nic::from("eth0"), web("virt-launcher-db-bbbbb"));
+        let heir = |run: &str, role: Role, let_go: &[&str], record: &Record| {
+            let heritage = Heritage {
+                instance: Some(Instance {
+                    uid: Uid::from(run),
+                    role,
+                }),
+                let_go: let_go.iter().map(|uid| Uid::from(*uid)).collect(),
+                ..of_lineage(Some(vm()))
+            };
+            heritage.heir(ip(1), record, &name, &eth0)
+        };
+        let (kept, held) = (of_machine(true, None), of_machine(false, None));
+        let moving = of_machine(false, Some("next"));
+        let (start, target) = (Role::Start, Role::MigrationTarget);
+        let table: [(&str, Role, &[&str], &Record, Heir); 13] = [
+            // Stopped and started.
+            ("other", start, &[], &kept, Heir::Takes),
+            ("other", start, &[], &held, Heir::Waits),
+            ("other", start, &["old"], &held, Heir::Takes),
+            // Moved: only within one run, only by a target, and by one at a time.
+            ("run", target, &[], &held, Heir::Joins),
+            ("run", start, &[], &held, Heir::Waits),
+            ("other", target, &[], &held, Heir::Waits),
+            ("run", target, &[], &moving, Heir::Waits),
+            ("run", target, &["next"], &moving, Heir::Joins),
+            // Whoever has it must have let go.
+            ("other", start, &["old"], &moving, Heir::Waits),
+            ("run", target, &["old"], &moving, Heir::Waits),
+            ("other", start, &["old", "next"], &moving, Heir::Takes),
+            // The run of a machine that was deleted without it, and adopted by another one.
+            (
+                "run",
+                target,
+                &[],
+                &Record {
+                    owner: Some(Uid::from("former")),
+                    ..held.clone()
+                },
+                Heir::Joins,
+            ),
+            (
+                "other",
+                start,
+                &[],
+                &Record {
+                    owner: Some(Uid::from("former")),
+                    ..kept.clone()
+                },
+                Heir::Stranger,
+            ),
+        ];
+        for (n, (run, role, let_go, record, expected)) in table.into_iter().enumerate() {
+            assert_eq!(heir(run, role, let_go, record), expected, "row {n}");
+        }
+        let other_nic = Record {
+            nic: Some(Nic::from("net1")),
+            ..kept
+        };
+        assert_eq!(heir("run", start, &[], &other_nic), Heir::Stranger);
+    }
+
+    #[test]
+    fn a_machine_s_record_that_was_let_go_is_its_next_s_before_it_is_kept() {
+        let wanted = of_lineage(Some(vm())).lineage;
+        let moving = of_machine(false, Some("next"));
+        for wanted_by in [None, Some(&wanted)] {
+            let then = moving.let_go(wanted_by).unwrap();
+            assert_eq!((then.uid.as_str(), then.next.as_ref()), ("next", None));
+            assert_eq!(then.pod, web("virt-launcher-db-ccccc"));
+            assert_eq!(then.node, Some(NodeName::from("n3")));
+            assert_eq!(then.instance, moving.instance);
+        }
+        let held = moving.without_next();
+        assert_eq!(held, of_machine(false, None));
+        assert_eq!(held.let_go(None), None);
+        let kept = held.let_go(Some(&wanted)).unwrap();
+        assert!(kept.kept && kept.sandbox.is_none());
+        assert_eq!(kept.lineage(), Some(wanted));
+    }
+
+    #[test]
+    fn a_machine_s_kept_record_is_superseded_by_one_of_another_pod_of_it() {
+        let kept = of_machine(true, None);
+        let elsewhere = Record {
+            pod: web("virt-launcher-db-bbbbb"),
+            ..of_machine(false, None)
+        };
+        assert!(is_superseded((ip(1), &kept), (ip(2), &elsewhere)));
+        let of_set = |record: Record| Record {
+            machine: None,
+            ..record
+        };
+        let (kept, elsewhere) = (of_set(kept), of_set(elsewhere));
+        assert!(!is_superseded((ip(1), &kept), (ip(2), &elsewhere)));
     }
 
     #[test]
@@ -401,12 +710,12 @@ mod tests {
         assert_eq!(
             reasons.map(|reason| reason.to_string()),
             [
-                "its StatefulSet is gone",
-                "another StatefulSet has its name now",
-                "its StatefulSet is being deleted",
+                "its StatefulSet or virtual machine is gone",
+                "its StatefulSet or virtual machine was made anew under its name",
+                "its StatefulSet or virtual machine is being deleted",
                 "its StatefulSet wants 2 Pods from ordinal 5 on",
                 "its Pod has an address of IPPool q now",
-                "addresses of StatefulSets are not kept any more",
+                "addresses of its kind are not kept any more",
             ]
         );
         let mut held = Held {

@@ -17,6 +17,7 @@
 
 use std::net::IpAddr;
 
+use crate::keep::Lineage;
 use crate::looks::{Brake, Due, Looks};
 use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
 use crate::pool::Pool;
@@ -48,16 +49,19 @@ pub struct Holding {
     pub node: Option<NodeName>,
     /// The sandbox that last had the address, if the record says.
     pub sandbox: Option<Sandbox>,
-    /// The StatefulSet whose Pods keep their addresses, if the record says.
-    pub owner: Option<Uid>,
+    /// Whose Pods keep their addresses, if the record says.
+    pub lineage: Option<Lineage>,
 }
 
 impl Holding {
-    /// The record of `address` in `pool`; `None` for an address that nobody holds: it waits for the
-    /// next Pod of its identity ([`crate::keep`]), or is in quarantine.
-    pub fn of(pool: &PoolName, address: IpAddr, record: &Record) -> Option<Self> {
-        let is_held = !record.kept && !is_quarantined(record);
-        is_held.then(|| Self {
+    /// The record of `address` in `pool`, once for each Pod that has the address: two of a virtual
+    /// machine that is being moved; none of an address that nobody holds: it waits for the next Pod
+    /// of its identity ([`crate::keep`]), or is in quarantine.
+    pub fn of(pool: &PoolName, address: IpAddr, record: &Record) -> Vec<Self> {
+        if record.kept || is_quarantined(record) {
+            return vec![];
+        }
+        let holder = Self {
             pool: pool.clone(),
             address,
             pod: record.pod.clone(),
@@ -65,8 +69,16 @@ impl Holding {
             nic: record.nic.clone(),
             node: record.node.clone(),
             sandbox: record.sandbox.clone(),
-            owner: record.owner.clone(),
-        })
+            lineage: record.lineage(),
+        };
+        let next = record.next.as_ref().map(|next| Self {
+            pod: next.pod.clone(),
+            uid: next.uid.clone(),
+            node: Some(next.node.clone()),
+            sandbox: Some(next.sandbox.clone()),
+            ..holder.clone()
+        });
+        std::iter::once(holder).chain(next).collect()
     }
 
     /// True for a static Pod's: its uid is a hash of its kubelet's, unlike those of the API server.
@@ -78,7 +90,7 @@ impl Holding {
 /// The records of `pool` that name `node`. Cost: O(n).
 pub fn holdings(pool: &Pool, node: &NodeName) -> Vec<Holding> {
     let records = pool.records.iter();
-    let held = records.filter_map(|(address, record)| Holding::of(&pool.name, address, record));
+    let held = records.flat_map(|(address, record)| Holding::of(&pool.name, address, record));
     held.filter(|holding| holding.node.as_ref() == Some(node))
         .collect()
 }
@@ -139,7 +151,7 @@ mod tests {
             nic: Some(Nic::from("eth0")),
             node: Some(NodeName::from("n1")),
             sandbox: Some(Sandbox::from("s1")),
-            owner: None,
+            lineage: None,
         }
     }
 
@@ -236,7 +248,7 @@ mod tests {
         let pool = PoolName::from("p");
         let held: Vec<_> = records
             .iter()
-            .filter_map(|(address, record)| Holding::of(&pool, address, record))
+            .flat_map(|(address, record)| Holding::of(&pool, address, record))
             .map(|holding| holding.address.to_string())
             .collect();
         assert_eq!(held, ["10.0.0.2"]);

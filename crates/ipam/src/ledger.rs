@@ -19,19 +19,22 @@
 //! released, such as an address that another host freed before this ledger was made, is as new to it:
 //! only the hold-off before the release holds for every host.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+mod draft;
+
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use self::draft::Draft;
 use crate::addr::AddrSet;
-use crate::keep::{Heir, Held, Heritage};
-use crate::name::{Nic, NodeName, PodName, Sandbox, Uid, Version};
+use crate::keep::{Held, Heritage};
+use crate::name::{Nic, NodeName, Sandbox, Uid, Version};
 use crate::pool::Pool;
 use crate::quarantine::{Conflict, Ruling};
-use crate::record::{Record, Records};
-use crate::release::{Release, Released, Verdict};
-use crate::select::{self, Exhausted, PodFacts, Refusal};
+use crate::record::Records;
+use crate::release::{Release, Released};
+use crate::select::{Exhausted, PodFacts, Refusal};
 
 /// Most bytes of a pool's records: etcd refuses objects of 1.5 MiB, the rest is the pool's spec.
 pub const RECORD_BYTES_MAX: usize = 1_000_000;
@@ -225,225 +228,6 @@ impl PoolLedger {
         self.released
             .retain(|a| total.contains(*a) && pool.records.get(*a).is_none());
     }
-}
-
-/// A batch in the making.
-struct Draft<'l> {
-    pool: &'l Pool,
-    records: Records,
-    /// Where each Pod has, or had, an address.
-    held: BTreeMap<&'l Uid, Vec<IpAddr>>,
-    /// What Pods of a StatefulSet have, or had, by their names.
-    named: BTreeMap<&'l PodName, Vec<IpAddr>>,
-    /// What may be given out at all.
-    usable: AddrSet,
-    /// Free and not seen in use by this ledger.
-    fresh: AddrSet,
-    /// Free, oldest release first.
-    cooling: VecDeque<IpAddr>,
-    freed: Vec<IpAddr>,
-    changed: bool,
-    bytes: usize,
-}
-
-impl<'l> Draft<'l> {
-    fn new(ledger: &'l PoolLedger, reserved: &AddrSet) -> Self {
-        let pool = &ledger.pool;
-        let usable = pool.usable(reserved);
-        let free = usable.difference(pool.records.addresses());
-        let cooling: VecDeque<IpAddr> = ledger
-            .released
-            .iter()
-            .copied()
-            .filter(|a| free.contains(*a))
-            .collect();
-        let mut held: BTreeMap<&Uid, Vec<IpAddr>> = BTreeMap::new();
-        let mut named: BTreeMap<&PodName, Vec<IpAddr>> = BTreeMap::new();
-        for (address, record) in pool.records.iter() {
-            held.entry(&record.uid).or_default().push(address);
-            named.entry(&record.pod).or_default().push(address);
-        }
-        Self {
-            pool,
-            records: pool.records.clone(),
-            held,
-            named,
-            usable,
-            fresh: free.difference(&cooling.iter().copied().collect()),
-            cooling,
-            freed: vec![],
-            changed: false,
-            bytes: pool.records.to_text().map_or(0, |text| text.len()),
-        }
-    }
-
-    fn release(&mut self, release: &Release) -> Released {
-        let mut released = Released::default();
-        let held = self.held.get(&release.uid).cloned().unwrap_or_default();
-        for address in held {
-            let Some(record) = self.records.get(address) else {
-                continue;
-            };
-            match release.judge(record) {
-                Verdict::NotIts => {}
-                Verdict::InUse => released.in_use = released.in_use.saturating_add(1),
-                Verdict::UntilGone => released.until_gone = released.until_gone.saturating_add(1),
-                Verdict::Goes => {
-                    self.bytes = self.bytes.saturating_sub(bytes_of(record));
-                    self.free(address);
-                    released.freed.push(address);
-                }
-                Verdict::IsKeptFor(set) => {
-                    let record = record.keep_for(set);
-                    self.replace(address, record);
-                    released.kept.push(address);
-                }
-            }
-        }
-        released
-    }
-
-    fn quarantine(&mut self, conflict: &Conflict) -> Ruling {
-        let held = self.records.get(conflict.address);
-        let ruling = conflict.judge(held);
-        if let (Ruling::Quarantined, Some(held)) = (ruling, held) {
-            let record = conflict.record(held);
-            self.replace(conflict.address, record);
-        }
-        ruling
-    }
-
-    fn free(&mut self, address: IpAddr) {
-        self.records.remove(address);
-        self.freed.push(address);
-        if self.usable.contains(address) {
-            self.cooling.push_back(address);
-        }
-        self.changed = true;
-    }
-
-    fn claim(&mut self, claim: &'l Claim) -> Result<Grant, ClaimError> {
-        if let Some(address) = self.held_by(&claim.uid, &claim.nic) {
-            return Ok(self.record(address, claim));
-        }
-        if let Some(address) = self.inherited(claim)? {
-            self.held.entry(&claim.uid).or_default().push(address);
-            return Ok(self.record(address, claim));
-        }
-        select::admit(self.pool, self.pool.family(), &claim.pod)?;
-        let bytes = self
-            .bytes
-            .saturating_add(bytes_of(&claim.record(BTreeMap::new())));
-        if bytes > RECORD_BYTES_MAX {
-            return Err(ClaimError::Exhausted(Exhausted::TooLarge {
-                pool: self.pool.name.clone(),
-                limit: RECORD_BYTES_MAX,
-            }));
-        }
-        let address = self
-            .take()
-            .ok_or(ClaimError::Exhausted(Exhausted::UsedOut))?;
-        self.held.entry(&claim.uid).or_default().push(address);
-        let named = self.named.entry(&claim.pod.pod).or_default();
-        named.push(address);
-        Ok(self.record(address, claim))
-    }
-
-    /// As [`Records::find`], at the cost of a look-up.
-    fn held_by(&self, uid: &Uid, nic: &Nic) -> Option<IpAddr> {
-        let held = self.held.get(uid).into_iter().flatten();
-        let of_nic = held.filter_map(|address| Some((address, self.records.get(*address)?)));
-        of_nic
-            .filter(|(_, record)| record.is_of(uid, nic))
-            .min_by_key(|(address, record)| (record.nic.is_none(), *address))
-            .map(|(address, _)| *address)
-    }
-
-    /// The address that the Pod takes over from the one before it; the pool's rules are not asked
-    /// again, as for any address that a Pod has.
-    fn inherited(&self, claim: &Claim) -> Result<Option<IpAddr>, ClaimError> {
-        let Some(heritage) = &claim.heritage else {
-            return Ok(None);
-        };
-        let named = self.named.get(&claim.pod.pod).into_iter().flatten();
-        let mut held = None;
-        for address in named.copied() {
-            let Some(record) = self.records.get(address) else {
-                continue;
-            };
-            match heritage.heir(address, record, &claim.pod.pod, &claim.nic) {
-                Heir::Takes => return Ok(Some(address)),
-                Heir::Waits => held = held.or(Some((address, record))),
-                Heir::Stranger => {}
-            }
-        }
-        match held {
-            None => Ok(None),
-            Some((address, record)) => Err(ClaimError::Held(Box::new(Held {
-                address,
-                pool: self.pool.name.clone(),
-                pod: record.pod.clone(),
-                uid: record.uid.clone(),
-                node: record.node.clone(),
-            }))),
-        }
-    }
-
-    fn take(&mut self) -> Option<IpAddr> {
-        if let Some(address) = self.fresh.first() {
-            self.fresh.remove(address);
-            return Some(address);
-        }
-        self.cooling.pop_front()
-    }
-
-    fn record(&mut self, address: IpAddr, claim: &Claim) -> Grant {
-        let other = self.records.get(address).map(|old| old.other.clone());
-        self.replace(address, claim.record(other.unwrap_or_default()));
-        Grant {
-            address,
-            node: claim.pod.node.clone(),
-        }
-    }
-
-    fn replace(&mut self, address: IpAddr, record: Record) {
-        let old = self.records.get(address);
-        if old == Some(&record) {
-            return;
-        }
-        let freed = old.map(bytes_of).unwrap_or_default();
-        self.bytes = self
-            .bytes
-            .saturating_sub(freed)
-            .saturating_add(bytes_of(&record));
-        self.changed = true;
-        self.records.insert(address, record);
-    }
-}
-
-impl Claim {
-    fn record(&self, other: BTreeMap<String, serde_json::Value>) -> Record {
-        Record {
-            pod: self.pod.pod.clone(),
-            uid: self.uid.clone(),
-            nic: Some(self.nic.clone()),
-            node: Some(self.pod.node.clone()),
-            sandbox: Some(self.sandbox.clone()),
-            owner: self.heritage.as_ref().map(|of| of.owner.clone()),
-            kept: false,
-            quarantine: None,
-            other,
-        }
-    }
-}
-
-/// What a record adds to the text, with the longest address as its key, two quotes, colon, comma.
-fn bytes_of(record: &Record) -> usize {
-    const LONGEST_KEY: usize = 39 + 4;
-    // A record is plain data: writing it as JSON cannot fail.
-    serde_json::to_string(record)
-        .map_or(0, |text| text.len())
-        .saturating_add(LONGEST_KEY)
 }
 
 #[cfg(test)]

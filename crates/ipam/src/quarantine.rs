@@ -11,7 +11,7 @@
 //!
 //! A quarantine is a record whose holder is nobody ([`HOLDER`]), so for every reader, of the original
 //! too, the address is taken. Invariants: only the sandbox that holds an address puts it there, and
-//! never one that is kept for a StatefulSet's Pods, who would lose it; no claim gets it. A foreign
+//! never one of a StatefulSet's Pods or a virtual machine, which would lose it; no claim gets it. A foreign
 //! writer that drops our key leaves a record of nobody: it is over at once, and the next Pod probes.
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -56,7 +56,7 @@ pub struct Conflict {
 pub enum Ruling {
     /// It is in quarantine, and the Pod's no more.
     Quarantined,
-    /// It stays the Pod's: it is kept for a StatefulSet.
+    /// It stays the Pod's: it is fixed.
     Fixed,
     /// Nothing: that sandbox does not hold it, so somebody else's word would count.
     NotIts,
@@ -90,6 +90,9 @@ impl Conflict {
             node: None,
             sandbox: None,
             owner: None,
+            machine: None,
+            instance: None,
+            next: None,
             kept: false,
             quarantine: Some(self.quarantine.clone()),
             other: held.other.clone(),

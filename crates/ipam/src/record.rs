@@ -1,9 +1,9 @@
 //! Who holds which address of a pool: the text of `status.allocatedIPs`, read and written.
 //!
 //! The text is JSON: an object keyed by the bare address, each value with the keys `pod` and
-//! `podUid` of the original and our optional `nic`, `node`, `sandbox`, `owner`, `kept` and
-//! `quarantine`. Keys we do not know are carried along. A text that does not parse is never overwritten: the pool is
-//! left alone until a person mends it.
+//! `podUid` of the original and our optional `nic`, `node`, `sandbox`, `owner`, `machine`,
+//! `instance`, `next`, `kept` and `quarantine`. Keys we do not know are carried along. A text that
+//! does not parse is never overwritten: the pool is left alone until a person mends it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,6 +11,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{AddrCount, AddrSet};
+use crate::keep::{Lineage, Machine, Next};
 use crate::name::{Nic, NodeName, PodName, Sandbox, Uid};
 use crate::once::Once;
 use crate::quarantine::{self, Quarantine};
@@ -32,10 +33,19 @@ pub struct Record {
     /// The sandbox that last asked for this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Sandbox>,
-    /// Uid of the StatefulSet whose Pods keep their addresses ([`crate::keep`]); absent for Pods
-    /// that don't, and in records of the original.
+    /// Uid of the StatefulSet or virtual machine whose Pods keep their addresses
+    /// ([`crate::keep`]); absent for Pods that don't, and in records of the original.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Uid>,
+    /// The owner, where it is a virtual machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<Machine>,
+    /// Uid of the run of the machine that the Pod is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<Uid>,
+    /// The Pod that the machine is being moved to, which holds the address as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Next>,
     /// The Pod has let go, and the address is kept for the next one of its name and owner. Never
     /// true where a sandbox may still have the address.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -49,19 +59,67 @@ pub struct Record {
 }
 
 impl Record {
-    /// True where this record is of `uid` and may be of `nic`: a record without a nic may be of any.
-    pub fn is_of(&self, uid: &Uid, nic: &Nic) -> bool {
-        self.uid == *uid && self.nic.as_ref().is_none_or(|n| n == nic)
+    /// The uids of the Pods that have the address: one, or a machine's two.
+    pub fn holders(&self) -> impl Iterator<Item = &Uid> {
+        let next = self.next.iter().map(|next| &next.uid);
+        std::iter::once(&self.uid).chain(next)
     }
 
-    /// The record once its Pod has let go and StatefulSet `owner` wants the address kept. Node and
-    /// sandbox are gone: nobody has to acknowledge anything any more.
+    /// True where `uid` is one of the Pods that have the address.
+    pub fn is_held_by(&self, uid: &Uid) -> bool {
+        self.holders().any(|holder| holder == uid)
+    }
+
+    /// True where this record is of `uid` and may be of `nic`: a record without a nic may be of any.
+    pub fn is_of(&self, uid: &Uid, nic: &Nic) -> bool {
+        self.is_held_by(uid) && self.nic.as_ref().is_none_or(|n| n == nic)
+    }
+
+    /// Whose Pods keep the address.
+    pub fn lineage(&self) -> Option<Lineage> {
+        Some(Lineage {
+            owner: self.owner.clone()?,
+            machine: self.machine.clone(),
+        })
+    }
+
+    /// The record once its holder has let go: its next's, else kept for a lineage that wants it;
+    /// `None` where the address is free.
     #[must_use]
-    pub fn keep_for(&self, owner: &Uid) -> Self {
+    pub fn let_go(&self, wanted_by: Option<&Lineage>) -> Option<Self> {
+        match (&self.next, wanted_by) {
+            (Some(next), _) => Some(Self {
+                pod: next.pod.clone(),
+                uid: next.uid.clone(),
+                node: Some(next.node.clone()),
+                sandbox: Some(next.sandbox.clone()),
+                next: None,
+                ..self.clone()
+            }),
+            (None, Some(lineage)) => Some(self.keep_for(lineage)),
+            (None, None) => None,
+        }
+    }
+
+    /// The record once its next has let go.
+    #[must_use]
+    pub fn without_next(&self) -> Self {
+        Self {
+            next: None,
+            ..self.clone()
+        }
+    }
+
+    /// The record once nobody has the address and `lineage` wants it kept. Node and sandbox are
+    /// gone: nobody has to acknowledge anything any more.
+    #[must_use]
+    pub fn keep_for(&self, lineage: &Lineage) -> Self {
         Self {
             node: None,
             sandbox: None,
-            owner: Some(owner.clone()),
+            owner: Some(lineage.owner.clone()),
+            machine: lineage.machine.clone(),
+            next: None,
             kept: true,
             ..self.clone()
         }

@@ -10,7 +10,9 @@
 //! | another sandbox | stays: that one's DEL is to come | stays |
 //! | no sandbox, or no interface | goes | stays until the owner is gone |
 //!
-//! Where the owner's StatefulSet wants the address kept ([`crate::keep`]), "goes" reads "is kept".
+//! Where the owner's StatefulSet or virtual machine wants the address kept ([`crate::keep`]),
+//! "goes" reads "is kept"; where the machine is being moved, and its other Pod has the address as
+//! well, "is left to that one". Which of the two lets go makes no difference to this table.
 //! The last line is for records of the original, and of ours after a foreign writer dropped what it
 //! does not know: they can't be held against a sandbox, so a DEL of any may be that of an old one.
 
@@ -19,6 +21,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::keep::Lineage;
 use crate::name::{Nic, NodeName, Sandbox, Uid};
 use crate::quarantine::is_quarantined;
 use crate::record::Record;
@@ -58,8 +61,8 @@ pub struct Release {
     pub owner: Owner,
     /// The node's half: the sandboxes that let go.
     pub sandboxes: BTreeSet<Sandbox>,
-    /// The StatefulSet that wants the addresses of the Pod's name kept, by a live read.
-    pub keep_for: Option<Uid>,
+    /// Who wants the Pod's addresses kept, by a live read.
+    pub keep_for: Option<Lineage>,
 }
 
 /// What a release does to a record.
@@ -69,8 +72,12 @@ pub enum Verdict<'r> {
     NotIts,
     /// It goes.
     Goes,
-    /// It stays for the next Pod of its name and this StatefulSet.
-    IsKeptFor(&'r Uid),
+    /// It stays for the next Pod of its identity.
+    IsKeptFor(&'r Lineage),
+    /// The holder leaves it to its next.
+    Passes,
+    /// Its next leaves it to the holder.
+    Stays,
     /// It names a sandbox that has not let go.
     InUse,
     /// It names no sandbox or no interface: it goes once the owner is gone.
@@ -80,24 +87,28 @@ pub enum Verdict<'r> {
 impl Release {
     /// What becomes of `record`; see the table at the head of this module.
     pub fn judge(&self, record: &Record) -> Verdict<'_> {
-        let elsewhere = |node| {
-            record
-                .node
-                .as_ref()
-                .is_some_and(|recorded| recorded != node)
+        let next = record.next.as_ref().filter(|next| next.uid == self.uid);
+        let (node, sandbox) = match next {
+            Some(next) => (Some(&next.node), Some(&next.sandbox)),
+            None => (record.node.as_ref(), record.sandbox.as_ref()),
         };
+        let elsewhere = |own| node.is_some_and(|recorded| recorded != own);
         let is_its = !is_quarantined(record) && record.is_of(&self.uid, &self.nic);
         if !is_its || self.node.as_ref().is_some_and(elsewhere) {
             return Verdict::NotIts;
         }
-        let let_go = match (self.owner, &self.keep_for) {
-            (Owner::Gone | Owner::Ending, Some(set)) => Verdict::IsKeptFor(set),
-            (Owner::Gone | Owner::Ending, None) | (Owner::Served, _) => Verdict::Goes,
+        let let_go = match (next, &record.next, self.owner, &self.keep_for) {
+            (Some(_), ..) => Verdict::Stays,
+            (None, Some(_), ..) => Verdict::Passes,
+            (None, None, Owner::Gone | Owner::Ending, Some(lineage)) => Verdict::IsKeptFor(lineage),
+            (None, None, Owner::Gone | Owner::Ending, None) | (None, None, Owner::Served, _) => {
+                Verdict::Goes
+            }
         };
         if record.kept {
             return let_go;
         }
-        match (&record.sandbox, &record.nic, self.owner) {
+        match (sandbox, &record.nic, self.owner) {
             (Some(sandbox), _, _) if !self.sandboxes.contains(sandbox) => Verdict::InUse,
             (Some(_), Some(_), _) | (_, _, Owner::Gone) => let_go,
             (None, _, _) | (_, None, _) => Verdict::UntilGone,
@@ -112,6 +123,9 @@ pub struct Released {
     pub freed: Vec<IpAddr>,
     /// The addresses that are kept now, in ascending order.
     pub kept: Vec<IpAddr>,
+    /// The addresses that are left to the other Pod of the same machine, in ascending order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<IpAddr>,
     /// Records that stay for a sandbox which has not let go.
     pub in_use: usize,
     /// Records that stay until the owner is gone.
@@ -121,6 +135,8 @@ pub struct Released {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keep::Next;
+    use crate::name::PodName;
     use crate::testing::record;
 
     #[test]
@@ -162,7 +178,7 @@ mod tests {
                 "{sandbox:?} {nic:?} {owner:?}"
             );
             // A StatefulSet keeps what else would go, but for what a living Pod left behind.
-            let set = Uid::from("set");
+            let set = Lineage::of_set(Uid::from("set"));
             release.keep_for = Some(set.clone());
             let then = match (verdict, owner) {
                 (Verdict::Goes, Owner::Gone | Owner::Ending) => Verdict::IsKeptFor(&set),
@@ -184,10 +200,53 @@ mod tests {
     }
 
     #[test]
+    fn of_a_machine_s_two_pods_each_lets_go_by_its_own_sandbox_and_node() {
+        let next = Next {
+            pod: PodName::new("shop", "target"),
+            uid: Uid::from("t"),
+            node: NodeName::from("n2"),
+            sandbox: Sandbox::from("ts"),
+        };
+        let shared = Record {
+            nic: Some(Nic::from("eth0")),
+            node: Some(NodeName::from("n1")),
+            sandbox: Some(Sandbox::from("hs")),
+            next: Some(next),
+            ..record("h")
+        };
+        let lineage = Lineage::of_set(Uid::from("vm"));
+        let table = [
+            ("h", "hs", "n1", Verdict::Passes),
+            ("h", "ts", "n1", Verdict::InUse),
+            ("h", "hs", "n2", Verdict::NotIts),
+            ("t", "ts", "n2", Verdict::Stays),
+            ("t", "hs", "n2", Verdict::InUse),
+            ("t", "ts", "n1", Verdict::NotIts),
+            ("x", "ts", "n1", Verdict::NotIts),
+        ];
+        for (uid, sandbox, node, verdict) in table {
+            for owner in [Owner::Gone, Owner::Ending, Owner::Served] {
+                for keep_for in [None, Some(lineage.clone())] {
+                    let release = Release {
+                        uid: Uid::from(uid),
+                        nic: Nic::from("eth0"),
+                        node: Some(NodeName::from(node)),
+                        owner,
+                        sandboxes: [Sandbox::from(sandbox)].into(),
+                        keep_for,
+                    };
+                    assert_eq!(release.judge(&shared), verdict, "{uid} {sandbox} {node}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn a_kept_record_is_kept_by_a_repeated_del_until_nobody_wants_it() {
+        let set = Lineage::of_set(Uid::from("set"));
         let kept = Record {
             nic: Some(Nic::from("eth0")),
-            ..record("x").keep_for(&Uid::from("set"))
+            ..record("x").keep_for(&set)
         };
         for owner in [Owner::Gone, Owner::Ending] {
             let mut release = Release {
@@ -196,9 +255,9 @@ mod tests {
                 nic: Nic::from("eth0"),
                 owner,
                 sandboxes: BTreeSet::new(),
-                keep_for: Some(Uid::from("set")),
+                keep_for: Some(set.clone()),
             };
-            assert_eq!(release.judge(&kept), Verdict::IsKeptFor(&Uid::from("set")));
+            assert_eq!(release.judge(&kept), Verdict::IsKeptFor(&set));
             release.keep_for = None;
             assert_eq!(release.judge(&kept), Verdict::Goes);
         }

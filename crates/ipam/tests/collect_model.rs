@@ -16,6 +16,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ipam::collect::{
     Fate, Home, LostNodes, Policy, Seen, Sign, Standing, Suspects, Verdict, judge,
 };
+use ipam::keep::Lineage;
 use ipam::leak::Holding;
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
 use proptest::prelude::*;
@@ -232,7 +233,7 @@ impl World {
                 nic: Some(Nic::from("eth0")),
                 node: (says == Says::Node).then(|| name(node)),
                 sandbox: Some(Sandbox::from("s")),
-                owner: fixed.then(|| Uid::from("set-1")),
+                lineage: fixed.then(|| Lineage::of_set(Uid::from("set-1"))),
             },
             node,
             says,
@@ -322,7 +323,7 @@ impl World {
             holding: pod.holding.clone(),
             fate,
             home,
-            owner: pod.holding.owner.clone(),
+            lineage: pod.holding.lineage.clone(),
         };
         judge(&seen, &self.policy, at(self.minute))
     }

@@ -1,6 +1,8 @@
-//! StatefulSet Pods over two nodes: they come and go, nodes are lost, the set is scaled and made
-//! anew, writes conflict and are lost. At every durable grant: nobody else still uses the address,
-//! and an identity whose address was never let go for good has it again.
+//! Pods of a StatefulSet and of a virtual machine over two nodes: they come and go, the machine is
+//! moved, nodes are lost, the set is scaled, both are made anew, writes conflict and are lost. At
+//! every durable grant: nobody else still uses the address, but the other Pod of the same run of the
+//! machine, and an identity whose address was never let go for good has it again. At every write:
+//! whoever runs with an address is recorded for it.
 #![expect(
     clippy::arithmetic_side_effects,
     clippy::indexing_slicing,
@@ -13,7 +15,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipam::addr::AddrSet;
 use ipam::attachment::{Attachment, Networks};
-use ipam::keep::{self, Heritage, Keeper, Ordinals};
+use ipam::keep::{self, Heritage, Keeper, Lineage, Machine, MachineKind, Ordinals, Role};
 use ipam::ledger::{Answer, Ask, Claim, PoolLedger};
 use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
 use ipam::pool::{Pool, Restrictions};
@@ -25,6 +27,8 @@ use proptest::test_runner::FileFailurePersistence;
 
 const NODES: usize = 2;
 const PODS: u8 = 3;
+/// The machine, among the ordinals.
+const MACHINE: u8 = PODS;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -33,9 +37,22 @@ enum Op {
         ordinal: u8,
         node: bool,
     },
-    /// The runtime calls ADD for the Pod of this ordinal, if its node works.
+    /// The machine is stopped, and started in a new Pod on a node.
+    Boot {
+        node: bool,
+    },
+    /// A Pod for the machine to move to, on a node, if it runs and is not being moved.
+    Migrate {
+        node: bool,
+    },
+    /// It has moved, or the move failed: the other Pod is deleted.
+    Migrated {
+        succeeded: bool,
+    },
+    /// The runtime calls ADD for the first or last Pod of this ordinal, if its node works.
     Add {
         ordinal: u8,
+        newest: bool,
     },
     /// Some sandbox of a Pod that is gone ends, and its node's agent is told.
     End {
@@ -54,6 +71,8 @@ enum Op {
     },
     /// Another StatefulSet of the same name.
     Anew,
+    /// Another machine of the same name.
+    MachineAnew,
     /// An agent writes its batch; whether the write arrives.
     Commit {
         agent: bool,
@@ -68,12 +87,16 @@ enum Op {
 fn ops() -> impl Strategy<Value = Op> {
     prop_oneof![
         5 => (0..PODS, any::<bool>()).prop_map(|(ordinal, node)| Op::Start { ordinal, node }),
-        8 => (0..PODS).prop_map(|ordinal| Op::Add { ordinal }),
+        4 => any::<bool>().prop_map(|node| Op::Boot { node }),
+        6 => any::<bool>().prop_map(|node| Op::Migrate { node }),
+        2 => any::<bool>().prop_map(|succeeded| Op::Migrated { succeeded }),
+        14 => (0..=MACHINE, any::<bool>()).prop_map(|(ordinal, newest)| Op::Add { ordinal, newest }),
         6 => any::<u8>().prop_map(|nth| Op::End { nth }),
         1 => any::<bool>().prop_map(|node| Op::Lose { node }),
         1 => any::<bool>().prop_map(|node| Op::Return { node }),
         1 => (0..=PODS).prop_map(|count| Op::Scale { count }),
         1 => Just(Op::Anew),
+        1 => Just(Op::MachineAnew),
         9 => (any::<bool>(), prop::bool::weighted(0.85))
             .prop_map(|(agent, arrives)| Op::Commit { agent, arrives }),
         2 => any::<bool>().prop_map(|agent| Op::Refresh { agent }),
@@ -84,7 +107,10 @@ fn ops() -> impl Strategy<Value = Op> {
 #[derive(Debug, Clone)]
 struct Instance {
     uid: Uid,
-    set: Uid,
+    name: PodName,
+    lineage: Lineage,
+    run: Option<keep::Instance>,
+    /// Its ordinal, or [`MACHINE`].
     ordinal: u8,
     node: usize,
     /// Its object is there.
@@ -103,6 +129,7 @@ struct Cluster {
     lost: [bool; NODES],
     instances: Vec<Instance>,
     set: Keeper,
+    machine: Keeper,
     next: u64,
 }
 
@@ -113,7 +140,7 @@ fn start() -> Pool {
         version: Version::from("0"),
         created: None,
         cidr: "10.0.0.0/24".parse().unwrap(),
-        ips: (1..=4).map(address).collect(),
+        ips: (1..=5).map(address).collect(),
         excluded: AddrSet::new(),
         gateway: None,
         routes: vec![],
@@ -139,8 +166,11 @@ fn address(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n).into()
 }
 
-fn name(ordinal: u8) -> PodName {
-    PodName::new("shop", &format!("web-{ordinal}"))
+fn ordinals(count: u8) -> Ordinals {
+    Ordinals {
+        start: 0,
+        count: count.into(),
+    }
 }
 
 impl Cluster {
@@ -154,10 +184,12 @@ impl Cluster {
             set: Keeper {
                 uid: Uid::from("set-0"),
                 terminating: false,
-                ordinals: Ordinals {
-                    start: 0,
-                    count: PODS.into(),
-                },
+                ordinals: Some(ordinals(PODS)),
+            },
+            machine: Keeper {
+                uid: Uid::from("vm-0"),
+                terminating: false,
+                ordinals: None,
             },
             next: 0,
         }
@@ -171,22 +203,35 @@ impl Cluster {
     fn happen(&mut self, op: &Op) {
         match *op {
             Op::Start { ordinal, node } => {
-                let wanted = self.set.ordinals.contains(ordinal.into());
+                let ordinals = self.set.ordinals;
+                let wanted = ordinals.is_some_and(|all| all.contains(ordinal.into()));
                 self.delete(|pod| pod.ordinal == ordinal);
-                if wanted && !self.lost[usize::from(node)] {
-                    let uid = Uid::new(format!("pod-{}", self.number()));
-                    self.instances.push(Instance {
-                        uid,
-                        set: self.set.uid.clone(),
-                        ordinal,
-                        node: usize::from(node),
-                        is_there: true,
-                        runs: false,
-                        address: None,
-                    });
+                if wanted {
+                    let lineage = Lineage::of_set(self.set.uid.clone());
+                    self.start(ordinal, node, lineage, None);
                 }
             }
-            Op::Add { ordinal } => self.add(ordinal),
+            Op::Boot { node } => {
+                self.delete(|pod| pod.ordinal == MACHINE);
+                let run = Uid::new(format!("run-{}", self.number()));
+                self.launch(node, run, Role::Start);
+            }
+            Op::Migrate { node } => {
+                let of_machine: Vec<&Instance> = self.machine_s_pods().collect();
+                if let [source] = of_machine.as_slice()
+                    && let Some(run) = source.run.clone()
+                {
+                    self.launch(node, run.uid, Role::MigrationTarget);
+                }
+            }
+            Op::Migrated { succeeded } => {
+                let of_machine: Vec<Uid> = self.machine_s_pods().map(|p| p.uid.clone()).collect();
+                if let [source, target] = of_machine.as_slice() {
+                    let ends = if succeeded { source } else { target };
+                    self.delete(|pod| pod.uid == *ends);
+                }
+            }
+            Op::Add { ordinal, newest } => self.add(ordinal, newest),
             Op::End { nth } => self.end(nth),
             Op::Lose { node } => {
                 let node = usize::from(node);
@@ -202,12 +247,16 @@ impl Cluster {
                 self.agents[usize::from(node)] = PoolLedger::new(self.server.clone());
             }
             Op::Scale { count } => {
-                self.set.ordinals.count = count.into();
-                self.delete(|pod| pod.ordinal >= count);
+                self.set.ordinals = Some(ordinals(count));
+                self.delete(|pod| (count..PODS).contains(&pod.ordinal));
             }
             Op::Anew => {
                 self.set.uid = Uid::new(format!("set-{}", self.number()));
-                self.delete(|_| true);
+                self.delete(|pod| pod.ordinal < PODS);
+            }
+            Op::MachineAnew => {
+                self.machine.uid = Uid::new(format!("vm-{}", self.number()));
+                self.delete(|pod| pod.ordinal == MACHINE);
             }
             Op::Commit { agent, arrives } => self.commit(usize::from(agent), arrives),
             Op::Refresh { agent } => {
@@ -223,12 +272,57 @@ impl Cluster {
         }
     }
 
-    fn add(&mut self, ordinal: u8) {
+    /// The machine's Pods that are there: where it runs, and where it is moved to.
+    fn machine_s_pods(&self) -> impl Iterator<Item = &Instance> {
+        let pods = self.instances.iter();
+        pods.filter(|pod| pod.is_there && pod.ordinal == MACHINE)
+    }
+
+    fn launch(&mut self, node: bool, uid: Uid, role: Role) {
+        let lineage = Lineage {
+            owner: self.machine.uid.clone(),
+            machine: Some(Machine {
+                kind: MachineKind::VirtualMachine,
+                name: "db".to_owned(),
+            }),
+        };
+        let run = keep::Instance { uid, role };
+        self.start(MACHINE, node, lineage, Some(run));
+    }
+
+    fn start(&mut self, ordinal: u8, node: bool, lineage: Lineage, run: Option<keep::Instance>) {
+        let node = usize::from(node);
+        if self.lost[node] {
+            return;
+        }
+        let number = self.number();
+        let name = match run {
+            Some(_) => PodName::new("shop", &format!("virt-launcher-db-{number}")),
+            None => PodName::new("shop", &format!("web-{ordinal}")),
+        };
+        self.instances.push(Instance {
+            uid: Uid::new(format!("pod-{number}")),
+            name,
+            lineage,
+            run,
+            ordinal,
+            node,
+            is_there: true,
+            runs: false,
+            address: None,
+        });
+    }
+
+    fn add(&mut self, ordinal: u8, newest: bool) {
         let lost = self.lost;
-        let found = self
-            .instances
-            .iter_mut()
-            .find(|pod| pod.is_there && pod.ordinal == ordinal && !lost[pod.node]);
+        let pods = self.instances.iter_mut();
+        let mut found =
+            pods.filter(|pod| pod.is_there && pod.ordinal == ordinal && !lost[pod.node]);
+        let found = if newest {
+            found.next_back()
+        } else {
+            found.next()
+        };
         let Some(pod) = found else { return };
         pod.runs = true;
         let pod = pod.clone();
@@ -238,13 +332,13 @@ impl Cluster {
             kind: "StatefulSet".into(),
             namespace: "shop".into(),
             name: "web".into(),
-            uid: pod.set.clone(),
+            uid: pod.lineage.owner.clone(),
         };
         // What the shell has seen: former Pods on nodes that are lost.
         let let_go = self.instances.iter().filter(|p| lost[p.node]);
         let claim = Claim {
             pod: PodFacts {
-                pod: name(ordinal),
+                pod: pod.name.clone(),
                 labels: BTreeMap::new(),
                 node: NodeName::new(format!("n{}", pod.node)),
                 node_labels: Ok(BTreeMap::new()),
@@ -256,7 +350,8 @@ impl Cluster {
             nic: Nic::from("eth0"),
             sandbox: Sandbox::new(format!("s-{}", pod.uid)),
             heritage: Some(Heritage {
-                owner: pod.set.clone(),
+                lineage: pod.lineage.clone(),
+                instance: pod.run.clone(),
                 former: None,
                 let_go: let_go.map(|p| p.uid.clone()).collect(),
             }),
@@ -277,14 +372,18 @@ impl Cluster {
         let nth = usize::from(nth) % ending.len();
         ending[nth].runs = false;
         let pod = ending[nth].clone();
-        let wanted = keep::unwanted(&name(pod.ordinal), &pod.set, Some(&self.set)).is_none();
+        let keeper = match pod.lineage.machine {
+            Some(_) => &self.machine,
+            None => &self.set,
+        };
+        let wanted = keep::unwanted(&pod.name, &pod.lineage.owner, Some(keeper)).is_none();
         let release = Release {
             node: None,
             uid: pod.uid.clone(),
             nic: Nic::from("eth0"),
             owner: Owner::Gone,
             sandboxes: [Sandbox::new(format!("s-{}", pod.uid))].into(),
-            keep_for: wanted.then_some(pod.set),
+            keep_for: wanted.then_some(pod.lineage),
         };
         self.ask(pod.node, Ask::Release(release));
     }
@@ -333,13 +432,24 @@ impl Cluster {
                 self.granted(&before, &claim, grant.address);
             }
         }
+        for pod in self.instances.iter().filter(|pod| pod.runs) {
+            let Some(address) = pod.address else { continue };
+            let record = self.server.records.get(address);
+            let is_recorded = record.is_some_and(|record| record.is_held_by(&pod.uid));
+            assert!(is_recorded, "{} runs with {address}: {record:?}", pod.uid);
+        }
     }
 
     fn granted(&mut self, before: &Records, claim: &Claim, address: IpAddr) {
+        let heritage = claim.heritage.as_ref().unwrap();
+        let run = |of: Option<&keep::Instance>| of.map(|of| of.uid.clone());
+        let own_run = run(heritage.instance.as_ref());
+        let is_shared = |pod: &Instance| own_run.is_some() && run(pod.run.as_ref()) == own_run;
         let users: BTreeSet<&Uid> = self
             .instances
             .iter()
             .filter(|pod| pod.runs && pod.address == Some(address) && pod.uid != claim.uid)
+            .filter(|pod| !is_shared(pod))
             .map(|pod| &pod.uid)
             .collect();
         assert!(
@@ -347,9 +457,9 @@ impl Cluster {
             "{address} of {users:?} was given to {}",
             claim.uid
         );
-        let heritage = claim.heritage.as_ref().unwrap();
         let own = before.iter().filter(|(_, record)| {
-            record.pod == claim.pod.pod && record.owner.as_ref() == Some(&heritage.owner)
+            let is_named = record.pod == claim.pod.pod || own_run.is_some();
+            is_named && record.owner.as_ref() == Some(&heritage.lineage.owner)
         });
         for (was, _) in own {
             assert_eq!(was, address, "{} has another address", claim.pod.pod);

@@ -60,6 +60,7 @@ ipamUnixSocketPath: {{ .Values.global.ipamUNIXSocketHostPath }}
 enableIPv4: {{ .Values.ipam.enableIPv4 }}
 enableIPv6: {{ .Values.ipam.enableIPv6 }}
 enableStatefulSet: {{ .Values.ipam.enableStatefulSet }}
+enableKubevirtStaticIP: {{ .Values.ipam.enableKubevirtStaticIP }}
 spiderEndpoints: {{ .Values.ipam.spiderEndpoint.mode }}
 enableIPConflictDetection: {{ .Values.ipam.enableIPConflictDetection }}
 enableGatewayDetection: {{ .Values.ipam.enableGatewayDetection }}

@@ -33,7 +33,7 @@ impl Call<'_> {
     /// Errors: `failure`, if it is not about what can't be read, or if nothing was left.
     pub(super) async fn inherit(&self, failure: Failure) -> Result<Given, Failure> {
         let (settings, reads) = (&self.agent.settings, &self.agent.reads);
-        if !failure.error.is_unreadable() || !fixed::keeps(settings, &self.asker.workload) {
+        if !failure.error.is_unreadable() || !fixed::keeps(settings, &self.asker) {
             return Err(failure);
         }
         let age = Age::live();

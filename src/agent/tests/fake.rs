@@ -463,6 +463,8 @@ fn typed(plural: &str, mut object: Value) -> Value {
         "deployments" => ("apps/v1", "Deployment"),
         "statefulsets" => ("apps/v1", "StatefulSet"),
         "rollouts" => ("argoproj.io/v1alpha1", "Rollout"),
+        "virtualmachines" => ("kubevirt.io/v1", "VirtualMachine"),
+        "virtualmachineinstances" => ("kubevirt.io/v1", "VirtualMachineInstance"),
         "events" => ("events.k8s.io/v1", "Event"),
         "spiderippools" => (names::API_VERSION, names::KIND_POOL),
         "spiderendpoints" => (names::API_VERSION, names::KIND_ENDPOINT),

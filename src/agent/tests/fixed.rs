@@ -251,7 +251,7 @@ async fn a_set_that_adopts_running_pods_keeps_their_addresses() {
 async fn switched_off_a_stateful_set_is_as_any_workload() {
     let ((world, set), dir) = (cluster(), temp());
     let node = Node::start_with(&world, dir.path(), |settings| {
-        settings.stateful_sets = false;
+        settings.keeps.stateful_sets = false;
     })
     .await;
     let old = world.web(0, &set, "n1", &["p"]);

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use ipam::attachment::{Attachment, NoNetwork};
-use ipam::keep::Heritage;
+use ipam::keep::{Heritage, Lineage};
 use ipam::name::{Nic, NodeName, Sandbox, Uid, Version, WorkloadId};
 use ipam::release::Owner;
 use ipam::select::{Exhausted, PodFacts, Refusal};
@@ -44,7 +44,8 @@ fn claim() -> Claim {
         nic: Nic::from("eth0"),
         sandbox: Sandbox::from("s1"),
         heritage: Some(Heritage {
-            owner: Uid::from("w1"),
+            lineage: Lineage::of_set(Uid::from("w1")),
+            instance: None,
             former: None,
             let_go: BTreeSet::from([Uid::from("u0")]),
         }),
@@ -68,7 +69,7 @@ fn the_form_of_a_claim() {
     });
     let form = json!({"pool": "p1", "wait_ms": 900, "what": {"claim": {
         "pod": pod, "uid": "u1", "nic": "eth0", "sandbox": "s1",
-        "heritage": {"owner": "w1", "former": null, "let_go": ["u0"]},
+        "heritage": {"lineage": {"owner": "w1"}, "instance": null, "former": null, "let_go": ["u0"]},
     }}});
     assert_form(&ask, &form);
 }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use ipam::collect::{self, Fate, Policy, Seen, Verdict};
-use ipam::name::Uid;
+use ipam::keep::Lineage;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Serialize;
 
@@ -65,7 +65,7 @@ pub(super) async fn run(
     // Pods after pools: a Pod is there before it has an address.
     let pools = connection.list::<SpiderIPPool>().await?.objects;
     let pods = connection.list::<Pod>().await?.objects;
-    let pods = pods.into_iter().map(|pod| (pod::name(&pod), pod));
+    let pods = pods.into_iter().map(|pod| (pod::uid(&pod), pod));
     let pods: BTreeMap<_, Pod> = pods.collect();
     let mut survey = Survey::new(connection.client.clone(), Ask::Nobody);
     let mut collectable = Collectable {
@@ -74,7 +74,7 @@ pub(super) async fn run(
     };
     for holding in pools.iter().flat_map(survey::holdings) {
         collectable.records += 1;
-        let fate = pod::fate(pods.get(&holding.pod), &holding.uid);
+        let fate = pod::fate(pods.get(&holding.uid), &holding.uid);
         if fate == Fate::Lives || holding.is_static() {
             continue;
         }
@@ -89,7 +89,7 @@ pub(super) async fn run(
 }
 
 /// What becomes of a record, now.
-fn finding(seen: &Seen, keeper: Option<Uid>, policy: &Policy) -> Finding {
+fn finding(seen: &Seen, keeper: Option<Lineage>, policy: &Policy) -> Finding {
     let verdict = collect::judge(seen, policy, time::now());
     let holding = &seen.holding;
     Finding {

@@ -264,7 +264,7 @@ impl<'a> Crowd<'a> {
             .filter_map(|p| convert::pool(p).ok())
             .collect();
         let records = pools.iter().flat_map(|pool| pool.records.iter());
-        let holders: BTreeSet<&Uid> = records.map(|(_, record)| &record.uid).collect();
+        let holders: BTreeSet<&Uid> = records.flat_map(|(_, record)| record.holders()).collect();
         let mut room = Room::new(&pools, self.reserved);
         let told = told(stage);
         let mut loads: Vec<&Load> = self.objects.workloads.iter().collect();

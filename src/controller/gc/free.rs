@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use ipam::collect::{self, Proof, Verdict};
+use ipam::keep::Lineage;
 use ipam::leak::Holding;
-use ipam::name::{PoolName, Uid};
+use ipam::name::PoolName;
 use ipam::record::{Records, RecordsError};
 use kube::Resource;
 use kube::api::Api;
@@ -40,8 +41,17 @@ enum FreeError {
 struct Leaving {
     holding: Holding,
     proof: Proof,
-    /// The `StatefulSet` that wants the address kept.
-    keep_for: Option<Uid>,
+    /// Who wants the address kept.
+    keep_for: Option<Lineage>,
+}
+
+/// What became of the address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Released,
+    Kept,
+    /// The machine's other Pod has it.
+    Shared,
 }
 
 impl Gc<'_> {
@@ -116,11 +126,8 @@ impl Gc<'_> {
         let Verdict::Goes(proof) = verdict else {
             return Ok(None);
         };
-        let keep_for = if self.stateful_sets {
-            survey.keeper(&seen).await?
-        } else {
-            None
-        };
+        let keep_for = survey.keeper(&seen).await?;
+        let keep_for = keep_for.filter(|lineage| self.keeps.includes(lineage));
         Ok(Some(Leaving {
             holding: seen.holding,
             proof,
@@ -128,12 +135,12 @@ impl Gc<'_> {
         }))
     }
 
-    /// Writes the pool without those that are still recorded so; returns it and them.
+    /// Writes the pool without those that are still recorded so; returns it, and what became of them.
     async fn write(
         &self,
         pool: &PoolName,
         leaving: Vec<Leaving>,
-    ) -> Result<Option<(SpiderIPPool, Vec<Leaving>)>, FreeError> {
+    ) -> Result<Option<(SpiderIPPool, Vec<(Leaving, Then)>)>, FreeError> {
         let key = Key::cluster(pool.as_str());
         let mut object = self.writer.pools.get(&key).map(|known| (*known).clone());
         let mut tries = 0;
@@ -143,15 +150,15 @@ impl Gc<'_> {
                 .as_ref()
                 .and_then(|s| s.allocated_ips.as_deref());
             let mut records = Records::parse(text)?;
-            let is_there = |leaving: &Leaving| take(&mut records, leaving);
-            let there: Vec<bool> = leaving.iter().map(is_there).collect();
-            if !there.contains(&true) {
+            let take = |leaving: &Leaving| take(&mut records, leaving);
+            let then: Vec<Option<Then>> = leaving.iter().map(take).collect();
+            if then.iter().all(Option::is_none) {
                 return Ok(None);
             }
             match self.writer.put_records(&known, &records).await {
                 Ok(()) => {
-                    let left = leaving.into_iter().zip(there);
-                    let left = left.filter_map(|(leaving, there)| there.then_some(leaving));
+                    let left = leaving.into_iter().zip(then);
+                    let left = left.filter_map(|(leaving, then)| Some((leaving, then?)));
                     return Ok(Some((known, left.collect())));
                 }
                 Err(error) if error.outcome() == Outcome::Conflict && tries < TRIES => tries += 1,
@@ -164,24 +171,25 @@ impl Gc<'_> {
     }
 
     /// One log line an address, one Event a proof.
-    fn tell(&self, pool: &SpiderIPPool, left: &[Leaving]) {
-        let mut by_proof: BTreeMap<String, Vec<&Leaving>> = BTreeMap::new();
-        for leaving in left {
-            let Leaving {
-                holding,
-                proof,
-                keep_for,
-            } = leaving;
-            let what = if keep_for.is_some() {
-                "address of a Pod that ended kept for the next Pod of its name"
-            } else {
-                "address of a Pod that ended released"
+    fn tell(&self, pool: &SpiderIPPool, left: &[(Leaving, Then)]) {
+        let mut by_proof: BTreeMap<String, Vec<(&Holding, Then)>> = BTreeMap::new();
+        for (leaving, then) in left {
+            let Leaving { holding, proof, .. } = leaving;
+            let what = match then {
+                Then::Released => "address of a Pod that ended released",
+                Then::Kept => "address of a Pod that ended kept for the next Pod of its identity",
+                Then::Shared => {
+                    "address of a Pod that ended left to the other Pod of the same virtual machine"
+                }
             };
             tracing::info!(
                 pool = %holding.pool, address = %holding.address, pod = %holding.pod, uid = %holding.uid,
                 because = %proof, "{what}"
             );
-            by_proof.entry(proof.to_string()).or_default().push(leaving);
+            by_proof
+                .entry(proof.to_string())
+                .or_default()
+                .push((holding, *then));
         }
         let notes = by_proof.iter().map(|(proof, left)| note(proof, left));
         self.reports
@@ -189,37 +197,40 @@ impl Gc<'_> {
     }
 }
 
-/// Takes the record out, or keeps its address, if it is still the one that was judged.
-fn take(records: &mut Records, leaving: &Leaving) -> bool {
-    let Holding { pool, address, .. } = &leaving.holding;
-    let Some(record) = records.get(*address) else {
-        return false;
+/// Takes the Pod out of the record, if it is still the one that was judged.
+fn take(records: &mut Records, leaving: &Leaving) -> Option<Then> {
+    let Holding {
+        pool, address, uid, ..
+    } = &leaving.holding;
+    let record = records.get(*address)?;
+    if !Holding::of(pool, *address, record).contains(&leaving.holding) {
+        return None;
+    }
+    let left = if record.uid == *uid {
+        record.let_go(leaving.keep_for.as_ref())
+    } else {
+        Some(record.without_next())
     };
-    if Holding::of(pool, *address, record).as_ref() != Some(&leaving.holding) {
-        return false;
-    }
-    match &leaving.keep_for {
-        Some(set) => {
-            let kept = record.keep_for(set);
-            records.insert(*address, kept);
-        }
-        None => drop(records.remove(*address)),
-    }
-    true
+    let Some(left) = left else {
+        records.remove(*address);
+        return Some(Then::Released);
+    };
+    let then = if left.kept { Then::Kept } else { Then::Shared };
+    records.insert(*address, left);
+    Some(then)
 }
 
 /// What an Event says: who had what, and why it is free.
-fn note(proof: &str, left: &[&Leaving]) -> String {
+fn note(proof: &str, left: &[(&Holding, Then)]) -> String {
     let mut note = format!("released, since {proof}, and the Pods are gone:");
-    for leaving in left {
-        let Holding { address, pod, .. } = &leaving.holding;
-        let kept = if leaving.keep_for.is_some() {
-            ", kept"
-        } else {
-            ""
+    for (Holding { address, pod, .. }, then) in left {
+        let but = match then {
+            Then::Released => "",
+            Then::Kept => ", kept",
+            Then::Shared => ", left to the machine's other Pod",
         };
         // Writing to a String cannot fail.
-        let _ = write!(note, " {address} (Pod {pod}{kept})");
+        let _ = write!(note, " {address} (Pod {pod}{but})");
     }
     note
 }

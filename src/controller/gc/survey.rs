@@ -1,5 +1,5 @@
-//! What is read of the cluster to judge records: their Pods' endpoints, their nodes and their
-//! `StatefulSet`s, each once.
+//! What is read of the cluster to judge records: their Pods' endpoints, their nodes, and their
+//! `StatefulSet`s and virtual machines, each once.
 //!
 //! Owns: the reads of one look, of the controller's and of a person's at a terminal. Never does:
 //! judge ([`ipam::collect`]), or keep an answer for another look. Invariant: what can't be read is
@@ -11,18 +11,20 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipam::collect::{Fate, Home, Seen, Sign, Standing};
-use ipam::keep;
+use ipam::keep::{self, Keeper, Lineage, Machine};
 use ipam::leak::Holding;
 use ipam::name::{NodeName, PodName, Uid};
 use ipam::record::Records;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{Api, ListParams};
+use kube::core::ObjectMeta;
 use kube::{Client, ResourceExt};
 use tokio::net::TcpStream;
 
+use crate::api::names::kubevirt;
 use crate::api::{SpiderEndpoint, SpiderIPPool, convert, node, pod};
-use crate::kube_io::endpoint;
+use crate::kube_io::{endpoint, machine};
 
 /// How long a machine may take to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(2);
@@ -43,6 +45,13 @@ pub struct Survey {
     nodes: BTreeMap<NodeName, Standing>,
     all_nodes: Option<BTreeMap<NodeName, Standing>>,
     sets: BTreeMap<(String, String), Option<StatefulSet>>,
+    machines: BTreeMap<(String, Machine), Option<ObjectMeta>>,
+}
+
+/// True for a record that may be of a virtual machine, and of the original: such a one names the
+/// machine, not the Pod that runs it.
+pub fn may_be_machine_s(holding: &Holding) -> bool {
+    holding.node.is_none() && holding.sandbox.is_none() && holding.lineage.is_none()
 }
 
 /// The records of a pool that somebody holds; none of one that can't be read, which is left alone.
@@ -54,7 +63,7 @@ pub fn holdings(pool: &SpiderIPPool) -> Vec<Holding> {
     let records = Records::parse(text).unwrap_or_default();
     let name = pool.name_any().as_str().into();
     let held = records.iter();
-    held.filter_map(|(address, record)| Holding::of(&name, address, record))
+    held.flat_map(|(address, record)| Holding::of(&name, address, record))
         .collect()
 }
 
@@ -67,6 +76,7 @@ impl Survey {
             nodes: BTreeMap::new(),
             all_nodes: None,
             sets: BTreeMap::new(),
+            machines: BTreeMap::new(),
         }
     }
 
@@ -74,9 +84,9 @@ impl Survey {
     ///
     /// Errors: something could not be read.
     pub async fn see(&mut self, holding: Holding, fate: Fate) -> Result<Seen, kube::Error> {
-        // Who records a sandbox records the StatefulSet too, if the Pod has one; other kinds may
-        // have its name.
-        let is_silent = holding.owner.is_none() && holding.sandbox.is_none();
+        // Who records a sandbox records the owner too, if the Pod has one; other kinds may have a
+        // StatefulSet's name.
+        let is_silent = holding.lineage.is_none() && holding.sandbox.is_none();
         let may_be_fixed = is_silent && keep::ordinal(&holding.pod).is_some();
         let endpoint = if holding.node.is_none() || may_be_fixed {
             self.endpoint(&holding).await?
@@ -95,19 +105,15 @@ impl Survey {
             }
             (None, None) => Home::Any(self.every_node().await?),
         };
-        let owner = match endpoint.filter(|_| may_be_fixed) {
-            Some(endpoint) => {
-                let set = self.set(&holding.pod).await?;
-                let set = set.filter(|set| endpoint.tells_of(set));
-                set.and_then(ResourceExt::uid).map(Uid::new)
-            }
-            None => holding.owner.clone(),
+        let lineage = match endpoint.filter(|_| is_silent) {
+            Some(endpoint) => self.told(&holding.pod, &endpoint).await?,
+            None => holding.lineage.clone(),
         };
         Ok(Seen {
             holding,
             fate,
             home,
-            owner,
+            lineage,
         })
     }
 
@@ -118,19 +124,70 @@ impl Survey {
         let (namespace, name) = holding.pod.parts();
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), namespace);
         let found = pods.get_opt(name).await?;
+        let fate = pod::fate(found.as_ref(), &holding.uid);
+        if fate != Fate::Gone || !may_be_machine_s(holding) {
+            return Ok(fate);
+        }
+        let launchers = ListParams::default().labels(kubevirt::LAUNCHERS);
+        let mut all = pods.list(&launchers).await?.into_iter();
+        let found = all.find(|found| pod::uid(found) == holding.uid);
         Ok(pod::fate(found.as_ref(), &holding.uid))
     }
 
-    /// The `StatefulSet` that wants the address kept for the next Pod of the name.
+    /// Who wants the address kept for the next Pod of its identity.
     ///
     /// Errors: it could not be read.
-    pub async fn keeper(&mut self, seen: &Seen) -> Result<Option<Uid>, kube::Error> {
-        let Some(owner) = &seen.owner else {
+    pub async fn keeper(&mut self, seen: &Seen) -> Result<Option<Lineage>, kube::Error> {
+        let Some(lineage) = &seen.lineage else {
             return Ok(None);
         };
-        let set = self.set(&seen.holding.pod).await?.map(convert::keeper);
-        let is_wanted = keep::unwanted(&seen.holding.pod, owner, set.as_ref()).is_none();
-        Ok(is_wanted.then(|| owner.clone()))
+        let pod = &seen.holding.pod;
+        let keeper: Option<Keeper> = match &lineage.machine {
+            Some(machine) => {
+                let found = self.machine(pod, machine).await?;
+                found.map(convert::machine_keeper)
+            }
+            None => self.set(pod).await?.map(convert::keeper),
+        };
+        let is_wanted = keep::unwanted(pod, &lineage.owner, keeper.as_ref()).is_none();
+        Ok(is_wanted.then(|| lineage.clone()))
+    }
+
+    /// Whose address it is, as an endpoint says of a record that does not: the original's for a
+    /// virtual machine bear its name, and so do their records.
+    async fn told(
+        &mut self,
+        pod: &PodName,
+        endpoint: &SpiderEndpoint,
+    ) -> Result<Option<Lineage>, kube::Error> {
+        let set = self.set(pod).await?.filter(|set| endpoint.tells_of(set));
+        if let Some(uid) = set.and_then(ResourceExt::uid) {
+            return Ok(Some(Lineage::of_set(Uid::new(uid))));
+        }
+        for machine in convert::machines_of(endpoint) {
+            let found = self.machine(pod, &machine).await?;
+            let found = found.filter(|found| endpoint.tells_of_machine(found));
+            if let Some(found) = found {
+                let owner = convert::machine_keeper(found).uid;
+                let machine = Some(machine);
+                return Ok(Some(Lineage { owner, machine }));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn machine(
+        &mut self,
+        pod: &PodName,
+        machine: &Machine,
+    ) -> Result<Option<&ObjectMeta>, kube::Error> {
+        let (namespace, _) = pod.parts();
+        let key = (namespace.to_owned(), machine.clone());
+        if !self.machines.contains_key(&key) {
+            let found = machine::metadata(&self.client, namespace, machine).await?;
+            self.machines.insert(key.clone(), found);
+        }
+        Ok(self.machines.get(&key).and_then(Option::as_ref))
     }
 
     /// The endpoint of the record's Pod; that of a namesake is not it.

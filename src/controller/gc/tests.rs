@@ -225,6 +225,92 @@ async fn an_original_s_record_is_of_the_node_that_its_endpoint_names() {
     assert_eq!(stage.stays("net").await, [11, 12]);
 }
 
+/// An address of machine `shop/db` whose Pod ran on `node`, while it is moved to another Pod.
+fn moving(uid: &str, node: &str, next: &Value) -> Value {
+    let mut of = record("virt-launcher-db-a", node);
+    of["podUid"] = json!(uid);
+    of["owner"] = json!("db");
+    of["machine"] = json!({"kind": "VirtualMachine", "name": "db"});
+    of["next"] = next.clone();
+    of
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_machine_s_two_pods_the_one_on_a_deleted_node_leaves_the_address_to_the_other() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let source = stage.pod("virt-launcher-db-a").await;
+    let target = stage.pod("virt-launcher-db-b").await;
+    let next = |uid: &str, node: &str| json!({"pod": "shop/virt-launcher-db-b", "podUid": uid, "node": node, "sandbox": "s2"});
+    let records = json!({
+        "10.6.0.10": moving("gone-0", "gone", &next(&target, "n1")),
+        "10.6.0.11": moving(&source, "n1", &next("gone-1", "gone")),
+        "10.6.0.12": moving("gone-3", "n1", &next("gone-2", "n2")),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    assert_eq!(stage.stays("net").await, [10, 11, 12]);
+    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
+    let pool = stage.get(api, "net").await.unwrap();
+    let text = pool.status.unwrap().allocated_ips.unwrap();
+    let after: Value = serde_json::from_str(&text).unwrap();
+    let holders: Vec<_> = after.as_object().unwrap().values().collect();
+    assert_eq!(holders[0]["podUid"], json!(target));
+    assert_eq!(holders[0]["sandbox"], json!("s2"));
+    assert_eq!(holders[0]["next"], Value::Null);
+    assert_eq!(holders[1]["podUid"], json!(source));
+    assert_eq!(holders[1]["next"], Value::Null);
+    let told = events(&stage, "AddressesReleased").await.concat();
+    let left = "10.6.0.10 (Pod shop/virt-launcher-db-a, left to the machine's other Pod)";
+    assert!(told.contains(left), "{told}");
+    // Of nodes that may let go, each agent says so itself.
+    assert_eq!(holders[2]["next"]["podUid"], json!("gone-2"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_original_s_record_that_names_a_machine_is_its_running_pod_s() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    stage.machine("db").await;
+    let pod = stage
+        .put(json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {
+                "name": "virt-launcher-db-x2x9k", "namespace": "shop",
+                "labels": {"kubevirt.io": "virt-launcher"},
+            },
+            "spec": {"nodeName": "n1", "containers": [{"name": "main", "image": "main"}]},
+            "status": {"phase": "Running"},
+        }))
+        .await;
+    let uid = pod.metadata.uid.unwrap();
+    let current = json!({"uid": uid, "node": "gone", "ips": []});
+    stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {"name": "db", "namespace": "shop"},
+            "status": {
+                "current": current, "ownerControllerType": "VirtualMachineInstance",
+                "ownerControllerName": "db",
+            },
+        }))
+        .await;
+    let records = json!({"10.6.0.10": {"pod": "shop/db", "podUid": uid}});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    assert_eq!(stage.stays("net").await, [10]);
+    // Nor by a live read alone.
+    let bench = Bench::on(stage);
+    bench.free_all_of(&bench.read("net").await).await;
+    assert_eq!(bench.stage.recorded("net").await, [10]);
+    // Once the Pod is gone, it is kept for the machine.
+    let pods: Api<Pod> = Api::namespaced(bench.stage.client.clone(), "shop");
+    let now = DeleteParams::default().grace_period(0);
+    pods.delete("virt-launcher-db-x2x9k", &now).await.unwrap();
+    bench.free_all_of(&bench.read("net").await).await;
+    assert_eq!(bench.stage.recorded("net").await, [-10]);
+}
+
 /// What a release works with, its caches empty.
 struct Bench {
     stage: Stage,
@@ -238,7 +324,10 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Self {
-        let stage = Stage::new().await;
+        Self::on(Stage::new().await)
+    }
+
+    fn on(stage: Stage) -> Self {
         let clients = clients(&stage.client);
         let (reports, _events) = Reports::new(stage.client.clone(), None);
         Self {
@@ -256,7 +345,7 @@ impl Bench {
     async fn free_all_of(&self, pool: &Arc<SpiderIPPool>) {
         let gc = Gc {
             options: &self.options,
-            stateful_sets: true,
+            keeps: Keeps::ALL,
             pods: &self.pods,
             clients: &self.clients,
             writer: &self.writer,

@@ -44,7 +44,7 @@ async fn only_what_this_very_set_wants_stays_kept() {
 async fn switched_off_nothing_is_kept() {
     let (mut stage, _) = stage().await;
     let mut off = options();
-    off.stateful_sets = false;
+    off.keeps.stateful_sets = false;
     stage.start(off).await;
     stage.comes_to("net", &[]).await;
 }
@@ -94,4 +94,71 @@ async fn the_former_pod_s_endpoint_goes_with_its_address_and_the_next_one_s_stay
     let endpoints: Api<SpiderEndpoint> = Api::namespaced(stage.client.clone(), "shop");
     assert!(stage.get(endpoints.clone(), "db-2").await.is_none());
     assert!(stage.get(endpoints, "db-1").await.is_some());
+}
+
+/// An address kept for virtual machine `shop/<name>` of this uid.
+fn of_machine(name: &str, uid: &str) -> Value {
+    let mut record = kept(&format!("virt-launcher-{name}-x2x9k"), uid);
+    record["machine"] = json!({"kind": "VirtualMachine", "name": name});
+    record["instance"] = json!("former-run");
+    record
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_machine_s_address_stays_until_the_machine_is_deleted() {
+    let mut stage = Stage::new().await;
+    let (db, web) = (stage.machine("db").await, stage.machine("web").await);
+    let records = json!({
+        "10.6.0.10": of_machine("db", &db),
+        "10.6.0.11": of_machine("web", &web),
+        "10.6.0.12": of_machine("db", "a-former-machine"),
+        "10.6.0.13": of_machine("gone", "gone"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    stage.start(options()).await;
+    stage.comes_to("net", &[-10, -11]).await;
+    assert_eq!(stage.stays("net").await, [-10, -11]);
+    let gvk = kube::core::GroupVersionKind::gvk("kubevirt.io", "v1", "VirtualMachine");
+    let resource = kube::api::ApiResource::from_gvk(&gvk);
+    let machines: Api<kube::api::DynamicObject> =
+        Api::namespaced_with(stage.client.clone(), "shop", &resource);
+    machines
+        .delete("db", &DeleteParams::default())
+        .await
+        .unwrap();
+    stage.comes_to("net", &[-11]).await;
+    // It runs again, with an address of another pool.
+    let mut moved = of_machine("web", &web);
+    moved["pod"] = json!("shop/virt-launcher-web-other");
+    moved["node"] = json!("n1");
+    moved["sandbox"] = json!("s");
+    moved.as_object_mut().unwrap().remove("kept");
+    let uid = stage.pod("virt-launcher-web-other").await;
+    moved["podUid"] = json!(uid);
+    let moved = json!({"10.6.0.20": moved});
+    stage.pool("next", "10.6.0.20-10.6.0.29", &moved).await;
+    stage.comes_to("net", &[]).await;
+    assert_eq!(stage.recorded("next").await, [20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn machines_and_sets_are_switched_off_each_for_itself() {
+    for machines in [true, false] {
+        let (mut stage, _) = stage().await;
+        let db = stage.machine("db").await;
+        let of_machine = json!({"10.6.0.20": of_machine("db", &db)});
+        stage.pool("vms", "10.6.0.20-10.6.0.29", &of_machine).await;
+        let mut off = options();
+        off.keeps.machines = machines;
+        off.keeps.stateful_sets = !machines;
+        stage.start(off).await;
+        let (sets, vms): (&[i16], &[i16]) = if machines {
+            (&[], &[-20])
+        } else {
+            (&[-10, -11], &[])
+        };
+        stage.comes_to("net", sets).await;
+        stage.comes_to("vms", vms).await;
+        assert_eq!(stage.stays("vms").await, vms);
+    }
 }

@@ -29,7 +29,9 @@ pub(super) fn check(by_name: &[&Pool], residents: &[Resident], found: &mut Vec<V
             if recorded.is_empty() && pool.is_none() {
                 continue;
             }
-            if let Some(other) = users.insert(*address, resident) {
+            if let Some(other) = users.insert(*address, resident)
+                && !are_one_machine(recorded, other, resident)
+            {
                 found.push(on_two(*address, other, resident));
             }
             found.extend(unrecorded(*address, resident, recorded, pool));
@@ -62,6 +64,12 @@ fn owning<'p>(by_name: &[&'p Pool], address: IpAddr) -> Option<&'p PoolName> {
     owning.min_by_key(|p| !p.is_admitted()).map(|p| &p.name)
 }
 
+/// True for the two Pods of a virtual machine that is being moved.
+fn are_one_machine(recorded: &[(&PoolName, &Record)], one: &Resident, other: &Resident) -> bool {
+    let mut records = recorded.iter().map(|(_, record)| record);
+    records.any(|record| record.is_held_by(&one.uid) && record.is_held_by(&other.uid))
+}
+
 fn on_two(address: IpAddr, one: &Resident, other: &Resident) -> Violation {
     let mut names: [PodName; 2] = [one.pod.clone(), other.pod.clone()];
     names.sort();
@@ -86,7 +94,12 @@ fn unrecorded(
             address,
             pod,
         }),
-        all if all.iter().any(|(_, record)| record.uid == resident.uid) => None,
+        all if all
+            .iter()
+            .any(|(_, record)| record.is_held_by(&resident.uid)) =>
+        {
+            None
+        }
         [(pool, record), ..] => Some(Violation::HeldForAnother {
             pool: (*pool).clone(),
             address,

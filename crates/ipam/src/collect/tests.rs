@@ -1,5 +1,6 @@
 use super::*;
-use crate::name::Nic;
+use crate::keep::Lineage;
+use crate::name::{Nic, Uid};
 use crate::testing::{ip, record};
 
 fn at(minutes: i64) -> DateTime<Utc> {
@@ -10,7 +11,7 @@ fn at(minutes: i64) -> DateTime<Utc> {
 fn held(n: u8) -> Holding {
     let mut record = record("u-1");
     record.nic = Some(Nic::from("eth0"));
-    Holding::of(&PoolName::from("a"), ip(n), &record).unwrap()
+    Holding::of(&PoolName::from("a"), ip(n), &record).remove(0)
 }
 
 fn n1() -> NodeName {
@@ -29,7 +30,7 @@ fn seen(fate: Fate, home: Home) -> Seen {
         holding: held(1),
         fate,
         home,
-        owner: None,
+        lineage: None,
     }
 }
 
@@ -135,7 +136,7 @@ fn a_lost_node_is_not_enough_for_a_fixed_address_or_a_careful_operator() {
     let waits = judge(&lost, &careful, at(60));
     assert_eq!(waits, Verdict::Waits(Doubt::ByWord(n1())));
     let fixed = Seen {
-        owner: Some(Uid::from("set")),
+        lineage: Some(Lineage::of_set(Uid::from("set"))),
         ..lost
     };
     assert_eq!(verdict(&fixed), Verdict::Waits(Doubt::Fixed(n1())));

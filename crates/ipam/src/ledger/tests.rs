@@ -1,9 +1,14 @@
 //! One pool's batches, rule by rule; `tests/ledger_model.rs` has the random ones.
 
+use std::collections::BTreeMap;
+
+use super::draft::bytes_of;
 use super::*;
+use crate::keep::{Instance, Lineage, Machine, MachineKind, Role};
 use crate::name::PodName;
 use crate::pool::Restrictions;
 use crate::quarantine::{self, Quarantine};
+use crate::record::Record;
 use crate::release::Owner;
 use crate::testing::{admitted, in_use, ip, ips, now, pod, pool, record, selector};
 
@@ -496,7 +501,8 @@ fn of_set(uid: &str, kept: bool) -> Record {
 /// The claim of a new Pod `shop/web-0` of the same StatefulSet.
 fn heir(uid: &str, lost: &[&str]) -> Ask {
     let heritage = Heritage {
-        owner: Uid::from("set"),
+        lineage: Lineage::of_set(Uid::from("set")),
+        instance: None,
         former: None,
         let_go: lost.iter().map(|uid| Uid::from(*uid)).collect(),
     };
@@ -556,6 +562,93 @@ fn an_address_taken_over_is_kept_where_the_pool_s_rules_changed() {
     pool.records.insert(ip(2), of_set("old", true));
     let mut ledger = PoolLedger::new(pool);
     assert_eq!(answers(&mut ledger, vec![heir("new", &[])]), ["2"]);
+}
+
+/// The claim of Pod `uid`, in which machine `vm` runs as `run`.
+fn launcher(uid: &str, run: &str, role: Role) -> Ask {
+    let name = format!("virt-launcher-db-{uid}");
+    let machine = Machine {
+        kind: MachineKind::VirtualMachine,
+        name: "db".to_owned(),
+    };
+    Ask::Claim(Box::new(Claim {
+        pod: pod(&name),
+        uid: Uid::from(uid),
+        nic: Nic::from("eth0"),
+        sandbox: Sandbox::new(format!("s-{uid}")),
+        heritage: Some(Heritage {
+            lineage: Lineage {
+                owner: Uid::from("vm"),
+                machine: Some(machine),
+            },
+            instance: Some(Instance {
+                uid: Uid::from(run),
+                role,
+            }),
+            former: None,
+            let_go: BTreeSet::new(),
+        }),
+    }))
+}
+
+/// The end of Pod `uid` of machine `vm`.
+fn ended(uid: &str, keep_for: Option<&Lineage>) -> Ask {
+    Ask::Release(Release {
+        uid: Uid::from(uid),
+        nic: Nic::from("eth0"),
+        node: None,
+        owner: Owner::Gone,
+        sandboxes: [Sandbox::new(format!("s-{uid}"))].into(),
+        keep_for: keep_for.cloned(),
+    })
+}
+
+#[test]
+fn a_machine_has_one_address_over_restarts_and_moves_and_no_other_machine_gets_it() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    let (start, target) = (Role::Start, Role::MigrationTarget);
+    // Even if both ask before the first is written.
+    let asks = vec![
+        launcher("a", "run-1", start),
+        launcher("b", "run-1", target),
+    ];
+    assert_eq!(answers(&mut ledger, asks), ["1", "1"]);
+    let wanted = ledger.pool().records.get(ip(1)).unwrap().lineage();
+    let at = |ledger: &PoolLedger| {
+        let record = ledger.pool().records.get(ip(1))?;
+        let uids: Vec<String> = record.holders().map(ToString::to_string).collect();
+        Some((uids.join(" "), record.kept))
+    };
+    let is = |uids: &str, kept| Some((uids.to_owned(), kept));
+    assert_eq!(at(&ledger), is("a b", false));
+    // Who asks again is what it was; a second target waits.
+    let asks = vec![
+        launcher("a", "run-1", start),
+        launcher("b", "run-1", target),
+    ];
+    assert_eq!(answers(&mut ledger, asks), ["1", "1"]);
+    assert_eq!(at(&ledger), is("a b", false));
+    let said = answers(&mut ledger, vec![launcher("c", "run-1", target)]);
+    assert!(said[0].contains("former Pod a has not let go"), "{said:?}");
+    // The move fails; the next one succeeds, and the former source is not heard any more.
+    answers(&mut ledger, vec![ended("b", wanted.as_ref())]);
+    assert_eq!(at(&ledger), is("a", false));
+    let asks = vec![launcher("c", "run-1", target)];
+    assert_eq!(answers(&mut ledger, asks), ["1"]);
+    answers(&mut ledger, vec![ended("a", None)]);
+    assert_eq!(at(&ledger), is("c", false));
+    answers(&mut ledger, vec![ended("a", None), ended("b", None)]);
+    assert_eq!(at(&ledger), is("c", false));
+    // Stopped, and started as another run.
+    let said = answers(&mut ledger, vec![launcher("d", "run-2", start)]);
+    assert!(said[0].contains("former Pod c has not let go"), "{said:?}");
+    answers(&mut ledger, vec![ended("c", wanted.as_ref())]);
+    assert_eq!(at(&ledger), is("c", true));
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["2"]);
+    let asks = vec![launcher("d", "run-2", start)];
+    assert_eq!(answers(&mut ledger, asks), ["1"]);
+    answers(&mut ledger, vec![ended("d", None)]);
+    assert_eq!(at(&ledger), None);
 }
 
 #[test]

@@ -154,7 +154,7 @@ impl Bench<'_> {
             for address in mine.filter(|a| !elsewhere.contains(**a)) {
                 let is_new = match records.get(*address) {
                     None => true,
-                    Some(record) if record.uid == resident.uid => false,
+                    Some(record) if record.is_held_by(&resident.uid) => false,
                     Some(record) if self.may_live(record) => {
                         if resident.life == Life::Running {
                             return Err(delete_one(&record.pod, &resident.pod));
@@ -207,7 +207,7 @@ impl Bench<'_> {
     fn may_live(&self, record: &Record) -> bool {
         self.world.residents.as_ref().is_none_or(|residents| {
             let mut living = residents.iter().filter(|r| r.life != Life::Gone);
-            living.any(|r| r.uid == record.uid)
+            living.any(|r| record.is_held_by(&r.uid))
         })
     }
 

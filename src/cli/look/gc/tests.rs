@@ -20,13 +20,14 @@ fn found(last: u8, node: &str, standing: Standing, keeper: Option<&str>) -> Find
     );
     let records = Records::parse(Some(&text)).unwrap();
     let (address, record) = records.iter().next().unwrap();
+    let lineage = keeper.map(|uid| Lineage::of_set(uid.into()));
     let seen = Seen {
-        holding: Holding::of(&"net".into(), address, record).unwrap(),
+        holding: Holding::of(&"net".into(), address, record).remove(0),
         fate: Fate::Gone,
         home: Home::Recorded(NodeName::from(node), standing),
-        owner: keeper.map(Uid::from),
+        lineage: lineage.clone(),
     };
-    finding(&seen, keeper.map(Uid::from), &POLICY)
+    finding(&seen, lineage, &POLICY)
 }
 
 fn collectable() -> Collectable {
