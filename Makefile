@@ -68,6 +68,14 @@ sim: ## Simulated clusters with faults, each in two processes: SEEDS=500 SEED_ST
 crash-points: ## A crash after each write of eight simulated scenarios, its answer heard and lost
 	@$(SIM) --exhaustive
 
+.PHONY: mutants
+mutants: ## Break the product, by each patch of tests/sim/mutants/: does the simulation find it?
+	@hack/mutants.sh $(or $(NAMES),all)
+
+.PHONY: mutants-three
+mutants-three: ## The same with three of them, other ones each day
+	@hack/mutants.sh three
+
 .PHONY: test-alone
 test-alone: ## Each member by itself: built together, one would lend another its features
 	@for member in $(MEMBERS); do echo "$$member alone"; $(CARGO) check --all-targets --package $$member; done

@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# Breaks the product in a copy of the tree, by one patch of tests/sim/mutants/ at a time, and has the
+# simulation find it: an oracle that catches nothing is none.
+#
+#   hack/mutants.sh all | three | NAME...      three: another three each day, and all must apply
+#
+# A patch says in its head by which rule it is caught (Oracle) and in which runs (Run), in which
+# nothing may be found without it. Oracle "none" is the control: what it breaks is no part of why
+# anything is safe, so nothing may be found with it either.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+patches=tests/sim/mutants
+target=$(realpath "${CARGO_TARGET_DIR:-target}")
+copy=$target/mutants
+# The copy shares what is built of dependencies, and is no part of this repository.
+export CARGO_TARGET_DIR=$target CARGO_INCREMENTAL=1 GIT_CEILING_DIRECTORIES=$target
+profile=${PROFILE:-checked}
+
+# Files that are equal keep their times, so that only what differs is built anew.
+sync_copy() {
+    git ls-files --cached --others --exclude-standard | while read -r file; do
+        [[ -f $file ]] || continue
+        cmp --silent "$file" "$copy/$file" || install -D "$file" "$copy/$file"
+    done
+}
+
+said() { # patch, word
+    sed -n "s/^$2: //p" "$patches/$1.patch"
+}
+
+# Output of the runs; fails if they find something.
+runs() { # directory, patch
+    local run
+    read -ra run <<<"$(said "$2" Run)"
+    (cd "$1" && cargo test --quiet --profile "$profile" --test sim -- "${run[@]}" --first)
+}
+
+hunt() { # patch
+    local oracle found
+    oracle=$(said "$1" Oracle)
+    if ! runs . "$1" >"$copy.log"; then
+        cat "$copy.log"
+        echo "$1: something is found without it"
+        return 1
+    fi
+    git -C "$copy" apply "$PWD/$patches/$1.patch"
+    if runs "$copy" "$1" >"$copy.log"; then found=none; else
+        found=$(grep --max-count=1 --only-matching --perl-regexp "^  \K[^ ]+(?= at [0-9.]+ s: )" "$copy.log" || echo nothing)
+    fi
+    git -C "$copy" apply --reverse "$PWD/$patches/$1.patch"
+    if [[ $found != "$oracle" ]]; then
+        cat "$copy.log"
+        echo "$1: caught by $found, not by $oracle ($(said "$1" Run))"
+        return 1
+    fi
+    echo "ok $1: $oracle ($(said "$1" Run))"
+}
+
+mapfile -t all < <(cd "$patches" && for patch in *.patch; do echo "${patch%.patch}"; done)
+case ${1:-all} in
+all) wanted=("${all[@]}") ;;
+three)
+    wanted=()
+    for nth in 0 1 2; do wanted+=("${all[($(date +%-j) * 3 + nth) % ${#all[@]}]}"); done
+    ;;
+*) wanted=("$@") ;;
+esac
+
+sync_copy
+for patch in "${all[@]}"; do
+    git -C "$copy" apply --check "$PWD/$patches/$patch.patch" || {
+        echo "$patch: does not apply any more; make it anew, or say why it goes"
+        exit 1
+    }
+done
+failed=0
+for patch in "${wanted[@]}"; do hunt "$patch" || failed=$((failed + 1)); done
+echo "mutants ${#wanted[@]} missed $failed"
+[[ $failed == 0 ]]
