@@ -354,6 +354,21 @@ async fn a_kubelet_that_crashes_finds_what_its_runtime_kept() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pod_that_somebody_says_is_not_ready_is_told_to_be_by_its_kubelet() {
+    let cluster = Cluster::new(1, 7).await;
+    cluster.create::<Deployment>(workload("web", 1)).await;
+    cluster.running("web", 1).await;
+    let name = cluster.pods("web").await[0].name_any();
+    let unready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    let patched = cluster
+        .api::<Pod>()
+        .patch_status(&name, &PatchParams::default(), &Patch::Merge(unready))
+        .await;
+    assert!(!is_ready(&patched.unwrap()));
+    cluster.running("web", 1).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_pods_of_a_silent_node_are_evicted_and_made_elsewhere() {
     let mut cluster = Cluster::new(2, 4).await;
     cluster.create::<Deployment>(workload("web", 2)).await;

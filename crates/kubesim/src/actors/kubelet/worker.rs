@@ -174,10 +174,12 @@ impl Worker {
                     None => std::future::pending().await,
                 }
             };
+            let doubts = told.clone();
             tokio::select! {
                 biased;
                 () = over(told) => return None,
                 () = ends => {}
+                () = self.insist(doubts, &running) => {}
             }
             let exit = Exit {
                 code: life.code,
@@ -331,6 +333,18 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// Says again that the Pod runs whenever somebody else says that it is not ready, as the node
+    /// lifecycle does while the node is silent. Ends with the kubelet.
+    async fn insist(&self, mut told: Told, running: &Stage) {
+        while told.changed().await.is_ok() {
+            let is_doubted = |pod: &Arc<Pod>| pods::phase(pod) == "Running" && !pods::ready(pod);
+            if told.borrow_and_update().as_ref().is_some_and(is_doubted) {
+                self.tell(&told, running).await;
+            }
+        }
+        std::future::pending().await
     }
 
     async fn tell_start(&self, pod: &Pod) {
