@@ -21,7 +21,9 @@ profile=${PROFILE:-checked}
 sync_copy() {
     git ls-files --cached --others --exclude-standard | while read -r file; do
         [[ -f $file ]] || continue
-        cmp --silent "$file" "$copy/$file" || install -D "$file" "$copy/$file"
+        cmp --silent "$file" "$copy/$file" && continue
+        mkdir -p "$(dirname "$copy/$file")"
+        cp --preserve=mode "$file" "$copy/$file"
     done
 }
 
@@ -37,7 +39,7 @@ runs() { # directory, patch
 }
 
 hunt() { # patch
-    local oracle found
+    local oracle found start=$SECONDS
     oracle=$(said "$1" Oracle)
     if ! runs . "$1" >"$copy.log"; then
         cat "$copy.log"
@@ -54,7 +56,7 @@ hunt() { # patch
         echo "$1: caught by $found, not by $oracle ($(said "$1" Run))"
         return 1
     fi
-    echo "ok $1: $oracle ($(said "$1" Run))"
+    echo "ok $1: $oracle ($(said "$1" Run)), $((SECONDS - start)) s"
 }
 
 mapfile -t all < <(cd "$patches" && for patch in *.patch; do echo "${patch%.patch}"; done)
@@ -62,7 +64,7 @@ case ${1:-all} in
 all) wanted=("${all[@]}") ;;
 three)
     wanted=()
-    for nth in 0 1 2; do wanted+=("${all[($(date +%-j) * 3 + nth) % ${#all[@]}]}"); done
+    for nth in 0 1 2; do wanted+=("${all[($(date --utc +%-j) * 3 + nth) % ${#all[@]}]}"); done
     ;;
 *) wanted=("$@") ;;
 esac

@@ -66,6 +66,7 @@ kinds! {
     AddGivenUp "add-given-up" Node 0 "The runtime gives an ADD up at once; the agent goes on.";
     DelReplyLost "del-reply-lost" Node 0 "A DEL is done, and the runtime hears an error.";
     DelLate "del-late" Node 20_000 "A DEL comes once more, much later.";
+    LinkStays "link-stays" Node 20_000 "After a DEL the link and its network namespace go only later.";
     LineCut "line-cut" Agent 20_000 "An agent can't reach any allocator.";
     LineSilent "line-silent" Agent 15_000 "Allocators don't answer an agent, and carry out what it asked later.";
     LineReplyLost "line-reply-lost" Agent 0 "An allocator does what an agent asks, and its answer is lost.";

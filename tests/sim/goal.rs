@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::record::Records;
 use kubesim::Server;
+use orbweaver::api::names::label;
 use orbweaver::api::{SpiderIPPool, convert};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 
-/// What is looked for: [`lacks`] or [`left_over`].
+/// What is looked for: [`lacks`], [`asked_about`] or [`left_over`].
 pub(crate) type Goal = fn(&Server) -> Vec<String>;
 
 /// A look that is taken anew only where something has moved that it looks at.
@@ -126,6 +127,18 @@ fn pool_lacks(
         }
         Some(_) | None => {}
     }
+}
+
+/// Pools that agents are asked to look at for what nobody will release: the controller's next look
+/// takes that back, and is a write in a cluster at rest.
+pub(crate) fn asked_about(server: &Server) -> Vec<String> {
+    let pools = server.objects("spiderippools.spiderpool.spidernet.io");
+    let asked = pools
+        .iter()
+        .filter(|pool| pool["metadata"]["labels"].get(label::LEAK).is_some());
+    asked
+        .map(|pool| format!("agents are asked about {}", text(pool, "/metadata/name")))
+        .collect()
 }
 
 /// What is left of a cluster whose workloads were all deleted, and should not be (L4).

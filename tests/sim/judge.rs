@@ -5,7 +5,11 @@
 //! server's commit hook, or from the network. `ipam::audit` is asked where it has the rule; who
 //! really uses an address is noted here, from the calls of the runtimes alone.
 
+mod objects;
+mod replies;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +17,8 @@ use std::time::Duration;
 
 use http::Method;
 use http::request::Parts;
-use ipam::audit::{World, audit};
-use ipam::name::NodeName;
 use ipam::pool::Pool;
-use ipam::record::Record;
 use kubesim::{Change, Commit};
-use orbweaver::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -35,6 +35,44 @@ const CONFLICT: &str = "409 Conflict";
 /// An annotation of others that nobody of ours may lose.
 pub(crate) const FOREIGN: &str = "example.org/keep";
 
+/// What comes of faults and of much work, and must be seen somewhere in a large hunt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Sight {
+    /// A write lost against another.
+    Conflict,
+    /// Someone asked for history that is forgotten.
+    Forgotten,
+    /// An agent wrote a pool itself.
+    AgentWrote,
+    /// The leader's allocator did what an agent asked.
+    AllocatorGave,
+    /// A Pod got no address for the time being.
+    Refused,
+}
+
+impl Sight {
+    /// All of them.
+    pub(crate) const ALL: &[Self] = &[
+        Self::Conflict,
+        Self::Forgotten,
+        Self::AgentWrote,
+        Self::AllocatorGave,
+        Self::Refused,
+    ];
+}
+
+impl fmt::Display for Sight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Conflict => "(a write conflicts)",
+            Self::Forgotten => "(410 is answered)",
+            Self::AgentWrote => "(an agent writes a pool)",
+            Self::AllocatorGave => "(the allocator is asked)",
+            Self::Refused => "(an ADD is refused)",
+        })
+    }
+}
+
 /// The judge. Clones are the same one.
 #[derive(Clone)]
 pub(crate) struct Judge(Arc<Mutex<State>>);
@@ -45,6 +83,7 @@ struct State {
     hash: DefaultHasher,
     violations: Vec<String>,
     happened: BTreeMap<Kind, u64>,
+    seen: BTreeMap<Sight, u64>,
     requests: u64,
     /// Revisions of what a goal looks at.
     moves: u64,
@@ -104,6 +143,7 @@ impl Judge {
             hash: DefaultHasher::new(),
             violations: Vec::new(),
             happened: BTreeMap::new(),
+            seen: BTreeMap::new(),
             requests: 0,
             moves: 0,
             writes: Vec::new(),
@@ -143,6 +183,16 @@ impl Judge {
     /// Which faults met something, and how often.
     pub(crate) fn counts(&self) -> BTreeMap<Kind, u64> {
         self.state().happened.clone()
+    }
+
+    /// Something came of what happens.
+    pub(crate) fn saw(&self, sight: Sight) {
+        *self.state().seen.entry(sight).or_default() += 1;
+    }
+
+    /// What came of it, and how often.
+    pub(crate) fn sights(&self) -> BTreeMap<Sight, u64> {
+        self.state().seen.clone()
     }
 
     /// Requests so far.
@@ -232,6 +282,7 @@ impl Judge {
     pub(crate) fn refused(&self, node: &str, uid: &str, why: &str) {
         let mut state = self.state();
         state.enter(&format!("{node} refused {uid}: {why}"));
+        *state.seen.entry(Sight::Refused).or_default() += 1;
         if why.contains(CONFLICT) {
             let what = format!("{uid} on {node} got no address since others wrote: {why}");
             state.blame("L5", &what);
@@ -313,338 +364,6 @@ impl State {
                 *set != uid || (!gone && ordinal.is_some_and(|n: i64| n < replicas))
             });
         }
-    }
-
-    fn pod(&mut self, commit: &Commit) {
-        let object = &*commit.new;
-        let text = |path: &str| {
-            object
-                .pointer(path)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-        };
-        let finished = matches!(text("/status/phase"), "Succeeded" | "Failed");
-        let terminating = object.pointer("/metadata/deletionTimestamp").is_some();
-        let seen = PodSeen {
-            name: format!("{}/{}", commit.key.namespace, commit.key.name),
-            node: text("/spec/nodeName").to_owned(),
-            over: finished || terminating || commit.change == Change::Deleted,
-        };
-        self.pods.insert(text("/metadata/uid").to_owned(), seen);
-    }
-
-    fn reserve(&mut self, commit: &Commit) {
-        let name = commit.key.name.clone();
-        match serde_json::from_value::<SpiderReservedIP>((*commit.new).clone()) {
-            Ok(object) if commit.change != Change::Deleted => {
-                self.reserved.insert(name, convert::reserved(&object).0);
-            }
-            _ => drop(self.reserved.remove(&name)),
-        }
-    }
-
-    fn subnet(&mut self, commit: &Commit) {
-        let name = commit.key.name.clone();
-        if commit.change == Change::Deleted {
-            self.subnets.remove(&name);
-            return;
-        }
-        let object = serde_json::from_value::<SpiderSubnet>((*commit.new).clone());
-        match object.map(|object| convert::subnet(&object)) {
-            Ok(Ok(subnet)) => drop(self.subnets.insert(name, subnet)),
-            wrong => self.blame("S11", &format!("subnet {name} can't be read: {wrong:?}")),
-        }
-    }
-
-    fn pool(&mut self, commit: &Commit) {
-        let name = commit.key.name.clone();
-        let old = self.pools.get(&name).cloned();
-        if is_foreign(&commit.actor) {
-            // A person may do what they like.
-        } else if let Some(was) = &commit.old
-            && was
-                .pointer("/metadata/annotations")
-                .is_some_and(|a| a.get(FOREIGN).is_some())
-            && commit.change != Change::Deleted
-            && commit
-                .new
-                .pointer("/metadata/annotations")
-                .is_none_or(|a| a.get(FOREIGN).is_none())
-        {
-            self.blame(
-                "S11",
-                &format!("{} lost a foreign annotation of {name}", commit.actor),
-            );
-        }
-        if commit.change == Change::Deleted {
-            self.pools.remove(&name);
-            if let Some(old) = old.filter(|old| old.used().get() > 0)
-                && !is_foreign(&commit.actor)
-            {
-                let what = format!(
-                    "{} let pool {name} go with {} records",
-                    commit.actor,
-                    old.used()
-                );
-                self.blame("S15", &what);
-            }
-            return;
-        }
-        let Ok(object) = serde_json::from_value::<SpiderIPPool>((*commit.new).clone()) else {
-            return self.blame("S11", &format!("pool {name} can't be read"));
-        };
-        let new = match convert::pool(&object) {
-            Ok(new) => new,
-            Err(fault) => return self.blame("S11", &format!("pool {name}: {fault:?}")),
-        };
-        if !is_foreign(&commit.actor) {
-            self.records(commit, old.as_ref(), &new);
-            self.counters(commit, &object, &new);
-        }
-        self.pools.insert(name, new);
-    }
-
-    /// S12, S14.
-    fn counters(&mut self, commit: &Commit, object: &SpiderIPPool, pool: &Pool) {
-        let Some(status) = &object.status else { return };
-        let was = commit
-            .old
-            .as_ref()
-            .and_then(|old| old.pointer("/status/allocatedIPs"));
-        let text = status.allocated_ips.as_deref().unwrap_or_default();
-        if was.and_then(Value::as_str).unwrap_or_default() != text
-            && status.allocated_ip_count != i64::try_from(pool.used().get()).ok()
-        {
-            let what = format!(
-                "{}: {:?} for {} records",
-                pool.name,
-                status.allocated_ip_count,
-                pool.used()
-            );
-            self.blame("S12", &what);
-        }
-        if text.len() > BYTES_MAX {
-            self.blame(
-                "S14",
-                &format!("{} has {} bytes of records", pool.name, text.len()),
-            );
-        }
-    }
-
-    /// S3, S4, S7, S13 and the hold-off: what went, and what came.
-    fn records(&mut self, commit: &Commit, old: Option<&Pool>, new: &Pool) {
-        let before: BTreeMap<IpAddr, &Record> = old
-            .into_iter()
-            .flat_map(|pool| pool.records.iter())
-            .collect();
-        for (address, was) in &before {
-            let now = new.records.get(*address);
-            if now.is_none_or(|now| now.uid != was.uid || (now.kept && !was.kept)) {
-                self.released(commit, new, *address, was);
-            }
-        }
-        for (address, record) in new.records.iter() {
-            let was = before.get(&address);
-            if was.is_none_or(|was| was.uid != record.uid) {
-                self.recorded(commit, new, address, record);
-            }
-        }
-    }
-
-    fn released(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, was: &Record) {
-        if was.kept {
-            return; // nobody has it
-        }
-        let uid = was.uid.as_str();
-        let what = |why: &str| {
-            format!(
-                "{} took {address} of {} from {} ({uid}): {why}",
-                commit.actor, pool.name, was.pod
-            )
-        };
-        let elsewhere = self
-            .users
-            .iter()
-            .any(|(other, user)| user.uid == uid && *other != address);
-        if self.pods.get(uid).is_some_and(|pod| !pod.over) && !elsewhere {
-            self.blame("S3", &what("the Pod lives"));
-        }
-        if let Some(user) = self.users.get(&address)
-            && user.uid == uid
-            && user.first_del.is_none_or(|at| at.elapsed() < NAMESPACE_MAX)
-        {
-            self.blame("S3", &what("its sandbox has it still"));
-        }
-    }
-
-    fn recorded(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, record: &Record) {
-        let uid = record.uid.as_str();
-        let what = |why: &str| {
-            format!(
-                "{} gave {address} of {} to {} ({uid}): {why}",
-                commit.actor, pool.name, record.pod
-            )
-        };
-        if !pool.is_admitted() {
-            self.blame("S4", &what("the pool is not admitted"));
-        }
-        if !pool.total().contains(address) {
-            self.blame("S4", &what("the pool does not have it"));
-        }
-        if self.reserved.values().any(|set| set.contains(address)) {
-            self.blame("S4", &what("it is reserved"));
-        }
-        match self.pods.get(uid) {
-            None => self.blame("S13", &what("there never was such a Pod")),
-            Some(pod) if Some(pod.node.as_str()) != record.node.as_ref().map(NodeName::as_str) => {
-                self.blame("S13", &what("the Pod is on another node"));
-            }
-            Some(_) => {}
-        }
-        if self
-            .let_go
-            .get(&address)
-            .is_some_and(|at| at.elapsed() < HOLD_OFF)
-        {
-            self.blame("hold-off", &what("its last sandbox goes only now"));
-        }
-        if let Some(user) = self.users.get(&address)
-            && user.uid != uid
-            && user.first_del.is_none_or(|at| at.elapsed() < NAMESPACE_MAX)
-        {
-            let other = what(&format!("{} on {} has it", user.uid, user.node));
-            self.blame("S1", &other);
-        }
-    }
-
-    /// S1, S5, S6 by the core's own checker.
-    fn audit(&mut self, commit: &Commit) {
-        let world = World {
-            subnets: self.subnets.values().cloned().collect(),
-            pools: self.pools.values().cloned().collect(),
-            residents: None, // who has what is looked at call by call
-        };
-        for found in audit(&world) {
-            let what = format!(
-                "{} ({}) after {} by {}",
-                found,
-                found.reason(),
-                commit.key.name,
-                commit.actor
-            );
-            self.blame("S1/S5/S6", &what);
-        }
-    }
-
-    /// S1, S2, S7, S9, S10, S17: what a runtime was told.
-    fn given(&mut self, node: &str, uid: &str, sandbox: &str, told: &[Told]) {
-        let addresses: BTreeSet<IpAddr> = told.iter().map(|told| told.address).collect();
-        let texts: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        self.enter(&format!(
-            "{node} gave {} to {uid} {sandbox:.8}",
-            texts.join(",")
-        ));
-        for told in told {
-            self.check_reply(uid, told);
-            let user = User {
-                uid: uid.to_owned(),
-                sandbox: sandbox.to_owned(),
-                node: node.to_owned(),
-                first_del: None,
-            };
-            if let Some(other) = self.users.insert(told.address, user)
-                && other.uid != uid
-            {
-                let (address, pod) = (told.address, &other.uid);
-                self.blame(
-                    "S1",
-                    &format!(
-                        "{uid} was handed {address}, which {pod} on {} has",
-                        other.node
-                    ),
-                );
-            }
-        }
-        if let Some(before) = self.given.insert(uid.to_owned(), addresses.clone())
-            && before != addresses
-        {
-            self.blame(
-                "S7",
-                &format!("{uid} was given {before:?} before, and now {addresses:?}"),
-            );
-        }
-        self.check_fixed(uid, &addresses);
-    }
-
-    fn check_reply(&mut self, uid: &str, told: &Told) {
-        let Told {
-            address,
-            prefix,
-            gateway,
-            pool,
-        } = told;
-        let what = |why: &str| format!("{uid} was handed {address} of {pool}: {why}");
-        let Some(found) = self.pools.get(pool) else {
-            return self.blame("S2", &what("there is no such pool"));
-        };
-        let recorded = found
-            .records
-            .get(*address)
-            .is_some_and(|r| r.uid.as_str() == uid);
-        let fits = found.cidr.prefix_len() == *prefix && found.gateway == *gateway;
-        let owner = found
-            .owner
-            .as_ref()
-            .map(|owner| owner.uid.as_str().to_owned());
-        if !recorded {
-            self.blame("S2", &what("it is not recorded"));
-        }
-        if !fits {
-            self.blame("S17", &what("prefix or gateway is not the pool's"));
-        }
-        let workload = self.top(uid);
-        match owner {
-            Some(owner) if owner != workload => {
-                self.blame(
-                    "S10",
-                    &what(&format!("the pool is {owner}'s, the Pod {workload}'s")),
-                );
-            }
-            None if self.wants_subnet.contains(&workload) => {
-                self.blame("S10", &what("its workload has a pool of its own"));
-            }
-            _ => {}
-        }
-    }
-
-    fn check_fixed(&mut self, uid: &str, addresses: &BTreeSet<IpAddr>) {
-        let Some(set) = self.owners.get(uid).cloned() else {
-            return;
-        };
-        let Some(pod) = self
-            .pods
-            .get(uid)
-            .filter(|_| self.replicas.contains_key(&set))
-        else {
-            return;
-        };
-        let key = (set, pod.name.clone());
-        if let Some(before) = self.fixed.insert(key.clone(), addresses.clone())
-            && before != *addresses
-        {
-            self.blame(
-                "S9",
-                &format!("{} had {before:?}, and now {addresses:?}", key.1),
-            );
-        }
-    }
-
-    fn top<'s>(&'s self, uid: &'s str) -> String {
-        let mut top = uid;
-        while let Some(owner) = self.owners.get(top) {
-            top = owner;
-        }
-        top.to_owned()
     }
 }
 

@@ -30,7 +30,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fault::Kind;
-use crate::judge::Judge;
+use crate::judge::{Judge, Sight};
 use crate::node::{self, Socket};
 
 /// Whom the controllers take for agents.
@@ -151,7 +151,11 @@ impl Lines {
         }
         let socket = socket.ok_or_else(|| LinkError(format!("{to} does not listen")))?;
         sleep_until(silent_until).await;
+        let asks = request.uri().path() == wire::ASK;
         let (_, body) = socket.call(request).await.map_err(LinkError)?;
+        if asks {
+            self.judge.saw(Sight::AllocatorGave);
+        }
         sleep(after).await;
         if self.loses_reply(agent) {
             return Err(LinkError("connection reset".to_owned()));

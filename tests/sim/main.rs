@@ -26,30 +26,23 @@ mod net;
 mod node;
 mod run;
 mod scenario;
+mod tally;
 mod twin;
 mod user;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use fault::Kind;
-use run::{Recipe, Report};
+use run::Recipe;
 use scenario::Scenario;
+use tally::{Tally, Wanted};
 use twin::Twin;
-
-/// Runs that are tried to make a failing list of faults shorter.
-const SHRINK_TRIES: u32 = 60;
-/// Violations that are told in full.
-const TOLD: usize = 5;
 
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -111,44 +104,46 @@ fn main() -> ExitCode {
 
 /// Carries the recipes out and says what came of it: how many violate something.
 fn hunt(arguments: &Arguments, recipes: &[Recipe]) -> Result<usize, String> {
-    let began = Instant::now();
     let mut twin = None;
     if arguments.twice && !arguments.twin {
         twin = Some(Twin::start().map_err(|error| format!("no second process: {error}"))?);
     }
-    let tally = Tally::default();
-    run_all(arguments, recipes, &tally);
+    let tally = Tally::new(recipes, wanted(arguments));
+    run_all(arguments, &tally);
     if let Some(twin) = twin {
         let other = twin.histories();
-        tally.compare(
-            recipes,
-            &other.map_err(|error| format!("the second process: {error}"))?,
-        );
+        tally.compare(&other.map_err(|error| format!("the second process: {error}"))?);
     }
     if !arguments.twin {
-        tally.tell(recipes.len(), began);
+        tally.tell();
     }
-    Ok(tally.violations.load(Ordering::SeqCst))
+    Ok(tally.violations())
 }
 
-fn run_all(arguments: &Arguments, recipes: &[Recipe], tally: &Tally) {
+fn wanted(arguments: &Arguments) -> Wanted {
+    if arguments.twin {
+        Wanted::Histories
+    } else if arguments.first {
+        Wanted::First
+    } else if arguments.faults.is_some() {
+        Wanted::AsGiven
+    } else {
+        Wanted::Least
+    }
+}
+
+fn run_all(arguments: &Arguments, tally: &Tally) {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let processes = if arguments.twice { 2 } else { 1 };
     let threads = arguments.threads.unwrap_or(processors / processes).max(1);
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
-        for _ in 0..threads.min(recipes.len()) {
+        for _ in 0..threads {
             scope.spawn(|| {
-                loop {
-                    let number = next.fetch_add(1, Ordering::SeqCst);
-                    let Some(recipe) = recipes.get(number) else {
-                        return;
-                    };
-                    tally.take(number, recipe, arguments);
-                    if arguments.first && tally.violations.load(Ordering::SeqCst) > 0 {
-                        return;
-                    }
-                }
+                while tally
+                    .take(next.fetch_add(1, Ordering::SeqCst))
+                    .is_continue()
+                {}
             });
         }
     });
@@ -203,94 +198,6 @@ fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Vec<Recipe> {
         }
     }
     recipes
-}
-
-/// What came of all runs.
-#[derive(Default)]
-struct Tally {
-    requests: AtomicU64,
-    violations: AtomicUsize,
-    happened: Mutex<BTreeMap<Kind, u64>>,
-    histories: Mutex<BTreeMap<usize, u64>>,
-}
-
-impl Tally {
-    fn take(&self, number: usize, recipe: &Recipe, arguments: &Arguments) {
-        let report = recipe.run();
-        if arguments.twin {
-            return say(&twin::line(number, report.hash));
-        }
-        self.histories.lock().unwrap().insert(number, report.hash);
-        self.requests.fetch_add(report.requests, Ordering::SeqCst);
-        for (kind, times) in &report.happened {
-            *self.happened.lock().unwrap().entry(*kind).or_default() += times;
-        }
-        if !report.violations.is_empty() {
-            let shrinks = !arguments.first && arguments.faults.is_none();
-            self.accuse(|| accuse(recipe, &report, shrinks));
-        }
-    }
-
-    /// Histories that are not what they were in the other process.
-    fn compare(&self, recipes: &[Recipe], other: &BTreeMap<usize, u64>) {
-        for (number, hash) in &*self.histories.lock().unwrap() {
-            let (recipe, there) = (&recipes[*number], other.get(number));
-            if there != Some(hash) {
-                let (name, seed) = (recipe.scenario.name, recipe.seed);
-                let there = there.map_or("none".to_owned(), |hash| format!("{hash:016x}"));
-                let what = format!("{name} seed {seed}: history {hash:016x} here, {there} there");
-                self.accuse(|| say(&format!("{what}\n  {}", recipe.command())));
-            }
-        }
-    }
-
-    fn accuse(&self, tell: impl FnOnce()) {
-        if self.violations.fetch_add(1, Ordering::SeqCst) < TOLD {
-            tell();
-        }
-    }
-
-    fn tell(&self, seeds: usize, began: Instant) {
-        let happened = self.happened.lock().unwrap();
-        for kind in Kind::ALL {
-            let times = happened.get(kind).copied().unwrap_or(0);
-            say(&format!("{:>8} {}", times, kind.name()));
-        }
-        let took = began.elapsed().as_secs_f64();
-        let requests = self.requests.load(Ordering::SeqCst);
-        #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
-        let rate = seeds as f64 / took;
-        say(&format!(
-            "{seeds} seeds in {took:.0} s, {rate:.1} a second; {requests} requests"
-        ));
-        let violations = self.violations.load(Ordering::SeqCst);
-        let faults: u64 = happened.values().sum();
-        say(&format!(
-            "seeds {seeds} violations {violations} faults {faults}"
-        ));
-    }
-}
-
-/// Says what is wrong with a run, and how little is needed for it.
-fn accuse(recipe: &Recipe, report: &Report, shrinks: bool) {
-    let mut lines = vec![format!("{} seed {}:", recipe.scenario.name, recipe.seed)];
-    lines.extend(report.violations.iter().take(TOLD).cloned());
-    let mut least = recipe.clone();
-    if shrinks {
-        least.faults = fault::shrink(recipe.faults.clone(), SHRINK_TRIES, |faults| {
-            let part = Recipe {
-                faults: faults.to_vec(),
-                ..recipe.clone()
-            };
-            !part.run().violations.is_empty()
-        });
-    }
-    lines.extend(least.faults.iter().map(|fault| format!("  {fault}")));
-    lines.push(least.command());
-    say(&lines.join(
-        "
-  ",
-    ));
 }
 
 thread_local! {

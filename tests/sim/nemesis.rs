@@ -49,7 +49,7 @@ pub(crate) fn heal(user: &User) {
     }
 }
 
-async fn strike(user: &User, fault: &Fault) {
+pub(crate) async fn strike(user: &User, fault: &Fault) {
     let (cluster, lasting, target) = (user.cluster(), fault.lasting(), fault.target.as_str());
     let number: usize = target.parse().unwrap_or_default();
     match fault.kind {
@@ -102,7 +102,11 @@ async fn strike(user: &User, fault: &Fault) {
             };
             *cluster.skew.lock().unwrap_or_else(PoisonError::into_inner) = step;
         }
-        Kind::AddReplyLost | Kind::AddGivenUp | Kind::DelReplyLost | Kind::DelLate => {
+        Kind::AddReplyLost
+        | Kind::AddGivenUp
+        | Kind::DelReplyLost
+        | Kind::DelLate
+        | Kind::LinkStays => {
             if let Some(plugin) = cluster.plugin(target) {
                 plugin.arm(fault.kind, lasting);
             }

@@ -28,12 +28,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::fault::Kind;
-use crate::judge::Judge;
+use crate::judge::{Judge, Sight};
 
 /// How long a request that is lost in a partition takes to fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Kinds that hold addresses.
 const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+/// How a watch says last that what it asks for is forgotten.
+const FORGOTTEN: &[u8] = b"\"type\":\"ERROR\"}\n";
 /// What tells of addresses, and goes with a Pod.
 const DERIVED: &str = "spiderendpoints";
 
@@ -232,6 +234,7 @@ impl Net {
             sleep(fate.before + fate.after).await;
             return Ok(json_reply(StatusCode::CREATED, &word));
         }
+        let path = head.uri.path().to_owned();
         let (tell, told) = oneshot::channel();
         let (server, actor, net) = (self.server.clone(), Arc::clone(process), self.clone());
         let delay = fate.before + fate.late.unwrap_or_default();
@@ -255,6 +258,9 @@ impl Net {
         }
         let answer = told.await?;
         sleep(fate.after).await;
+        if let Some(sight) = sight(process, wrote, &path, answer.status()) {
+            self.judge.saw(sight);
+        }
         if fate.reply_lost {
             return Err(broken("connection closed before message completed"));
         }
@@ -336,7 +342,11 @@ impl Tap {
             }
             sleep_until(until).await;
         }
-        frame.ok()?.into_data().ok().map(Ok)
+        let bytes = frame.ok()?.into_data().ok()?;
+        if bytes.ends_with(FORGOTTEN) && !crate::judge::is_foreign(&self.process) {
+            self.net.judge.saw(Sight::Forgotten);
+        }
+        Some(Ok(bytes))
     }
 }
 
@@ -402,6 +412,17 @@ async fn carry_out(
     match answer {
         Ok(answer) => answer,
         Err(never) => match never {},
+    }
+}
+
+/// What is worth counting of an answer.
+fn sight(process: &str, wrote: bool, path: &str, code: StatusCode) -> Option<Sight> {
+    match code {
+        StatusCode::CONFLICT if wrote => Some(Sight::Conflict),
+        StatusCode::OK if wrote && process.starts_with("agent") && path.contains(HOLDERS[0]) => {
+            Some(Sight::AgentWrote)
+        }
+        _ => None,
     }
 }
 

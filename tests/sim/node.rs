@@ -252,22 +252,21 @@ impl Plugin {
             pod_uid: pod.uid.clone(),
         };
         let done = self.call(Operation::DeleteIpamIp, &args).await;
-        match self.strikes(&[Kind::DelReplyLost, Kind::DelLate]) {
-            Some((Kind::DelReplyLost, _)) => return Err("connection reset".to_owned()),
-            Some((_, late)) => {
-                done?;
-                self.disk.content().namespaces.remove(&path);
-                self.judge.gone(sandbox);
-                sleep(late).await;
-                // Nobody waits for this one.
-                let _ = self.call(Operation::DeleteIpamIp, &args).await;
-                return Ok(());
-            }
-            None => {}
+        let struck = self.strikes(&[Kind::DelReplyLost, Kind::DelLate, Kind::LinkStays]);
+        if let Some((Kind::DelReplyLost, _)) = struck {
+            return Err("connection reset".to_owned());
         }
         done?;
+        if let Some((Kind::LinkStays, lasting)) = struck {
+            sleep(lasting).await;
+        }
         self.disk.content().namespaces.remove(&path);
         self.judge.gone(sandbox);
+        if let Some((Kind::DelLate, late)) = struck {
+            sleep(late).await;
+            // Nobody waits for this one.
+            let _ = self.call(Operation::DeleteIpamIp, &args).await;
+        }
         Ok(())
     }
 }

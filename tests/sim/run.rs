@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::cluster::Cluster;
 use crate::fault::{Cast, Fault, Kind};
 use crate::goal::{Gaze, Goal};
+use crate::judge::Sight;
 use crate::scenario::Scenario;
 use crate::user::User;
 use crate::{goal, nemesis, scenario};
@@ -23,8 +24,10 @@ const SCRIPT_MAX: Duration = Duration::from_secs(900);
 const FAULTS_OVER: Duration = Duration::from_secs(75);
 /// Until all is as it should be, once nothing disturbs it (L1, L9).
 const SETTLE_MAX: Duration = Duration::from_secs(180);
-/// The same where DELs were lost with a disk: two looks for leaks, the first once an hour (L3).
-const LEAK_MAX: Duration = Duration::from_secs(10_000);
+/// The same where DELs were lost with a disk: the controller's look, and two of the agent's (L3).
+const LEAK_MAX: Duration = Duration::from_secs(6_000);
+/// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
+const LOOK_MAX: Duration = Duration::from_secs(700);
 /// In a cluster at rest nothing is written for this long (L1).
 const QUIET: Duration = Duration::from_secs(600);
 /// What was decided before the cluster came to rest is carried out within this.
@@ -46,6 +49,7 @@ pub(crate) struct Report {
     pub(crate) hash: u64,
     pub(crate) violations: Vec<String>,
     pub(crate) happened: BTreeMap<Kind, u64>,
+    pub(crate) seen: BTreeMap<Sight, u64>,
     pub(crate) requests: u64,
     /// Writes of the product up to the script's end.
     pub(crate) writes: usize,
@@ -119,6 +123,7 @@ impl Recipe {
                 hash: 0,
                 violations: vec!["the simulation itself panicked".to_owned()],
                 happened: BTreeMap::new(),
+                seen: BTreeMap::new(),
                 requests: 0,
                 writes: 0,
             },
@@ -158,6 +163,7 @@ async fn play(recipe: &Recipe) -> Report {
         hash: cluster.judge.hash(),
         violations: cluster.judge.violations(),
         happened: cluster.judge.counts(),
+        seen: cluster.judge.sights(),
         requests: cluster.judge.requests(),
         writes,
     }
@@ -172,6 +178,9 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
         return;
     }
     sleep(CALM_DOWN).await;
+    if !comes(cluster, LOOK_MAX, "L1", goal::asked_about).await {
+        return;
+    }
     let before = cluster.judge.writes();
     sleep(QUIET).await;
     let written = cluster.judge.writes_since(before);

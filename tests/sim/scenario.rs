@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 
 use crate::cluster::Size;
+use crate::fault::Kind;
 use crate::user::{User, Wish, replicas};
 
 /// A scenario.
@@ -46,6 +47,11 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     moved false,
     node_lost false,
     flapping false,
+    abandoned_pass false,
+    late_creation false,
+    repeated_add false,
+    link_stays false,
+    late_rollback false,
 };
 
 /// The usual cluster; now and then a large one, by the seed.
@@ -254,5 +260,68 @@ async fn flapping(user: User) {
         }
     }
     user.scale("web", 4).await;
+    user.settled(60).await;
+}
+
+/// A pass is given up with a write on its way, which arrives when others have taken addresses back.
+async fn abandoned_pass(user: User) {
+    create(user.clone()).await;
+    user.meet("controller", Kind::Late, 6_000).await;
+    user.scale("web", 9).await;
+    user.wait(1_500).await;
+    user.scale("web", 2).await;
+    user.deployment("shop", replicas(12)).await;
+    user.settled(60).await;
+}
+
+/// What a pool begins with arrives when its workload is gone, and another has its name.
+async fn late_creation(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.wait(2_000).await;
+    for _ in 0..3 {
+        user.meet("controller", Kind::Late, 8_000).await;
+    }
+    user.deployment("web", replicas(4)).await;
+    user.wait(1_500).await;
+    user.delete("web").await;
+    user.deployment("web", replicas(5)).await;
+    user.settled(60).await;
+}
+
+/// ADDs are done, not heard of, and called again while their Pods go.
+async fn repeated_add(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.meet("n", Kind::AddReplyLost, 0).await;
+    user.deployment("web", replicas(6)).await;
+    user.wait(800).await;
+    user.meet("n", Kind::AddGivenUp, 0).await;
+    for nth in 0..6 {
+        user.delete_pod(nth, nth % 2 == 0).await;
+        user.wait(300).await;
+    }
+    user.settled(60).await;
+}
+
+/// Plugins call IPAM before a link is gone, and others want its address.
+async fn link_stays(user: User) {
+    user.subnet("net", 1, 10, 15).await;
+    user.deployment("web", replicas(4)).await;
+    user.settled(40).await;
+    user.meet("n", Kind::LinkStays, 15_000).await;
+    user.roll_out("web", 1).await;
+    user.settled(80).await;
+}
+
+/// A runtime gives an ADD up and calls again, while what the first did is still under way.
+async fn late_rollback(user: User) {
+    user.subnet("net", 1, 10, 40).await;
+    user.meet("agent", Kind::Slow, 8_000).await;
+    for _ in 0..2 {
+        user.meet("n", Kind::AddGivenUp, 0).await;
+    }
+    user.deployment("web", replicas(5)).await;
+    user.wait(4_000).await;
+    user.meet("agent", Kind::Late, 5_000).await;
+    user.roll_out("web", 1).await;
     user.settled(60).await;
 }

@@ -18,7 +18,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
+use crate::fault::{Fault, Kind};
 use crate::goal::{self, Gaze};
+use crate::nemesis;
 
 /// Everything is in this Namespace.
 const NAMESPACE: &str = "default";
@@ -230,6 +232,24 @@ impl User {
     /// Lets time pass.
     pub(crate) async fn wait(&self, millis: u64) {
         sleep(Duration::from_millis(millis)).await;
+    }
+
+    /// Has a fault meet every process whose name begins so, or every node: `n`.
+    pub(crate) async fn meet(&self, who: &str, kind: Kind, lasts: u64) {
+        let all = self
+            .cluster
+            .all()
+            .into_iter()
+            .chain(self.cluster.node_names());
+        for target in all.filter(|name| name.starts_with(who)) {
+            let fault = Fault {
+                at: 0,
+                kind,
+                target,
+                lasts,
+            };
+            nemesis::strike(self, &fault).await;
+        }
     }
 
     fn api<K>(&self) -> Api<K>

@@ -1,0 +1,237 @@
+//! What may be stored: pools, ledgers and records, looked at whenever one is written.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipam::audit::{World, audit};
+use ipam::name::NodeName;
+use ipam::pool::Pool;
+use ipam::record::Record;
+use kubesim::{Change, Commit};
+use orbweaver::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert};
+use serde_json::Value;
+
+use super::{BYTES_MAX, FOREIGN, HOLD_OFF, NAMESPACE_MAX, PodSeen, State, is_foreign};
+
+impl State {
+    pub(super) fn pod(&mut self, commit: &Commit) {
+        let object = &*commit.new;
+        let text = |path: &str| {
+            object
+                .pointer(path)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let finished = matches!(text("/status/phase"), "Succeeded" | "Failed");
+        let terminating = object.pointer("/metadata/deletionTimestamp").is_some();
+        let seen = PodSeen {
+            name: format!("{}/{}", commit.key.namespace, commit.key.name),
+            node: text("/spec/nodeName").to_owned(),
+            over: finished || terminating || commit.change == Change::Deleted,
+        };
+        self.pods.insert(text("/metadata/uid").to_owned(), seen);
+    }
+
+    pub(super) fn reserve(&mut self, commit: &Commit) {
+        let name = commit.key.name.clone();
+        match serde_json::from_value::<SpiderReservedIP>((*commit.new).clone()) {
+            Ok(object) if commit.change != Change::Deleted => {
+                self.reserved.insert(name, convert::reserved(&object).0);
+            }
+            _ => drop(self.reserved.remove(&name)),
+        }
+    }
+
+    pub(super) fn subnet(&mut self, commit: &Commit) {
+        let name = commit.key.name.clone();
+        if commit.change == Change::Deleted {
+            self.subnets.remove(&name);
+            return;
+        }
+        let object = serde_json::from_value::<SpiderSubnet>((*commit.new).clone());
+        match object.map(|object| convert::subnet(&object)) {
+            Ok(Ok(subnet)) => drop(self.subnets.insert(name, subnet)),
+            wrong => self.blame("S11", &format!("subnet {name} can't be read: {wrong:?}")),
+        }
+    }
+
+    pub(super) fn pool(&mut self, commit: &Commit) {
+        let name = commit.key.name.clone();
+        let old = self.pools.get(&name).cloned();
+        if is_foreign(&commit.actor) {
+            // A person may do what they like.
+        } else if let Some(was) = &commit.old
+            && was
+                .pointer("/metadata/annotations")
+                .is_some_and(|a| a.get(FOREIGN).is_some())
+            && commit.change != Change::Deleted
+            && commit
+                .new
+                .pointer("/metadata/annotations")
+                .is_none_or(|a| a.get(FOREIGN).is_none())
+        {
+            self.blame(
+                "S11",
+                &format!("{} lost a foreign annotation of {name}", commit.actor),
+            );
+        }
+        if commit.change == Change::Deleted {
+            self.pools.remove(&name);
+            if let Some(old) = old.filter(|old| old.used().get() > 0)
+                && !is_foreign(&commit.actor)
+            {
+                let what = format!(
+                    "{} let pool {name} go with {} records",
+                    commit.actor,
+                    old.used()
+                );
+                self.blame("S15", &what);
+            }
+            return;
+        }
+        let Ok(object) = serde_json::from_value::<SpiderIPPool>((*commit.new).clone()) else {
+            return self.blame("S11", &format!("pool {name} can't be read"));
+        };
+        let new = match convert::pool(&object) {
+            Ok(new) => new,
+            Err(fault) => return self.blame("S11", &format!("pool {name}: {fault:?}")),
+        };
+        if !is_foreign(&commit.actor) {
+            self.records(commit, old.as_ref(), &new);
+            self.counters(commit, &object, &new);
+        }
+        self.pools.insert(name, new);
+    }
+
+    /// S12, S14.
+    fn counters(&mut self, commit: &Commit, object: &SpiderIPPool, pool: &Pool) {
+        let Some(status) = &object.status else { return };
+        let was = commit
+            .old
+            .as_ref()
+            .and_then(|old| old.pointer("/status/allocatedIPs"));
+        let text = status.allocated_ips.as_deref().unwrap_or_default();
+        if was.and_then(Value::as_str).unwrap_or_default() != text
+            && status.allocated_ip_count != i64::try_from(pool.used().get()).ok()
+        {
+            let what = format!(
+                "{}: {:?} for {} records",
+                pool.name,
+                status.allocated_ip_count,
+                pool.used()
+            );
+            self.blame("S12", &what);
+        }
+        if text.len() > BYTES_MAX {
+            self.blame(
+                "S14",
+                &format!("{} has {} bytes of records", pool.name, text.len()),
+            );
+        }
+    }
+
+    /// S3, S4, S7, S13 and the hold-off: what went, and what came.
+    fn records(&mut self, commit: &Commit, old: Option<&Pool>, new: &Pool) {
+        let before: BTreeMap<IpAddr, &Record> = old
+            .into_iter()
+            .flat_map(|pool| pool.records.iter())
+            .collect();
+        for (address, was) in &before {
+            let now = new.records.get(*address);
+            if now.is_none_or(|now| now.uid != was.uid || (now.kept && !was.kept)) {
+                self.released(commit, new, *address, was);
+            }
+        }
+        for (address, record) in new.records.iter() {
+            let was = before.get(&address);
+            if was.is_none_or(|was| was.uid != record.uid) {
+                self.recorded(commit, new, address, record);
+            }
+        }
+    }
+
+    fn released(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, was: &Record) {
+        if was.kept {
+            return; // nobody has it
+        }
+        let uid = was.uid.as_str();
+        let what = |why: &str| {
+            format!(
+                "{} took {address} of {} from {} ({uid}): {why}",
+                commit.actor, pool.name, was.pod
+            )
+        };
+        let elsewhere = self
+            .users
+            .iter()
+            .any(|(other, user)| user.uid == uid && *other != address);
+        if self.pods.get(uid).is_some_and(|pod| !pod.over) && !elsewhere {
+            self.blame("S3", &what("the Pod lives"));
+        }
+        if let Some(user) = self.users.get(&address)
+            && user.uid == uid
+            && user.first_del.is_none_or(|at| at.elapsed() < NAMESPACE_MAX)
+        {
+            self.blame("S3", &what("its sandbox has it still"));
+        }
+    }
+
+    fn recorded(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, record: &Record) {
+        let uid = record.uid.as_str();
+        let what = |why: &str| {
+            format!(
+                "{} gave {address} of {} to {} ({uid}): {why}",
+                commit.actor, pool.name, record.pod
+            )
+        };
+        if !pool.is_admitted() {
+            self.blame("S4", &what("the pool is not admitted"));
+        }
+        if !pool.total().contains(address) {
+            self.blame("S4", &what("the pool does not have it"));
+        }
+        if self.reserved.values().any(|set| set.contains(address)) {
+            self.blame("S4", &what("it is reserved"));
+        }
+        match self.pods.get(uid) {
+            None => self.blame("S13", &what("there never was such a Pod")),
+            Some(pod) if Some(pod.node.as_str()) != record.node.as_ref().map(NodeName::as_str) => {
+                self.blame("S13", &what("the Pod is on another node"));
+            }
+            Some(_) => {}
+        }
+        if self
+            .let_go
+            .get(&address)
+            .is_some_and(|at| at.elapsed() < HOLD_OFF)
+        {
+            self.blame("hold-off", &what("its last sandbox goes only now"));
+        }
+        if let Some(user) = self.users.get(&address)
+            && user.uid != uid
+            && user.first_del.is_none_or(|at| at.elapsed() < NAMESPACE_MAX)
+        {
+            let other = what(&format!("{} on {} has it", user.uid, user.node));
+            self.blame("S1", &other);
+        }
+    }
+
+    /// S1, S5, S6 by the core's own checker.
+    pub(super) fn audit(&mut self, commit: &Commit) {
+        let world = World {
+            subnets: self.subnets.values().cloned().collect(),
+            pools: self.pools.values().cloned().collect(),
+            residents: None, // who has what is looked at call by call
+        };
+        for found in audit(&world) {
+            let what = format!(
+                "{} ({}) after {} by {}",
+                found,
+                found.reason(),
+                commit.key.name,
+                commit.actor
+            );
+            self.blame("S1/S5/S6", &what);
+        }
+    }
+}
