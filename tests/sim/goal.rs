@@ -65,6 +65,11 @@ pub(crate) fn lacks(server: &Server) -> Vec<String> {
                 .unwrap_or(1);
             let name = text(&workload, "/metadata/name");
             replicas.insert(text(&workload, "/metadata/uid"), wanted);
+            if workload.pointer("/status/observedGeneration")
+                != workload.pointer("/metadata/generation")
+            {
+                lacks.push(format!("{name} is not looked at as it is now"));
+            }
             for field in ["readyReplicas", "replicas", "updatedReplicas"] {
                 let has = workload.pointer(&format!("/status/{field}"));
                 let has = has.and_then(Value::as_i64).unwrap_or(0);

@@ -138,24 +138,16 @@ async fn play(recipe: &Recipe) -> Report {
     if let Some((write, answer_lost)) = recipe.crash_at {
         cluster.net.crash_at(write, answer_lost);
     }
-    let user = User::new(&cluster);
-    let script = timeout(SCRIPT_MAX, (recipe.scenario.script)(user.clone()));
-    let faults = nemesis::run(&user, &recipe.faults);
-    let dooms = cluster.carry_out_dooms();
-    let work = async { tokio::join!(script, faults).0.is_ok() };
-    let ended = tokio::select! {
-        biased;
-        ended = work => ended,
-        () = dooms => unreachable!("it goes on for ever"),
+    let whole = async {
+        let writes = script(&cluster, recipe).await;
+        rest(&cluster, recipe).await;
+        writes
     };
-    if !ended {
-        cluster
-            .judge
-            .violation("L1", "the script does not come to its end");
-    }
-    let writes = cluster.judge.writes();
-    nemesis::heal(&user);
-    rest(&cluster, recipe).await;
+    let writes = tokio::select! {
+        biased;
+        writes = whole => writes,
+        () = cluster.carry_out_dooms() => unreachable!("it goes on for ever"),
+    };
     for panic in crate::panics() {
         cluster.judge.violation("panic", &panic);
     }
@@ -167,6 +159,21 @@ async fn play(recipe: &Recipe) -> Report {
         requests: cluster.judge.requests(),
         writes,
     }
+}
+
+/// What people do while things go wrong; how many writes of the product that made.
+async fn script(cluster: &Arc<Cluster>, recipe: &Recipe) -> usize {
+    let user = User::new(cluster);
+    let script = timeout(SCRIPT_MAX, (recipe.scenario.script)(user.clone()));
+    let (script, ()) = tokio::join!(script, nemesis::run(&user, &recipe.faults));
+    if script.is_err() {
+        cluster
+            .judge
+            .violation("L1", "the script does not come to its end");
+    }
+    let writes = cluster.judge.writes();
+    nemesis::heal(&user);
+    writes
 }
 
 /// After the faults: all comes to rest, stays at rest, and leaves nothing behind.

@@ -159,11 +159,7 @@ impl<'r> Tally<'r> {
             .iter()
             .filter(|recipe| recipe.crash_at.is_none());
         if times == 0 && of_seeds.count() >= LARGE && self.wanted == Wanted::Least {
-            self.accuse(|| {
-                say(&format!(
-                    "{name} never happened: the simulation is blind there"
-                ))
-            });
+            self.accuse(|| say(&format!("{name} never happened: it is blind there")));
         }
     }
 }

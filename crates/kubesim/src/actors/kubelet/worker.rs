@@ -344,7 +344,7 @@ impl Worker {
                 self.tell(&told, running).await;
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn tell_start(&self, pod: &Pod) {
