@@ -26,6 +26,11 @@ pub const APP_NAME: &str = "ipam.spidernet.io/app-name";
 /// The five keys, in the order in which the original writes them.
 pub const APP_KEYS: [&str; 5] = [APP_GROUP, APP_VERSION, APP_KIND, APP_NAMESPACE, APP_NAME];
 
+/// Most characters of the name in a label's key, and of a label's value.
+const LABEL_NAME_MAX: usize = 63;
+/// Most characters of the prefix in a label's key.
+const LABEL_PREFIX_MAX: usize = 253;
+
 /// How a requirement compares the value of its label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Operator {
@@ -88,6 +93,21 @@ pub enum SelectorError {
         "\"{0}\" is no label selector: write KEY=VALUE, KEY in (A,B), KEY notin (A,B), KEY or !KEY"
     )]
     Text(String),
+    /// No label can have this key.
+    #[error(
+        "\"{0}\" can be no label's key: write NAME or PREFIX/NAME, the name of at most 63 letters, digits, '-', '_' and '.', the prefix a DNS name, each with a letter or digit at both ends"
+    )]
+    Key(String),
+    /// No label can have this value.
+    #[error(
+        "\"{value}\" can be no value of label {key}: write at most 63 letters, digits, '-', '_' and '.', with a letter or digit at both ends, or nothing"
+    )]
+    Value {
+        /// Key.
+        key: String,
+        /// Value.
+        value: String,
+    },
 }
 
 impl Selector {
@@ -140,6 +160,30 @@ impl Selector {
             }
         }
         Ok(selector)
+    }
+
+    /// Checks that there can be labels of these keys and values (Kubernetes, "Labels and Selectors").
+    /// The values of the five keys are no labels' and may be any.
+    ///
+    /// Errors: [`SelectorError::Key`], [`SelectorError::Value`], the first of them.
+    pub fn check(&self) -> Result<(), SelectorError> {
+        let labels = self.match_labels.iter();
+        let labels = labels.map(|(key, value)| (key, std::slice::from_ref(value).iter().collect()));
+        let expressions = self.match_expressions.iter();
+        let expressions = expressions.map(|of| (&of.key, of.values.iter().collect()));
+        let all: Vec<(&String, Vec<&String>)> = labels.chain(expressions).collect();
+        for (key, values) in all {
+            if !is_label_key(key) {
+                return Err(SelectorError::Key(key.clone()));
+            }
+            let mut values = values.into_iter();
+            let wrong = values.find(|value| !value.is_empty() && !is_label_name(value));
+            if let Some(value) = wrong.filter(|_| !APP_KEYS.contains(&key.as_str())) {
+                let (key, value) = (key.clone(), value.clone());
+                return Err(SelectorError::Value { key, value });
+            }
+        }
+        Ok(())
     }
 
     /// True where every label and expression holds for `labels`.
@@ -243,6 +287,31 @@ fn expression(part: &str) -> Result<Requirement, SelectorError> {
         return Err(wrong());
     }
     Selector::requirement(key, operator, &values)
+}
+
+/// True for a label's key: a name, and before it perhaps a prefix, which is a DNS name.
+fn is_label_key(key: &str) -> bool {
+    let Some((prefix, name)) = key.split_once('/') else {
+        return is_label_name(key);
+    };
+    let is_part = |part: &str| {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        is_enclosed(part) && part.chars().all(legal)
+    };
+    prefix.len() <= LABEL_PREFIX_MAX && prefix.split('.').all(is_part) && is_label_name(name)
+}
+
+/// True for the name in a label's key, and for a value of a label that is not empty.
+fn is_label_name(text: &str) -> bool {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    text.len() <= LABEL_NAME_MAX && is_enclosed(text) && text.chars().all(legal)
+}
+
+/// True where letters or digits are at both ends.
+fn is_enclosed(text: &str) -> bool {
+    let ends = [text.chars().next(), text.chars().next_back()];
+    let is_end = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    ends.into_iter().all(is_end)
 }
 
 /// True for what may be a key or a value, as far as characters go.

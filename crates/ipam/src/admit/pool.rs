@@ -131,10 +131,11 @@ fn said(draft: &PoolDraft<'_>, families: Families) -> (Option<Fields>, Vec<Refus
 }
 
 fn selector(field: &str, affinity: &Affinity) -> Option<Refusal> {
-    let Some(Err(error)) = affinity else {
-        return None;
+    let error = match affinity.as_ref()? {
+        Ok(selector) => selector.check().err()?,
+        Err(error) => error.clone(),
     };
-    Some(Refusal::forbidden(field, error))
+    Some(Refusal::forbidden(field, &error))
 }
 
 /// Names that no object can have: at most `parts` parts with a `/` between them.

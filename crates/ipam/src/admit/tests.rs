@@ -256,6 +256,80 @@ fn selectors_and_names_that_could_serve_nobody_are_refused() {
 }
 
 #[test]
+fn selectors_of_labels_that_there_can_be_none_of_are_refused() {
+    let of = |selector: Selector| Written {
+        restrictions: Restrictions {
+            pod_affinity: Some(Ok(selector)),
+            ..Restrictions::default()
+        },
+        ..written(&[])
+    };
+    let label = |key: &str, value: &str| of(selector(&[(key, value)])).refused();
+    let [long, longer] = [63, 64].map(|n| "a".repeat(n));
+    let [prefix, longer_prefix] = [253, 254].map(|n| format!("{}/app", "p".repeat(n)));
+    for (key, value) in [
+        ("app", "web"),
+        ("App.k_8-s", ""),
+        ("app.kubernetes.io/name", "1.Web_2-b"),
+        (&long, &long),
+        (&prefix, "web"),
+        // Not compared with labels: a workload may have a name of 253 characters.
+        (crate::affinity::APP_NAME, &longer),
+    ] {
+        assert_eq!(label(key, value), [""; 0], "{key}={value}");
+    }
+    let keys = [
+        "",
+        "my app",
+        "-app",
+        "app-",
+        "/app",
+        "app/",
+        "a/b/c",
+        "App.io/x",
+        "a..b/x",
+        "-a.io/x",
+        "ä",
+        &longer,
+        &longer_prefix,
+    ];
+    for key in keys {
+        let said = label(key, "web").concat();
+        let begins = format!("spec.podAffinity: Forbidden: \"{key}\" can be no label's key");
+        assert!(said.starts_with(&begins), "{said}");
+    }
+    for value in ["my web", "-web", "web.", "a/b", "ü", &longer] {
+        let said = label("app", value).concat();
+        let begins =
+            format!("spec.podAffinity: Forbidden: \"{value}\" can be no value of label app");
+        assert!(said.starts_with(&begins), "{said}");
+    }
+    let values = ["web".to_owned(), "a b".to_owned()];
+    for (key, operator, values, wrong) in [
+        (
+            "app",
+            "NotIn",
+            &values[..],
+            "\"a b\" can be no value of label app",
+        ),
+        (
+            "a b",
+            "DoesNotExist",
+            &[][..],
+            "\"a b\" can be no label's key",
+        ),
+    ] {
+        let expression = Selector::requirement(key, operator, values).unwrap();
+        let said = of(Selector {
+            match_expressions: vec![expression],
+            ..Selector::default()
+        });
+        let said = said.refused().concat();
+        assert!(said.contains(wrong), "{said}");
+    }
+}
+
+#[test]
 fn a_new_pool_overlaps_no_other_and_lies_within_its_subnet() {
     let other = Pool {
         cidr: "10.0.0.0/16".parse().unwrap(),
