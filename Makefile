@@ -111,8 +111,8 @@ mutants-core: ## By night: is each break of the core noticed? FILES='keep.rs led
 	@hack/mutants-core.sh $(FILES)
 
 .PHONY: bench
-bench: ## Figures: adds/s, latencies, API calls, sizes, the plugin's start; WORK=a,b for a part
-	@$(E2E) bench $(if $(WORK),--work $(WORK))
+bench: ## Figures: adds/s, latencies, API calls, CPU, memory; WORK=a,b for a part, RUNS=5 for medians
+	@$(E2E) bench $(if $(WORK),--work $(WORK)) $(if $(RUNS),--runs $(RUNS))
 
 .PHONY: image
 image: ## The container image, made without a container builder and without a network

@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use serde_json::Value;
 
 /// The log of the cluster in `run`.
@@ -54,6 +55,21 @@ impl Calls {
 
     fn add(&mut self, call: Call) {
         *self.0.entry(call).or_default() += 1;
+    }
+}
+
+impl Call {
+    /// Whether it may change what is stored. Questions that Kubernetes has one `create` do not.
+    pub fn is_write(&self) -> bool {
+        let changes = ["create", "update", "patch", "delete", "deletecollection"];
+        changes.contains(&self.verb.as_str())
+            && !self.resource.ends_with("reviews")
+            && self.resource != "serviceaccounts/token"
+    }
+
+    /// Whether it ended well.
+    pub fn succeeded(&self) -> bool {
+        (200..300).contains(&self.code)
     }
 }
 
@@ -128,6 +144,23 @@ impl AuditLog {
         Ok(used)
     }
 
+    /// When the last call since a mark ended that `wanted` accepts, with its user; by the API
+    /// server's clock.
+    pub fn last_since(
+        &self,
+        mark: Mark,
+        wanted: impl Fn(&str, &Call) -> bool,
+    ) -> Result<Option<Timestamp>> {
+        let mut last = None;
+        self.each_since(mark, |user, event| {
+            if wanted(user, &call_of(event)) {
+                let at = text(event, "/stageTimestamp").and_then(|at| at.parse().ok());
+                last = last.max(at);
+            }
+        })?;
+        Ok(last)
+    }
+
     fn each_since(&self, mark: Mark, mut each: impl FnMut(&str, &Value)) -> Result<()> {
         let mut log = File::open(&self.file)
             .with_context(|| format!("cannot open {}", self.file.display()))?;
@@ -139,7 +172,7 @@ impl AuditLog {
             let Ok(event) = serde_json::from_str::<Value>(&line) else {
                 continue;
             };
-            if let Some(user) = event.pointer("/user/username").and_then(Value::as_str) {
+            if let Some(user) = text(&event, "/user/username") {
                 each(user, &event);
             }
         }
@@ -172,13 +205,12 @@ pub fn service_account(namespace: &str, name: &str) -> String {
     format!("system:serviceaccount:{namespace}:{name}")
 }
 
+fn text<'a>(event: &'a Value, at: &str) -> Option<&'a str> {
+    event.pointer(at).and_then(Value::as_str)
+}
+
 fn call_of(event: &Value) -> Call {
-    let text = |at: &str| {
-        event
-            .pointer(at)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
+    let text = |at: &str| text(event, at).unwrap_or_default();
     let (resource, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
     let resource = match (resource, sub) {
         ("", _) => text("/requestURI")
@@ -211,6 +243,7 @@ mod tests {
         json!({
             "user": { "username": user }, "verb": verb, "responseStatus": { "code": code },
             "objectRef": { "resource": "spiderippools", "subresource": sub },
+            "stageTimestamp": format!("2026-11-28T22:41:00.{code}000Z"),
         })
         .to_string()
     }
@@ -257,5 +290,31 @@ mod tests {
                 .to_string()
                 .starts_with("       2  update   409  spiderippools/status\n")
         );
+    }
+
+    #[test]
+    fn the_last_call_is_told_by_the_servers_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = AuditLog::new(folder.path().join("audit.log"));
+        let codes = [200, 409, 201].map(|code| event("agent", "update", "", code));
+        fs::write(&log.file, codes.join("\n") + "\n").unwrap();
+        let last = log.last_since(Mark(0), |_, call| call.succeeded()).unwrap();
+        assert_eq!(last.unwrap().to_string(), "2026-11-28T22:41:00.201Z");
+        let none = log.last_since(Mark(0), |user, _| user == "nobody");
+        assert_eq!(none.unwrap(), None);
+    }
+
+    #[test]
+    fn a_review_is_a_question_and_no_write() {
+        let call = |verb: &str, resource: &str| Call {
+            verb: verb.to_owned(),
+            resource: resource.to_owned(),
+            code: 201,
+        };
+        assert!(call("create", "spiderendpoints").is_write());
+        assert!(call("patch", "events").is_write());
+        assert!(!call("create", "tokenreviews").is_write());
+        assert!(!call("create", "serviceaccounts/token").is_write());
+        assert!(!call("watch", "spiderippools").is_write());
     }
 }

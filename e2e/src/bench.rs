@@ -1,8 +1,8 @@
-//! `e2e bench`: sizes, the plugin's start, and the figures of [`load`], on a cluster that runs the
-//! product as it is shipped.
+//! `e2e bench`: sizes, the plugin's start, and the figures of all [`work`], on a cluster that runs
+//! the product as it is shipped.
 //!
-//! Printed for people, and written to `target/bench/latest.json` for programs. No figure is a
-//! verdict; a failed call, a duplicate or something left over is.
+//! Printed for people, written to `target/bench/latest.json` for programs, and drawn. No figure is a
+//! verdict; a failed call, a duplicate, something left over, or a write while nothing is asked is.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,12 +14,16 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::Cluster;
-use crate::load::shape::Shape;
-use crate::load::{self, Extent, Report};
-use crate::paths::Paths;
+use crate::load::quiet::WatchBytes;
+use crate::load::section::Section;
+use crate::load::stage::{Ceiling, Stage};
+use crate::load::work::{self, Extent, Work};
+use crate::load::{self, real};
 use crate::product;
 use crate::product::build::{Profile, Programs};
 use crate::progress::{say, show};
+
+pub mod plot;
 
 /// A stock plugin of the same kind, to compare with.
 const HOST_LOCAL: &str = "/usr/lib/cni/host-local";
@@ -36,16 +40,117 @@ struct ProgramFigures {
     host_local_start_ms: f64,
 }
 
-/// Measures programs and shapes, prints the figures and writes them down.
-pub fn run(cluster: &Cluster, shapes: &[Shape]) -> Result<()> {
+/// What was measured so far.
+#[derive(Debug)]
+struct Report<'a> {
+    cluster: &'a Cluster,
+    runs: usize,
+    programs: ProgramFigures,
+    ceiling: Option<Ceiling>,
+    watch: Option<WatchBytes>,
+    sections: Vec<Section>,
+}
+
+/// Measures programs and work, each piece so many times, prints the figures and writes them down.
+pub fn run(cluster: &Cluster, works: &[Work], runs: usize) -> Result<()> {
     product::ensure_built(cluster, Profile::Release)?;
     let programs = measure_programs(&Programs::build(cluster.paths(), Profile::Release)?)?;
     programs.print();
-    let report = load::measure(cluster, Profile::Release, shapes, Extent::Full)?;
-    report.print();
-    let file = write(cluster.paths(), &programs, &report)?;
-    say(format_args!("figures are in {}", file.display()));
-    report.ensure_sound()
+    let mut report = Report {
+        cluster,
+        runs,
+        programs,
+        ceiling: None,
+        watch: None,
+        sections: vec![],
+    };
+    load::introduce();
+    for same in works.chunk_by(|one, other| one.nodes() == other.nodes()) {
+        match same.first().and_then(|work| work.nodes()) {
+            Some(nodes) => Stage::with(cluster, Profile::Release, nodes, |stage| {
+                report.measure_ceiling(stage)?;
+                let mut all = same.iter();
+                all.try_for_each(|work| report.add(|report| report.measure(*work, stage)))
+            })?,
+            None => report.add(|_| real::kubelets(cluster))?,
+        }
+    }
+    plot::draw(cluster.paths(), &report.as_json())
+}
+
+impl Report<'_> {
+    /// Does a piece of work as often as is wanted, shows what came of it, and writes it down.
+    fn add(&mut self, mut measure: impl FnMut(&mut Self) -> Result<Section>) -> Result<()> {
+        let mut runs = Vec::new();
+        for _ in 0..self.runs {
+            let section = measure(self)?;
+            section.ensure_sound()?;
+            runs.push(section);
+        }
+        let section = Section::middle(&runs).context("at least one run is needed")?;
+        show(&section);
+        self.sections.push(section);
+        let file = self.write()?;
+        say(format_args!("figures are in {}", file.display()));
+        Ok(())
+    }
+
+    fn measure(&mut self, work: Work, stage: &Stage<'_>) -> Result<Section> {
+        match work {
+            Work::AutoPools => {
+                let (section, watch) = work::auto_pools(stage)?;
+                show(watch);
+                watch.ensure_flat()?;
+                self.watch = Some(watch);
+                Ok(section)
+            }
+            Work::OnePool => work::one_pool(stage, Extent::Full),
+            Work::Churn => work::churn(stage),
+            Work::PoolsMade => work::pools_made(stage),
+            Work::Scaled => work::scaled(stage),
+            Work::Rest => work::rest(stage),
+            Work::Crowd => work::crowd(stage),
+            Work::Kubelets => real::kubelets(stage.cluster),
+        }
+    }
+
+    /// What the machine can do at most; once.
+    fn measure_ceiling(&mut self, stage: &Stage<'_>) -> Result<()> {
+        if self.ceiling.is_none() {
+            let ceiling = stage.ceiling()?;
+            show(ceiling);
+            self.ceiling = Some(ceiling);
+        }
+        Ok(())
+    }
+
+    fn as_json(&self) -> Value {
+        let work = self.sections.iter();
+        let work: Map<_, _> = work
+            .map(|section| (section.key.to_owned(), section.as_json()))
+            .collect();
+        json!({
+            "machine": machine(),
+            "runs": self.runs,
+            "ceiling": self.ceiling,
+            "programs": self.programs,
+            "work": work,
+            "watch_bytes": self.watch,
+        })
+    }
+
+    fn write(&self) -> Result<PathBuf> {
+        let file = self
+            .cluster
+            .paths()
+            .source()
+            .join("target/bench/latest.json");
+        let folder = file.parent().context("a file without folder")?;
+        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        fs::write(&file, format!("{:#}\n", self.as_json()))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(file)
+    }
 }
 
 fn measure_programs(programs: &Programs) -> Result<ProgramFigures> {
@@ -115,32 +220,6 @@ impl ProgramFigures {
             stock / ours,
         ));
     }
-}
-
-fn write(paths: &Paths, programs: &ProgramFigures, report: &Report) -> Result<PathBuf> {
-    let work = report.works.iter().map(|work| {
-        let figures = json!({
-            "ours": work.ours,
-            "ours_live": work.live,
-            "ours_alone": work.alone,
-            "baseline": work.baseline,
-            "ratio": work.ratio(),
-        });
-        (work.shape.key().to_owned(), figures)
-    });
-    let all = json!({
-        "machine": machine(),
-        "ceiling": report.ceiling,
-        "programs": programs,
-        "work": work.collect::<Map<String, Value>>(),
-        "watch_bytes": report.watch,
-    });
-    let file = paths.source().join("target/bench/latest.json");
-    let folder = file.parent().context("a file without folder")?;
-    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    fs::write(&file, format!("{all:#}\n"))
-        .with_context(|| format!("cannot write {}", file.display()))?;
-    Ok(file)
 }
 
 /// What the figures were measured on.

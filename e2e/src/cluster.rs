@@ -37,6 +37,7 @@ use state::State;
 
 use crate::audit::{AuditLog, log_of};
 use crate::paths::Paths;
+use crate::process::{Process, command_line};
 use crate::progress::{long, say};
 use crate::tools::Tools;
 use crate::wait::eventually;
@@ -138,6 +139,16 @@ impl Cluster {
     /// The namespaces that control plane and nodes are in.
     pub fn lab(&self) -> Lab {
         self.lab
+    }
+
+    /// A program of the control plane, by its name.
+    pub fn component(&self, name: &str) -> Result<Process> {
+        let found = self.lab.init().descendants_running(&[name]);
+        let mut found = found.into_iter().filter(|process| {
+            let words = command_line(process.pid());
+            words.first().is_some_and(|word| word.ends_with(name))
+        });
+        found.next().with_context(|| format!("no {name} runs"))
     }
 
     /// Certificates and kubeconfigs.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, guard, inside};
-use e2e::load::shape::Shape;
+use e2e::load::work::Work;
 use e2e::paths::Paths;
 use e2e::progress::{say, show};
 use e2e::scenario::Scenario;
@@ -48,8 +48,11 @@ enum Command {
     /// Measure, on a cluster that runs the product as it is shipped
     Bench {
         /// Which work, all by default
-        #[arg(long, value_delimiter = ',', value_enum, default_values_t = Shape::ALL)]
-        work: Vec<Shape>,
+        #[arg(long, value_delimiter = ',', value_enum, default_values_t = Work::ALL)]
+        work: Vec<Work>,
+        /// How often each; the run in the middle counts
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+        runs: u8,
     },
     /// Show the product at work, as `kubectl` shows it
     Demo,
@@ -107,7 +110,11 @@ fn act(command: Command) -> Result<()> {
             let chosen = scenario::chosen(scenarios::ALL, &names)?;
             scenario::run(&Paths::find()?, &chosen, options)
         }
-        Command::Bench { work } => measure(&work),
+        Command::Bench { mut work, runs } => {
+            work.sort_unstable();
+            work.dedup();
+            measure(&work, runs.into())
+        }
         Command::Demo => {
             wait::catch_signals()?;
             demo::run(&Paths::find()?)
@@ -131,11 +138,11 @@ fn act(command: Command) -> Result<()> {
     }
 }
 
-fn measure(work: &[Shape]) -> Result<()> {
+fn measure(work: &[Work], runs: usize) -> Result<()> {
     wait::catch_signals()?;
     let paths = Paths::find()?;
     let cluster = Cluster::open(&paths)?;
-    let measured = bench::run(&cluster, work);
+    let measured = bench::run(&cluster, work, runs);
     if measured.is_err() {
         let to = paths.failure("bench");
         logs::keep(&cluster, &to);

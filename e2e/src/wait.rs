@@ -78,6 +78,18 @@ pub fn eventually<T>(
     eventually_some(limit, what, || look().map(Some))
 }
 
+/// Lets time pass, where nothing but time tells that something does not happen.
+///
+/// Errors: a person asked us to stop.
+pub fn pass(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        ensure_going_on()?;
+        thread::sleep(LONGEST_PAUSE.min(end.saturating_duration_since(Instant::now())));
+    }
+    Ok(())
+}
+
 /// Tries again for a few seconds, heedless of an interruption: the kernel ends mounts, links and
 /// control groups a moment after their last user.
 pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {

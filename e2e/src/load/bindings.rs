@@ -44,12 +44,12 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// Begins to watch.
-    pub fn watch(kubectl: &Kubectl) -> Result<Self> {
+    /// Begins to watch for Pods that are not among those known.
+    pub fn watch<'p>(kubectl: &Kubectl, known: impl IntoIterator<Item = &'p Pod>) -> Result<Self> {
         Ok(Self {
             kubectl: kubectl.clone(),
             watch: Watch::start(kubectl)?,
-            seen: BTreeSet::new(),
+            seen: known.into_iter().map(|pod| pod.uid.clone()).collect(),
         })
     }
 
@@ -66,7 +66,7 @@ impl Bindings {
                     }
                 }
                 Err(_) if Instant::now() >= end => bail!(
-                    "only {} Pods got a node; no other for {} s",
+                    "{} Pods have a node; no other got one for {} s",
                     self.seen.len(),
                     PATIENCE.as_secs()
                 ),

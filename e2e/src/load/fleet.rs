@@ -10,7 +10,6 @@ use cni::client::Client;
 use cni::socket::SocketTransport;
 use rustix::process::Signal;
 
-use super::NODES;
 use super::stage::{Stage, node};
 use crate::process::Process;
 use crate::wait::eventually;
@@ -47,6 +46,18 @@ pub struct Usage {
     pub cpu_s: f64,
     /// Largest resident memory, in MiB.
     pub peak_mib: f64,
+}
+
+impl Way {
+    /// Whose calls to the API server are this way's.
+    pub fn users(self) -> fn(&str) -> bool {
+        match self {
+            Self::Product | Self::Alone => {
+                |user| Stage::is_agent(user) || Stage::is_controller(user)
+            }
+            Self::OneByOne => Stage::is_agent,
+        }
+    }
 }
 
 impl fmt::Display for Way {
@@ -132,7 +143,7 @@ pub struct Fleet(Vec<Agent>);
 impl Fleet {
     /// Starts an agent on each node that Pods go to; all serve when this returns.
     pub fn start(stage: &Stage<'_>, way: Way) -> Result<Self> {
-        let agents = (0..NODES).map(|index| Agent::start(stage, way, index));
+        let agents = (0..stage.nodes).map(|index| Agent::start(stage, way, index));
         let agents = agents.collect::<Result<Vec<_>>>()?;
         agents.iter().try_for_each(Agent::wait_until_it_serves)?;
         Ok(Self(agents))
@@ -143,15 +154,9 @@ impl Fleet {
         self.0.iter().map(|agent| agent.socket.clone()).collect()
     }
 
-    /// CPU seconds of all together, and the memory of the largest.
-    pub fn usage(&self) -> Result<Usage> {
-        self.0.iter().try_fold(Usage::default(), |all, agent| {
-            let own = Usage::of(agent.process)?;
-            Ok(Usage {
-                cpu_s: all.cpu_s + own.cpu_s,
-                peak_mib: all.peak_mib.max(own.peak_mib),
-            })
-        })
+    /// Their processes.
+    pub fn processes(&self) -> Vec<Process> {
+        self.0.iter().map(|agent| agent.process).collect()
     }
 
     /// Ends them all.

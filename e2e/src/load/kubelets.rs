@@ -15,10 +15,10 @@ use cni::client::{Client, ClientError};
 use cni::socket::SocketTransport;
 use cni::{IpamAddArgs, IpamDelArgs};
 
-use super::IN_FLIGHT;
 use super::bindings::Pod;
 use super::shape::PoolOf;
 use super::stage::NAMESPACE;
+use super::{IN_FLIGHT, PODS};
 use crate::digest::sha256;
 use crate::wait::ensure_going_on;
 
@@ -78,13 +78,14 @@ pub fn serve_noting(
     mut note: impl FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Served>> {
     let (done, all) = mpsc::channel();
+    let in_flight = in_flight(sockets.len());
     thread::scope(|scope| {
         let mut queues = Vec::new();
         for socket in sockets {
             let (queue, pods) = mpsc::channel::<Pod>();
             queues.push(queue);
             let pods = std::sync::Arc::new(Mutex::new(pods));
-            for _ in 0..IN_FLIGHT {
+            for _ in 0..in_flight {
                 let (pods, done) = (std::sync::Arc::clone(&pods), done.clone());
                 scope.spawn(move || work(ask, socket, &pods, &done));
             }
@@ -104,6 +105,11 @@ pub fn serve_noting(
         });
         noted.collect()
     })
+}
+
+/// Calls in flight at each of so many agents: with many of them fewer, as each has fewer Pods.
+pub fn in_flight(agents: usize) -> usize {
+    IN_FLIGHT.min(PODS.div_ceil(agents.max(1)))
 }
 
 /// One of a node's workers.

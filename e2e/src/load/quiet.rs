@@ -5,7 +5,6 @@
 //! Pods, nor are versions with more digits.
 
 use std::fmt;
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -17,7 +16,7 @@ use super::fleet::{Agent, Way};
 use super::stage::{QUIET_NODE, Stage};
 use crate::cluster::network::API_SERVER;
 use crate::progress::say;
-use crate::wait::{ensure_going_on, eventually};
+use crate::wait::{eventually, pass};
 
 /// Bytes allowed in a minute, begun ones counted as whole. One Pod's event alone is as large.
 const ALLOWED_A_MINUTE: u64 = 4 << 10;
@@ -82,15 +81,7 @@ impl<'a> Quiet<'a> {
             "listening to an idle agent for {} s",
             IDLE.as_secs()
         ));
-        let end = Instant::now() + IDLE;
-        self.listen(|| {
-            while Instant::now() < end {
-                ensure_going_on()?;
-                thread::sleep(Duration::from_millis(200));
-            }
-            Ok(())
-        })
-        .map(|((), heard)| heard)
+        self.listen(|| pass(IDLE)).map(|((), heard)| heard)
     }
 
     /// Listens while `work` puts all Pods on other nodes.

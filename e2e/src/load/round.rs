@@ -1,7 +1,7 @@
 //! One try: a shape's Pods get addresses from one kind of agents, which is checked, and give them
 //! back, which is checked too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 use std::thread;
@@ -10,22 +10,24 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
 
-use super::PODS;
 use super::bindings::{Bindings, Pod};
-use super::figures::{Figures, Meter};
+use super::figures::{Cost, Figures, Meter};
 use super::fleet::{Fleet, Way};
 use super::kubelets::{Ask, Served, serve, serve_noting};
-use super::shape::Shape;
+use super::shape::{PoolOf, Shape};
 use super::stage::{NAMESPACE, Stage};
 use crate::cluster::kubectl::Kubectl;
 use crate::process::Process;
 use crate::product::acting_controller;
 use crate::product::objects::Pool;
-use crate::progress::say;
-use crate::wait::eventually;
+use crate::progress::{long, say};
+use crate::wait::{eventually, pass};
 
 /// How long objects may take to follow.
 const LIMIT: Duration = Duration::from_secs(240);
+
+/// Who has written nothing for this long has come to rest.
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// When the calls are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,7 @@ pub enum Clock {
 pub struct Round<'a> {
     stage: &'a Stage<'a>,
     shape: Shape,
+    way: Way,
     fleet: Fleet,
     pods: Vec<Pod>,
     figures: Figures,
@@ -55,127 +58,195 @@ impl<'a> Round<'a> {
     pub fn add(stage: &'a Stage<'a>, shape: Shape, way: Way, clock: Clock) -> Result<Self> {
         say(format_args!("{shape}: {way}, {clock}"));
         shape.prepare(stage)?;
-        let fleet = Fleet::start(stage, way)?;
-        let bindings = Bindings::watch(stage.kubectl())?;
-        let created = Instant::now();
-        let (meter, served) = match clock {
-            Clock::Bound => Self::serve_bound(stage, shape, way, &fleet, bindings)?,
-            Clock::Live => Self::serve_live(stage, shape, way, &fleet, bindings)?,
-            Clock::Troubled(trouble) => {
-                Self::serve_troubled(stage, shape, &fleet, bindings, trouble)?
-            }
-        };
-        ensure_no_duplicate(&served)?;
-        ensure_recorded(&Pool::all(stage.kubectl())?, &served)?;
-        wait_for_endpoints(stage)?;
-        let figures = Figures::of(&served, created, meter.read(stage, &fleet)?)?;
-        say(format_args!("… {}", figures.in_short()));
-        let pods = served.into_iter().map(|served| served.pod).collect();
-        Ok(Self {
+        let mut round = Self {
             stage,
             shape,
-            fleet,
-            pods,
-            figures,
+            way,
+            fleet: Fleet::start(stage, way)?,
+            pods: vec![],
+            figures: Figures::default(),
+        };
+        let bindings = Bindings::watch(stage.kubectl(), [])?;
+        let began = Instant::now();
+        let (cost, served) = match clock {
+            Clock::Bound => round.serve_bound(bindings)?,
+            Clock::Live => round.serve_live(bindings)?,
+            Clock::Troubled(trouble) => round.serve_troubled(bindings, trouble)?,
+        };
+        round.are_served(served, began, cost)?;
+        Ok(round)
+    }
+
+    /// Has every Pod deleted and released, and those that come in their place served: all at once,
+    /// when each of them has its node. The figures are those of this from here on.
+    ///
+    /// Errors: those of [`Round::add`].
+    pub fn churn(&mut self) -> Result<()> {
+        say("… all Pods deleted, until all are back");
+        let kubectl = self.stage.kubectl();
+        let bindings = Bindings::watch(kubectl, &self.pods)?;
+        let began = Instant::now();
+        // In one call, and once: a second would strike those that come.
+        let all = format!("/api/v1/namespaces/{NAMESPACE}/pods");
+        kubectl.run(&["delete", "--raw", &all])?;
+        let next = self.take(bindings)?;
+        let pools = self.shape.pools(self.stage)?;
+        let meter = self.meter()?;
+        let (sockets, gone) = (self.fleet.sockets(), std::mem::take(&mut self.pods));
+        let (released, served) = thread::scope(|scope| {
+            let released = scope.spawn(|| serve(Ask::Del, &sockets, gone.into_iter().map(Ok)));
+            let served = serve(self.ask(&pools), &sockets, next.into_iter().map(Ok));
+            let released = released.join();
+            (released.unwrap_or_else(|_| Err(anyhow!("DEL"))), served)
+        });
+        let served = served?;
+        let cost = self.cost(&meter, &served)?;
+        self.are_served(served, began, cost)?;
+        self.figures.add_releases(&released?)
+    }
+
+    /// What the product's agents and the controller do in this time though nothing is asked of them.
+    ///
+    /// Begins once they have come to rest: they write nothing for a while.
+    pub fn rest(&self, how_long: Duration) -> Result<Figures> {
+        eventually(LIMIT, "nothing is written any more", || {
+            let meter = self.meter()?;
+            pass(SILENCE)?;
+            let writes = meter.read()?.writes;
+            ensure!(writes == 0, "{writes} writes in {} s", SILENCE.as_secs());
+            Ok(())
+        })?;
+        let meter = self.meter()?;
+        long("nothing is asked of anybody", || pass(how_long))?;
+        Ok(Figures {
+            seconds: how_long.as_secs_f64(),
+            cost: meter.read()?,
+            ..Figures::default()
         })
     }
 
-    fn serve_bound(
-        stage: &Stage<'_>,
-        shape: Shape,
-        way: Way,
-        fleet: &Fleet,
-        bindings: Bindings,
-    ) -> Result<(Meter, Vec<Served>)> {
-        stage.kubectl().create(&shape.deployments(), &[])?;
-        let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
-        let pools = shape.pools(stage)?;
-        let ask = match way {
+    /// Takes in what came of the calls, and checks it.
+    fn are_served(&mut self, served: Vec<Served>, began: Instant, cost: Cost) -> Result<()> {
+        let (kubectl, count) = (self.stage.kubectl(), self.shape.pods());
+        ensure_no_duplicate(&served, count)?;
+        // What is given back meanwhile may be recorded a moment longer.
+        eventually(LIMIT, "the pools record what was replied", || {
+            ensure_recorded(&Pool::all(kubectl)?, &served)
+        })?;
+        self.figures = Figures::of(&served, began, cost)?;
+        say(format_args!("… {}", self.figures.in_short()));
+        self.pods = served.into_iter().map(|served| served.pod).collect();
+        Ok(())
+    }
+
+    fn take(&self, bindings: Bindings) -> Result<Vec<Pod>> {
+        bindings.take(self.shape.pods()).collect()
+    }
+
+    fn ask<'p>(&self, pools: &'p PoolOf) -> Ask<'p> {
+        match self.way {
             Way::Product | Way::Alone => Ask::Add,
-            Way::OneByOne => Ask::AddFrom(&pools),
-        };
-        let meter = Meter::start(stage, fleet, way)?;
-        let served = serve(ask, &fleet.sockets(), pods.into_iter().map(Ok))?;
-        Ok((meter, served))
+            Way::OneByOne => Ask::AddFrom(pools),
+        }
+    }
+
+    fn meter(&self) -> Result<Meter<'a>> {
+        let (agents, users) = (self.fleet.processes(), self.way.users());
+        Meter::start(self.stage.cluster, agents, users)
+    }
+
+    /// What it cost, endpoints included: they may follow the answers, and are part of the work.
+    fn cost(&self, meter: &Meter<'_>, served: &[Served]) -> Result<Cost> {
+        wait_for_endpoints(self.stage.kubectl(), served)?;
+        meter.read()
+    }
+
+    fn serve_bound(&self, bindings: Bindings) -> Result<(Cost, Vec<Served>)> {
+        self.shape.fill(self.stage.kubectl())?;
+        let pods = self.take(bindings)?;
+        let pools = self.shape.pools(self.stage)?;
+        let meter = self.meter()?;
+        let pods = pods.into_iter().map(Ok);
+        let served = serve(self.ask(&pools), &self.fleet.sockets(), pods)?;
+        Ok((self.cost(&meter, &served)?, served))
     }
 
     /// As [`Self::serve_bound`], of the product; the controller's fate befalls it when a third of
     /// the Pods is served.
-    fn serve_troubled(
-        stage: &Stage<'_>,
-        shape: Shape,
-        fleet: &Fleet,
-        bindings: Bindings,
-        trouble: Trouble,
-    ) -> Result<(Meter, Vec<Served>)> {
-        stage.kubectl().create(&shape.deployments(), &[])?;
-        let pods = bindings.take(PODS).collect::<Result<Vec<_>>>()?;
-        shape.pools(stage)?;
-        let meter = Meter::start(stage, fleet, Way::Product)?;
-        let (_, leader) = acting_controller(stage.cluster)?;
-        let mut troubled = None;
+    fn serve_troubled(&self, bindings: Bindings, trouble: Trouble) -> Result<(Cost, Vec<Served>)> {
+        self.shape.fill(self.stage.kubectl())?;
+        let pods = self.take(bindings)?;
+        self.shape.pools(self.stage)?;
+        let meter = self.meter()?;
+        let (_, leader) = acting_controller(self.stage.cluster)?;
+        let (mut troubled, third) = (None, self.shape.pods() / 3);
         let pods = pods.into_iter().map(Ok);
-        let served = serve_noting(Ask::Add, &fleet.sockets(), pods, |before| {
-            if before == PODS / 3 {
+        let served = serve_noting(Ask::Add, &self.fleet.sockets(), pods, |before| {
+            if before == third {
                 troubled = Some(trouble.befall(leader));
             }
             Ok(())
         })?;
         drop(troubled);
         eventually(LIMIT, "a controller acts", || {
-            acting_controller(stage.cluster).map(drop)
+            acting_controller(self.stage.cluster).map(drop)
         })?;
-        Ok((meter, served))
+        Ok((self.cost(&meter, &served)?, served))
     }
 
-    fn serve_live(
-        stage: &Stage<'_>,
-        shape: Shape,
-        way: Way,
-        fleet: &Fleet,
-        bindings: Bindings,
-    ) -> Result<(Meter, Vec<Served>)> {
-        ensure!(way != Way::OneByOne, "the baseline does not wait for pools");
-        let meter = Meter::start(stage, fleet, way)?;
+    fn serve_live(&self, bindings: Bindings) -> Result<(Cost, Vec<Served>)> {
+        ensure!(
+            self.way != Way::OneByOne,
+            "the baseline does not wait for pools"
+        );
+        let meter = self.meter()?;
+        let bound = bindings.take(self.shape.pods());
         let served = thread::scope(|scope| {
-            let create = scope.spawn(|| stage.kubectl().create(&shape.deployments(), &[]));
-            let served = serve(Ask::Add, &fleet.sockets(), bindings.take(PODS));
-            let created = create
+            let filled = scope.spawn(|| self.shape.fill(self.stage.kubectl()));
+            let served = serve(Ask::Add, &self.fleet.sockets(), bound);
+            let filled = filled
                 .join()
-                .unwrap_or_else(|_| Err(anyhow!("kubectl create")));
-            created.and(served)
+                .unwrap_or_else(|_| Err(anyhow!("what makes the Pods broke off")));
+            filled.and(served)
         })?;
-        Ok((meter, served))
+        Ok((self.cost(&meter, &served)?, served))
+    }
+
+    /// What came of the calls so far.
+    pub fn figures(&self) -> &Figures {
+        &self.figures
     }
 
     /// Has all Pods deleted and released, and waits until nothing is left; the figures of it all.
     pub fn delete(mut self) -> Result<Figures> {
-        let kubectl = self.stage.kubectl();
-        delete_all(
-            kubectl,
-            "/apis/apps/v1",
-            "deployments?propagationPolicy=Background",
-        )?;
-        eventually(LIMIT, "every Pod is being deleted", || {
-            let (all, terminating) = count_pods(kubectl)?;
-            ensure!(
-                (all, terminating) == (PODS, PODS),
-                "{terminating} of {all} are"
-            );
-            Ok(())
-        })?;
         let pods = self.pods.drain(..).map(Ok);
+        end_pods(self.stage, self.shape)?;
         let released = serve(Ask::Del, &self.fleet.sockets(), pods)?;
         self.figures.add_releases(&released)?;
-        delete_all(kubectl, "/api/v1", "pods?gracePeriodSeconds=0")?;
-        self.shape.remove(self.stage)?;
+        take_away(self.stage, self.shape)?;
         self.fleet.end()?;
         Ok(self.figures)
     }
 }
 
+/// Does what makes a shape's Pods go, and waits until each is on its way.
+pub fn end_pods(stage: &Stage<'_>, shape: Shape) -> Result<()> {
+    shape.empty(stage.kubectl())?;
+    eventually(LIMIT, "every Pod is being deleted", || {
+        let (all, terminating) = count_pods(stage.kubectl())?;
+        ensure!(all == terminating, "{terminating} of {all} are");
+        Ok(())
+    })
+}
+
+/// Has Pods that are on their way gone, as no kubelet sees to it, and all that a shape brought.
+pub fn take_away(stage: &Stage<'_>, shape: Shape) -> Result<()> {
+    delete_all(stage.kubectl(), "/api/v1", "pods?gracePeriodSeconds=0")?;
+    shape.remove(stage)
+}
+
 /// No two Pods were given the same address, and none more than one.
-fn ensure_no_duplicate(served: &[Served]) -> Result<()> {
+fn ensure_no_duplicate(served: &[Served], count: usize) -> Result<()> {
     let mut holders = BTreeMap::new();
     for Served { pod, addresses, .. } in served {
         let [address] = addresses.as_slice() else {
@@ -194,8 +265,8 @@ fn ensure_no_duplicate(served: &[Served]) -> Result<()> {
         }
     }
     ensure!(
-        holders.len() == PODS,
-        "{} of {PODS} Pods were served",
+        holders.len() == count,
+        "{} of {count} Pods were served",
         holders.len()
     );
     Ok(())
@@ -246,26 +317,24 @@ fn plain(address: &str) -> Result<IpAddr> {
         .with_context(|| format!("not an address: {address}"))
 }
 
-/// Endpoints may follow the answers; they are part of the work.
-fn wait_for_endpoints(stage: &Stage<'_>) -> Result<()> {
+/// Waits until each Pod that was served has its endpoint.
+fn wait_for_endpoints(kubectl: &Kubectl, served: &[Served]) -> Result<()> {
+    let namespace = ["--namespace", NAMESPACE];
+    let columns = ["--output", "custom-columns=:.metadata.name", "--no-headers"];
+    let args = [&["get", "spiderendpoints"], &namespace[..], &columns[..]].concat();
     eventually(LIMIT, "every Pod has its endpoint", || {
-        let args = [
-            "get",
-            "spiderendpoints",
-            "--namespace",
-            NAMESPACE,
-            "--output",
-            "name",
-        ];
-        let count = stage.kubectl().run(&args)?.lines().count();
-        ensure!(count == PODS, "{count} of {PODS} have");
+        let text = kubectl.run(&args)?;
+        let names: BTreeSet<&str> = text.lines().map(str::trim).collect();
+        let has = |it: &&Served| names.contains(it.pod.name.as_str());
+        let count = served.iter().filter(has).count();
+        ensure!(count == served.len(), "{count} of {} have", served.len());
         Ok(())
     })
 }
 
 /// All objects of a kind in the namespace, in one call; in several where the API server, which
 /// gives a call a minute, does not get to all of them.
-fn delete_all(kubectl: &Kubectl, group: &str, which: &str) -> Result<()> {
+pub fn delete_all(kubectl: &Kubectl, group: &str, which: &str) -> Result<()> {
     let path = format!("{group}/namespaces/{NAMESPACE}/{which}");
     eventually(LIMIT, "everything is deleted", || {
         kubectl.run(&["delete", "--raw", &path]).map(drop)
@@ -292,6 +361,14 @@ pub enum Trouble {
 impl Trouble {
     /// One after the other.
     pub const ALL: [Self; 2] = [Self::Stopped, Self::Killed];
+
+    /// Its row's key in a file of figures.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Stopped => "ours_stopped",
+            Self::Killed => "ours_killed",
+        }
+    }
 
     fn befall(self, leader: Process) -> Befallen {
         say(format_args!("… the controller that acts is {self}"));
@@ -379,7 +456,7 @@ mod tests {
     #[test]
     fn a_planted_duplicate_is_found() {
         let twice = [served("a", "10.0.0.1/24"), served("b", "10.0.0.1/24")];
-        let error = ensure_no_duplicate(&twice).unwrap_err().to_string();
+        let error = ensure_no_duplicate(&twice, 2).unwrap_err().to_string();
         assert_eq!(error, "10.0.0.1/24 was given to two Pods: a and b");
     }
 

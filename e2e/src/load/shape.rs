@@ -1,4 +1,4 @@
-//! The work: 100 Deployments of ten Pods each, and where their addresses come from.
+//! The work: 100 Deployments of ten Pods each or one of 2,000, and where their addresses come from.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,11 +7,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
+use super::round::delete_all;
 use super::stage::{NAMESPACE, NODE_LABEL, Stage, list};
 use super::{DEPLOYMENTS, REPLICAS};
+use crate::cluster::kubectl::Kubectl;
 use crate::image::BUSYBOX;
 use crate::product::objects::Pool;
 use crate::wait::eventually;
+use crate::workload::{POOL, SUBNET, scale};
 
 /// Name of the subnet, or of the one pool.
 const NAME: &str = "load";
@@ -24,29 +27,40 @@ const LIMIT: Duration = Duration::from_secs(240);
 /// The key by which an auto pool names its workload.
 const APP_NAME: &str = "ipam.spidernet.io/app-name";
 
+/// Pods of the one Deployment that is scaled.
+const SCALED: usize = 2_000;
+
 /// How Pods and pools belong together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Each Deployment has a pool of its own, made for it
-    #[value(name = "a")]
+    /// Each Deployment has a pool of its own, made for it.
     AutoPools,
-    /// All have their addresses from one pool that a person made
-    #[value(name = "b")]
+    /// All have their addresses from one pool that a person made.
     OnePool,
+    /// There is one Deployment with a pool made for it, scaled from nothing, and to nothing.
+    Scaled,
 }
 
 /// Which pool a Deployment's Pods have their addresses from.
 pub type PoolOf = BTreeMap<String, String>;
 
 impl Shape {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::AutoPools, Self::OnePool];
+    /// How many Pods there are.
+    pub fn pods(self) -> usize {
+        self.deployments() * self.replicas()
+    }
 
-    /// Its key in a file of figures.
-    pub fn key(self) -> &'static str {
+    fn deployments(self) -> usize {
         match self {
-            Self::AutoPools => "a",
-            Self::OnePool => "b",
+            Self::AutoPools | Self::OnePool => DEPLOYMENTS,
+            Self::Scaled => 1,
+        }
+    }
+
+    fn replicas(self) -> usize {
+        match self {
+            Self::AutoPools | Self::OnePool => REPLICAS,
+            Self::Scaled => SCALED,
         }
     }
 
@@ -62,13 +76,33 @@ impl Shape {
         });
         stage.kubectl().create(&object.to_string(), &[])?;
         let args = ["wait", kind, NAME, "--for=condition=Ready", "--timeout=60s"];
-        stage.kubectl().run(&args).map(drop)
+        stage.kubectl().run(&args)?;
+        match self {
+            Self::AutoPools | Self::OnePool => Ok(()),
+            Self::Scaled => self.create(stage.kubectl(), 0),
+        }
     }
 
-    /// The Deployments, in one text.
-    pub fn deployments(self) -> String {
-        let all = (0..DEPLOYMENTS).map(|index| self.deployment(index));
-        list(&all.collect::<Vec<_>>())
+    /// Does what makes the Pods appear.
+    pub fn fill(self, kubectl: &Kubectl) -> Result<()> {
+        match self {
+            Self::AutoPools | Self::OnePool => self.create(kubectl, REPLICAS),
+            Self::Scaled => scale(kubectl, NAMESPACE, &app(0), SCALED),
+        }
+    }
+
+    /// Does what makes the Pods go.
+    pub fn empty(self, kubectl: &Kubectl) -> Result<()> {
+        match self {
+            Self::AutoPools | Self::OnePool => delete_deployments(kubectl),
+            Self::Scaled => scale(kubectl, NAMESPACE, &app(0), 0),
+        }
+    }
+
+    fn create(self, kubectl: &Kubectl, replicas: usize) -> Result<()> {
+        let all = (0..self.deployments()).map(|index| self.deployment(index, replicas));
+        let all = list(&all.collect::<Vec<_>>());
+        kubectl.create(&all, &[]).map(drop)
     }
 
     /// Waits until every pool is there with room for its Pods, and tells whose is which.
@@ -76,26 +110,29 @@ impl Shape {
         let one = |index| (app(index), NAME.to_owned());
         match self {
             Self::OnePool => Ok((0..DEPLOYMENTS).map(one).collect()),
-            Self::AutoPools => eventually(LIMIT, "every Deployment has its pool", || {
-                let pools = Pool::all(stage.kubectl())?;
-                let ready = pools
-                    .into_iter()
-                    .filter(|pool| pool.addresses.len() >= REPLICAS);
-                let named = ready.map(|mut pool| {
-                    let app = pool.affinity.remove(APP_NAME);
-                    Ok((
-                        app.with_context(|| format!("whose is {}?", pool.name))?,
-                        pool.name,
-                    ))
-                });
-                let named: PoolOf = named.collect::<Result<_>>()?;
-                ensure!(
-                    named.len() == DEPLOYMENTS,
-                    "{} of {DEPLOYMENTS} do",
-                    named.len()
-                );
-                Ok(named)
-            }),
+            Self::AutoPools | Self::Scaled => {
+                eventually(LIMIT, "every Deployment has its pool", || {
+                    let pools = Pool::all(stage.kubectl())?;
+                    let ready = pools
+                        .into_iter()
+                        .filter(|pool| pool.addresses.len() >= self.replicas());
+                    let named = ready.map(|mut pool| {
+                        let app = pool.affinity.remove(APP_NAME);
+                        Ok((
+                            app.with_context(|| format!("whose is {}?", pool.name))?,
+                            pool.name,
+                        ))
+                    });
+                    let named: PoolOf = named.collect::<Result<_>>()?;
+                    ensure!(
+                        named.len() == self.deployments(),
+                        "{} of {} do",
+                        named.len(),
+                        self.deployments()
+                    );
+                    Ok(named)
+                })
+            }
         }
     }
 
@@ -105,6 +142,11 @@ impl Shape {
             let pools = Pool::all(stage.kubectl())?;
             let held: usize = pools.iter().map(|pool| pool.records.len()).sum();
             ensure!(held == 0, "{held} are held");
+            Ok(())
+        })?;
+        delete_deployments(stage.kubectl())?;
+        eventually(LIMIT, "no workload has a pool", || {
+            let pools = Pool::all(stage.kubectl())?;
             let auto = pools
                 .iter()
                 .filter(|pool| pool.affinity.contains_key(APP_NAME))
@@ -120,15 +162,15 @@ impl Shape {
 
     fn kind(self) -> &'static str {
         match self {
-            Self::AutoPools => "SpiderSubnet",
+            Self::AutoPools | Self::Scaled => "SpiderSubnet",
             Self::OnePool => "SpiderIPPool",
         }
     }
 
-    fn deployment(self, index: usize) -> Value {
+    fn deployment(self, index: usize, replicas: usize) -> Value {
         let annotation = match self {
-            Self::AutoPools => "ipam.spidernet.io/subnet",
-            Self::OnePool => "ipam.spidernet.io/ippool",
+            Self::AutoPools | Self::Scaled => SUBNET,
+            Self::OnePool => POOL,
         };
         let (name, wanted) = (app(index), json!({ "ipv4": [NAME] }).to_string());
         json!({
@@ -136,7 +178,7 @@ impl Shape {
             "kind": "Deployment",
             "metadata": { "name": name, "namespace": NAMESPACE },
             "spec": {
-                "replicas": REPLICAS,
+                "replicas": replicas,
                 "selector": { "matchLabels": { "app": name } },
                 "template": {
                     "metadata": { "labels": { "app": name }, "annotations": { annotation: wanted } },
@@ -156,8 +198,17 @@ impl fmt::Display for Shape {
         f.write_str(match self {
             Self::AutoPools => "100 Deployments × 10, a pool made for each",
             Self::OnePool => "100 Deployments × 10, one pool of 2,304",
+            Self::Scaled => "one Deployment 0 → 2,000 → 0, a pool made for it",
         })
     }
+}
+
+fn delete_deployments(kubectl: &Kubectl) -> Result<()> {
+    delete_all(
+        kubectl,
+        "/apis/apps/v1",
+        "deployments?propagationPolicy=Background",
+    )
 }
 
 /// The name of a Deployment, and its Pods' label.

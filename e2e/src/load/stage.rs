@@ -9,7 +9,6 @@ use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::NODES;
 use crate::audit;
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
@@ -27,14 +26,18 @@ pub const NAMESPACE: &str = "load";
 pub const NODE_LABEL: &str = "e2e.orbweaver.io/load";
 /// A label of all nodes that are only objects.
 const OBJECT_LABEL: &str = "e2e.orbweaver.io/object";
-/// The node that no Pod goes to; it comes after the others.
-pub const QUIET_NODE: usize = NODES;
+/// What an agent's account is named before its node's number.
+const ACCOUNT: &str = "agent-";
+/// The number of the node that no Pod goes to, far from the others'.
+pub const QUIET_NODE: usize = 9_999;
 
 /// The shared part of a load test.
 #[derive(Debug)]
 pub struct Stage<'a> {
     /// The cluster, with the product installed.
     pub cluster: &'a Cluster,
+    /// How many nodes Pods go to.
+    pub nodes: usize,
     /// The product's programs.
     pub programs: Programs,
     /// The baseline's agent.
@@ -52,18 +55,20 @@ pub struct Ceiling {
 }
 
 impl<'a> Stage<'a> {
-    /// Sets the stage, has `work` done on it, and clears it.
+    /// Sets the stage with so many nodes, has `work` done on it, and clears it.
     ///
     /// All agents are built alike, and as the controller that is installed should be.
     pub fn with<T>(
         cluster: &'a Cluster,
         profile: Profile,
+        nodes: usize,
         work: impl FnOnce(&Self) -> Result<T>,
     ) -> Result<T> {
         let programs = Programs::build(cluster.paths(), profile)?;
         let examples = build_examples(cluster, profile)?;
         let stage = Self {
             cluster,
+            nodes,
             programs,
             one_by_one: examples.join("one_by_one"),
             ceiling: examples.join("ceiling"),
@@ -103,7 +108,9 @@ impl<'a> Stage<'a> {
 
     /// Whether the API server's user is an agent on a node that is only an object.
     pub fn is_agent(user: &str) -> bool {
-        (0..NODES).any(|node| user == audit::service_account(NAMESPACE, &account(node)))
+        let name = user.strip_prefix(&audit::service_account(NAMESPACE, ACCOUNT));
+        let node = name.and_then(|name| name.parse().ok());
+        node.is_some_and(|node: usize| node != QUIET_NODE)
     }
 
     /// Whether the API server's user is the product's controller.
@@ -173,8 +180,12 @@ impl<'a> Stage<'a> {
         self.cluster.file("load")
     }
 
+    fn all_nodes(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes).chain([QUIET_NODE])
+    }
+
     fn make_nodes(&self) -> Result<()> {
-        let nodes: Vec<Value> = (0..=QUIET_NODE).map(node_object).collect();
+        let nodes: Vec<Value> = self.all_nodes().map(node_object).collect();
         self.kubectl().create(&list(&nodes), &[])?;
         eventually(Duration::from_secs(60), "no node is tainted", || {
             let selector = format!("{OBJECT_LABEL}=true");
@@ -187,7 +198,7 @@ impl<'a> Stage<'a> {
     }
 
     fn make_accounts(&self) -> Result<()> {
-        let mut objects: Vec<Value> = (0..=QUIET_NODE).map(account_object).collect();
+        let mut objects: Vec<Value> = self.all_nodes().map(account_object).collect();
         objects.push(json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": "ClusterRoleBinding",
@@ -219,7 +230,7 @@ impl<'a> Stage<'a> {
             }],
         }));
         self.kubectl().apply(&list(&objects), &[])?;
-        (0..NODES).try_for_each(|node| self.write_kubeconfig(node, API_SERVER).map(drop))
+        (0..self.nodes).try_for_each(|node| self.write_kubeconfig(node, API_SERVER).map(drop))
     }
 
     /// Takes away what lies outside the namespace, also that of a run that failed.
@@ -302,7 +313,7 @@ fn build_examples(cluster: &Cluster, profile: Profile) -> Result<PathBuf> {
 }
 
 fn account(node: usize) -> String {
-    format!("agent-{node}")
+    format!("{ACCOUNT}{node}")
 }
 
 fn account_object(node: usize) -> Value {
@@ -335,4 +346,19 @@ fn node_object(index: usize) -> Value {
             }],
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_is_known_by_its_account_and_the_quiet_one_is_none_of_them() {
+        let user = |node| audit::service_account(NAMESPACE, &account(node));
+        assert!(Stage::is_agent(&user(0)) && Stage::is_agent(&user(249)));
+        assert!(!Stage::is_agent(&user(QUIET_NODE)));
+        assert!(!Stage::is_agent("system:serviceaccount:load:default"));
+        let [agents, _] = product::accounts();
+        assert!(!Stage::is_agent(&agents), "those of real nodes");
+    }
 }

@@ -233,18 +233,7 @@ impl Stage<'_> {
                 Ok((node(nth)?.lab(), agent.context("no agent runs")?))
             }
             Victim::Kubelet(nth) => Ok((node(nth)?.lab(), node(nth)?.kubelet()?)),
-            Victim::Plane(name) => {
-                let lab = self.cluster.lab();
-                let found = lab.init().descendants_running(&[name]);
-                let mut found = found.into_iter().filter(|process| {
-                    let words = command_line(process.pid());
-                    words.first().is_some_and(|word| word.ends_with(name))
-                });
-                Ok((
-                    lab,
-                    found.next().with_context(|| format!("no {name} runs"))?,
-                ))
-            }
+            Victim::Plane(name) => Ok((self.cluster.lab(), self.cluster.component(name)?)),
         }
     }
 
