@@ -86,9 +86,10 @@ impl<'a> Stage<'a> {
 
     /// What the machine can do at most, whatever is written.
     pub fn ceiling(&self) -> Result<Ceiling> {
+        let config = self.cluster.access().kubeconfig("admin");
         let mut program = self.cluster.lab().enter_network("env");
         program
-            .arg(format!("KUBECONFIG={}", self.kubectl().config().display()))
+            .arg(format!("KUBECONFIG={}", config.display()))
             .arg(&self.ceiling)
             .arg(format!("--namespace={NAMESPACE}"));
         let told = long("measuring what the machine can do", || run(&mut program))?;
