@@ -83,16 +83,15 @@ impl Report<'_> {
     fn add(&mut self, mut measure: impl FnMut(&mut Self) -> Result<Section>) -> Result<()> {
         let mut runs = Vec::new();
         for _ in 0..self.runs {
-            let section = measure(self)?;
-            section.ensure_sound()?;
-            runs.push(section);
+            runs.push(measure(self)?);
         }
         let section = Section::middle(&runs).context("at least one run is needed")?;
         show(&section);
         self.sections.push(section);
         let file = self.write()?;
         say(format_args!("figures are in {}", file.display()));
-        Ok(())
+        // Not before: what failed is to be looked at.
+        runs.iter().try_for_each(Section::ensure_sound)
     }
 
     fn measure(&mut self, work: Work, stage: &Stage<'_>) -> Result<Section> {
@@ -100,8 +99,8 @@ impl Report<'_> {
             Work::AutoPools => {
                 let (section, watch) = work::auto_pools(stage)?;
                 show(watch);
-                watch.ensure_flat()?;
                 self.watch = Some(watch);
+                watch.ensure_flat()?;
                 Ok(section)
             }
             Work::OnePool => work::one_pool(stage, Extent::Full),

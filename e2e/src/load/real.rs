@@ -43,6 +43,7 @@ pub fn kubelets(cluster: &Cluster) -> Result<Section> {
              runtimes'. The baseline has no agent there"
                 .to_owned(),
         ],
+        is_rest: false,
     })
 }
 

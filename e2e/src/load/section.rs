@@ -6,7 +6,7 @@ use std::fmt;
 use anyhow::{Result, ensure};
 use serde_json::{Map, Value, json};
 
-use super::figures::{Figures, ratio};
+use super::figures::{Cost, Figures, ratio};
 
 /// The key of the product's row, with all that helps it.
 pub const OURS: &str = "ours";
@@ -24,6 +24,8 @@ pub struct Section {
     pub rows: Vec<Row>,
     /// What else there is to say of them.
     pub notes: Vec<String>,
+    /// Whether the product must have written nothing but Leases.
+    pub is_rest: bool,
 }
 
 /// One round.
@@ -65,7 +67,8 @@ impl Section {
         Value::Object(all)
     }
 
-    /// Errors: a call of the product did not succeed at its first try.
+    /// Errors: a call of the product did not succeed at its first try, or it wrote while nothing was
+    /// asked of it.
     pub fn ensure_sound(&self) -> Result<()> {
         for Row { who, figures, .. } in self.rows.iter().filter(|row| row.key != BASELINE) {
             let failed = figures.failed_calls + figures.failed_dels;
@@ -74,6 +77,16 @@ impl Section {
                 "{}, {who}: {failed} calls failed at their first try, the first by: {}",
                 self.title,
                 figures.first_failure.as_deref().unwrap_or("?"),
+            );
+            let Cost {
+                writes,
+                api_requests,
+                ..
+            } = &figures.cost;
+            ensure!(
+                !self.is_rest || *writes == 0,
+                "{}, {who}: {writes} writes of other than Leases: {api_requests:?}",
+                self.title
             );
         }
         Ok(())
@@ -207,6 +220,7 @@ mod tests {
                 .map(|(key, figures)| Row::new(key, key, figures))
                 .collect(),
             notes: vec![],
+            is_rest: false,
         }
     }
 
@@ -238,6 +252,17 @@ mod tests {
         let error = section([(OURS, adds(1.0)), ("ours_live", failing(0, 2))]).ensure_sound();
         let error = error.unwrap_err().to_string();
         assert!(error.contains("ours_live: 2 calls"), "{error}");
+    }
+
+    #[test]
+    fn a_write_is_no_failure_but_where_nothing_is_asked() {
+        let mut figures = Figures::default();
+        figures.cost.writes = 3;
+        let mut section = section([(OURS, figures)]);
+        assert!(section.ensure_sound().is_ok());
+        section.is_rest = true;
+        let error = section.ensure_sound().unwrap_err().to_string();
+        assert!(error.contains("ours: 3 writes"), "{error}");
     }
 
     #[test]
