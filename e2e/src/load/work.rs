@@ -125,7 +125,7 @@ pub fn one_pool(stage: &Stage<'_>, extent: Extent) -> Result<Section> {
     Ok(section("b", shape.to_string(), rows, notes))
 }
 
-/// (c): pools have no address to spare, so who comes waits for one who goes.
+/// (c): a pool has one address to spare, so most who come wait for one who goes.
 pub fn churn(stage: &Stage<'_>) -> Result<Section> {
     let shape = Shape::AutoPools;
     let rows = [Way::Product, Way::OneByOne].map(|way| {
@@ -139,7 +139,7 @@ pub fn churn(stage: &Stage<'_>) -> Result<Section> {
     let title = format!("all Pods deleted, until all are back: {shape}");
     let rows = rows.into_iter().collect::<Result<_>>()?;
     let note =
-        "As many are asked for as are given back, at the same time, from pools without spare";
+        "As many are asked for as are given back, at the same time; a pool has one to spare";
     Ok(section("c", title, rows, [note.to_owned()]))
 }
 
