@@ -138,8 +138,7 @@ pub fn churn(stage: &Stage<'_>) -> Result<Section> {
     });
     let title = format!("all Pods deleted, until all are back: {shape}");
     let rows = rows.into_iter().collect::<Result<_>>()?;
-    let note =
-        "As many are asked for as are given back, at the same time; a pool has one to spare";
+    let note = "As many are asked for as are given back, at the same time; a pool has one to spare";
     Ok(section("c", title, rows, [note.to_owned()]))
 }
 
