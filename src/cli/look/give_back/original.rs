@@ -16,7 +16,7 @@ use kube::ResourceExt;
 use crate::api::names::{self, APP_KEYS};
 use crate::api::{LabelSelector, SpiderEndpoint, SpiderIPPool, SpiderSubnet};
 
-/// Prefix of the annotations that are ours.
+/// Prefix of the annotations and labels that are ours.
 const OURS: &str = "orbweaver.io/";
 
 /// What the original must find in a pool: its addresses, and everything that Pods have of it. It
@@ -32,6 +32,10 @@ pub(super) fn pool(raw: &SpiderIPPool, parsed: &Pool) -> SpiderIPPool {
         .retain(|key, _| !key.starts_with(OURS));
     if pool.annotations().is_empty() {
         pool.metadata.annotations = None;
+    }
+    pool.labels_mut().retain(|key, _| !key.starts_with(OURS));
+    if pool.labels().is_empty() {
+        pool.metadata.labels = None;
     }
     keep_finalizer(&mut pool.metadata.finalizers);
     let in_use = parsed.records.addresses();

@@ -260,6 +260,9 @@ fn refusals_of_pool(pool: &Value, subnet: &Value, found: &mut Vec<String>) {
     let annotations = pool["metadata"]["annotations"].as_object();
     let plain = annotations.is_none_or(|a| !a.keys().any(|key| key.contains("orbweaver")));
     note(found, plain, "annotation", name);
+    let labels = labels.as_object();
+    let plain = labels.is_none_or(|all| !all.keys().any(|key| key.contains("orbweaver")));
+    note(found, plain, "label", name);
 }
 
 #[test]
@@ -288,8 +291,11 @@ fn taken_over_scaled_given_back_and_taken_over_again_every_pod_keeps_its_address
         all(&golden(), "SpiderIPPool"),
     );
     let before = recorded(&pools);
-    let (subnets, pools) = taken_over(&subnets, &pools, 6);
+    let (subnets, mut pools) = taken_over(&subnets, &pools, 6);
     assert_eq!(recorded(&pools), before);
+    // The controller had agents look there.
+    let mark = (names::label::LEAK.to_owned(), "suspected".to_owned());
+    pools[0].labels_mut().extend([mark]);
     let (subnets, pools) = given_back(&subnets, &pools);
     assert_eq!(recorded(&pools), before);
     assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
