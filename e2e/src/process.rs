@@ -188,8 +188,10 @@ fn stat(pid: i32) -> Option<Stat> {
 fn parse_stat(line: &str) -> Option<Stat> {
     let (_, rest) = line.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split(' ').collect();
+    let threads: u32 = fields.get(17)?.parse().ok()?;
     Some(Stat {
-        ended: matches!(*fields.first()?, "Z" | "X"),
+        // Its other threads may take a moment longer, and until then its sockets are there.
+        ended: matches!(*fields.first()?, "Z" | "X") && threads <= 1,
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
@@ -206,6 +208,17 @@ mod tests {
         let line = "7 (a) S 9 (b) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 0 0";
         let stat = parse_stat(line).unwrap();
         assert_eq!((stat.parent, stat.started, stat.ended), (3, 4242, false));
+    }
+
+    #[test]
+    fn a_process_has_ended_when_all_its_threads_have() {
+        let line = |state: &str, threads: u32| {
+            format!("7 (a) {state} 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 {threads} 0 4242 0 0")
+        };
+        for (state, threads, ended) in [("S", 5, false), ("Z", 5, false), ("Z", 1, true)] {
+            let stat = parse_stat(&line(state, threads)).unwrap();
+            assert_eq!(stat.ended, ended, "{state} {threads}");
+        }
     }
 
     #[test]
