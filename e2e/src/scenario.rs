@@ -23,6 +23,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// Whether it is about the product: the chart is installed before, and the judge watches.
     pub needs_product: bool,
+    /// Addresses that two Pods are to have at one time, as those of a machine that is moved live.
+    pub shared: &'static [&'static str],
     /// The scenario itself. It leaves nothing behind if it succeeds.
     pub run: fn(&Cluster) -> Result<()>,
 }
@@ -198,7 +200,7 @@ fn perform(scenario: &Scenario, cluster: &Cluster) -> Result<()> {
     product::ensure(cluster)?;
     let judge = Judge::start(cluster)?;
     (scenario.run)(cluster)?;
-    judge.end()
+    judge.end(scenario.shared)
 }
 
 impl Tally {
@@ -239,6 +241,7 @@ mod tests {
             name,
             about: "",
             needs_product: false,
+            shared: &[],
             run: |_| Ok(()),
         }
     }

@@ -33,7 +33,7 @@ pub fn kubelets(cluster: &Cluster) -> Result<Section> {
         rows = rounds(cluster, namespace)?;
         Ok(())
     })?;
-    judge.end()?;
+    judge.end(&[])?;
     Ok(Section {
         key: "h",
         title: format!("{PODS} Pods with real kubelets on two nodes"),

@@ -59,7 +59,7 @@ fn convict(cluster: &Cluster) -> Result<()> {
             },
         )
     })?;
-    let Err(verdict) = judge.end() else {
+    let Err(verdict) = judge.end(&[]) else {
         bail!("two Pods with one address, and the judge saw nothing");
     };
     let verdict = verdict.to_string();

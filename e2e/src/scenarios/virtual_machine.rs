@@ -19,6 +19,8 @@ use crate::progress::say;
 use crate::wait::eventually;
 use crate::workload::{SETTLE, START, delete, leaving_nothing, pool};
 
+/// The machine's address, which both its Pods have while it is moved.
+pub const ADDRESS: &str = "172.18.41.100";
 /// The pool's name.
 const POOL: &str = "virtual-machines";
 /// The machine's name, and its instances'.
@@ -114,6 +116,7 @@ impl Stage<'_> {
         let run = self.start(MACHINE, Some(&machine))?;
         let source = self.launch("aaaaa", Some(&run), first, &json!({}))?;
         let address = source.ip()?;
+        ensure!(address.to_string() == ADDRESS, "the machine has {address}");
         self.recorded("the machine's Pod", &[(address, &source, None)])?;
 
         say(format_args!("moved live to the other node, in vain"));
