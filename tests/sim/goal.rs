@@ -3,6 +3,7 @@
 //! Owns: the look at all objects that says what is lacking (L1, L3, L4, L9). Never does: wait.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use ipam::record::Records;
 use kubesim::Server;
@@ -79,14 +80,39 @@ pub(crate) fn lacks(server: &Server) -> Vec<String> {
             }
         }
     }
-    for pool in server.objects("spiderippools.spiderpool.spidernet.io") {
-        pool_lacks(&pool, &living, &replicas, &mut lacks);
+    let pools = server.objects("spiderippools.spiderpool.spidernet.io");
+    for pool in &pools {
+        pool_lacks(pool, &pools, &living, &replicas, &mut lacks);
     }
     lacks
 }
 
+/// How many addresses the pool's workload still has in pools that are on their way out, as one is
+/// that somebody deleted under its Pods.
+fn left_elsewhere(pool: &Value, pools: &[Arc<Value>], living: &BTreeSet<String>) -> i64 {
+    let of = |pool: &Value| {
+        let label = |name: &str| pool["metadata"]["labels"][name].clone();
+        [label::OWNER_UID, label::INTERFACE, label::IP_VERSION].map(label)
+    };
+    let others = pools.iter().filter(|other| {
+        other.pointer("/metadata/deletionTimestamp").is_some() && of(other) == of(pool)
+    });
+    let records = others.map(|other| {
+        let text = other
+            .pointer("/status/allocatedIPs")
+            .and_then(Value::as_str);
+        let records = Records::parse(text).unwrap_or_default();
+        let held = records
+            .iter()
+            .filter(|(_, record)| living.contains(record.uid.as_str()));
+        held.count()
+    });
+    i64::try_from(records.sum::<usize>()).unwrap_or(i64::MAX)
+}
+
 fn pool_lacks(
     pool: &Value,
+    pools: &[Arc<Value>],
     living: &BTreeSet<String>,
     replicas: &BTreeMap<String, i64>,
     lacks: &mut Vec<String>,
@@ -121,10 +147,15 @@ fn pool_lacks(
     let read = serde_json::from_value::<SpiderIPPool>(pool.clone()).ok();
     let read = read.and_then(|pool| convert::pool(&pool).ok());
     let total = read.and_then(|pool| i64::try_from(pool.claimed().count().get()).ok());
+    // Its subnet may have no more for it while Pods have what a deleted pool had.
+    let left = left_elsewhere(pool, pools, living);
+    let is_right = |total: i64, wanted: i64| {
+        total == wanted || (left > 0 && (total..=total + left).contains(&wanted))
+    };
     match replicas.get(label("ipam.spidernet.io/owner-application-uid")) {
-        Some(replicas) if total != Some(replicas + 1) => {
+        Some(replicas) if !total.is_some_and(|total| is_right(total, replicas + 1)) => {
             lacks.push(format!(
-                "pool {name} has {total:?} addresses for {replicas} replicas"
+                "pool {name} has {total:?} addresses for {replicas} replicas, {left} are left in others"
             ));
         }
         None if label("ipam.spidernet.io/ippool-reclaim") == "true" => {

@@ -145,7 +145,13 @@ impl State {
         for (address, record) in new.records.iter() {
             let was = before.get(&address);
             if was.is_none_or(|was| was.uid != record.uid) {
+                // A fixed address goes on to the next Pod whatever became of the pool meanwhile.
+                let is_inherited =
+                    was.is_some_and(|was| was.owner.is_some() && was.owner == record.owner);
                 self.recorded(commit, new, address, record);
+                if !is_inherited {
+                    self.given_anew(commit, new, address, record);
+                }
             }
         }
     }
@@ -176,6 +182,21 @@ impl State {
         }
     }
 
+    fn given_anew(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, record: &Record) {
+        let what = |why: &str| {
+            format!(
+                "{} gave {address} of {} to {} ({}): {why}",
+                commit.actor, pool.name, record.pod, record.uid
+            )
+        };
+        if !pool.total().contains(address) {
+            self.blame("S4", &what("the pool does not have it"));
+        }
+        if self.reserved.values().any(|set| set.contains(address)) {
+            self.blame("S4", &what("it is reserved"));
+        }
+    }
+
     fn recorded(&mut self, commit: &Commit, pool: &Pool, address: IpAddr, record: &Record) {
         let uid = record.uid.as_str();
         let what = |why: &str| {
@@ -186,12 +207,6 @@ impl State {
         };
         if !pool.is_admitted() {
             self.blame("S4", &what("the pool is not admitted"));
-        }
-        if !pool.total().contains(address) {
-            self.blame("S4", &what("the pool does not have it"));
-        }
-        if self.reserved.values().any(|set| set.contains(address)) {
-            self.blame("S4", &what("it is reserved"));
         }
         match self.pods.get(uid) {
             None => self.blame("S13", &what("there never was such a Pod")),
