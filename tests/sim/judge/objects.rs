@@ -189,6 +189,9 @@ impl State {
                 commit.actor, pool.name, record.pod, record.uid
             )
         };
+        if !pool.is_admitted() {
+            self.blame("S4", &what("the pool is not admitted"));
+        }
         if !pool.total().contains(address) {
             self.blame("S4", &what("the pool does not have it"));
         }
@@ -205,9 +208,6 @@ impl State {
                 commit.actor, pool.name, record.pod
             )
         };
-        if !pool.is_admitted() {
-            self.blame("S4", &what("the pool is not admitted"));
-        }
         match self.pods.get(uid) {
             None => self.blame("S13", &what("there never was such a Pod")),
             Some(pod) if Some(pod.node.as_str()) != record.node.as_ref().map(NodeName::as_str) => {
