@@ -22,7 +22,7 @@ use crate::cluster::Cluster;
 use crate::cluster::node::Node;
 use crate::command::run;
 use crate::progress::say;
-use crate::tap::{self, Call, now};
+use crate::tap::{self, Begun, Call, now};
 use crate::{cni, wait};
 
 /// Least and longest pause between two walks through a node.
@@ -91,8 +91,9 @@ pub fn overlaps(mut holds: Vec<Hold>) -> Vec<Overlap> {
 }
 
 /// The holds that calls of the plugin amount to: from the reply to ADD to the call of the DEL that
-/// was accepted for the same sandbox and interface.
-pub fn holds_of_calls(calls: &[Call]) -> Vec<Hold> {
+/// was accepted for the same sandbox and interface. Where the last DEL is one of `unanswered` nobody
+/// knows, and the calls tell of no hold after it: the walks do.
+pub fn holds_of_calls(calls: &[Call], unanswered: &[Begun]) -> Vec<Hold> {
     let mut calls: Vec<&Call> = calls.iter().filter(|call| call.succeeded).collect();
     calls.sort_by_key(|call| call.ended);
     let mut holds = Vec::<Hold>::new();
@@ -113,6 +114,12 @@ pub fn holds_of_calls(calls: &[Call]) -> Vec<Hold> {
                 until: None,
                 owner: call.uid.clone(),
             });
+        }
+    }
+    for del in unanswered {
+        let sandbox = (del.container.as_str(), del.interface.as_str());
+        for nth in open.remove(&sandbox).unwrap_or_default() {
+            holds[nth].until = Some(del.begun);
         }
     }
     holds
@@ -169,12 +176,13 @@ impl Judge {
             let seen = walker.map_err(|_| anyhow!("a walk through a node failed"))?;
             holds.extend(seen.into_holds());
         }
-        let mut calls = Vec::new();
+        let (mut calls, mut unanswered) = (Vec::new(), Vec::new());
         for node in &self.nodes {
             calls.extend(tap::calls(node, self.since)?);
+            unanswered.extend(tap::unanswered(node, self.since)?);
         }
         let walks: u32 = self.walks().iter().sum();
-        let (sighted, called) = (holds.len(), holds_of_calls(&calls));
+        let (sighted, called) = (holds.len(), holds_of_calls(&calls, &unanswered));
         say(format_args!(
             "judged: {} calls gave {} addresses; {walks} walks saw {sighted} on interfaces",
             calls.len(),
@@ -380,11 +388,31 @@ mod tests {
             },
         ];
         assert_eq!(
-            holds_of_calls(&calls),
+            holds_of_calls(&calls, &[]),
             [
                 hold("10.0.0.1", "pod", 1, Some(10)),
                 hold("fd00::1", "pod", 1, Some(10)),
                 hold("10.0.0.1", "pod", 21, None),
+            ]
+        );
+    }
+
+    #[test]
+    fn after_a_del_whose_end_is_unknown_the_calls_tell_of_no_hold() {
+        let calls = [
+            call("ADD", "one", "a", 0, &["10.0.0.1"]),
+            call("ADD", "two", "b", 0, &["10.0.0.2"]),
+        ];
+        let begun = Begun {
+            begun: Duration::from_secs(7),
+            container: "one".to_owned(),
+            interface: "eth0".to_owned(),
+        };
+        assert_eq!(
+            holds_of_calls(&calls, &[begun]),
+            [
+                hold("10.0.0.1", "a", 1, Some(7)),
+                hold("10.0.0.2", "b", 1, None),
             ]
         );
     }
@@ -396,7 +424,7 @@ mod tests {
             call("ADD", "two", "b", 5, &["10.0.0.1"]),
             call("DEL", "one", "a", 9, &[]),
         ];
-        assert_eq!(overlaps(holds_of_calls(&calls)).len(), 1);
+        assert_eq!(overlaps(holds_of_calls(&calls, &[])).len(), 1);
     }
 
     #[test]

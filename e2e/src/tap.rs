@@ -14,6 +14,7 @@ use std::process::{Command, ExitCode, Output, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -51,6 +52,17 @@ pub struct Call {
     pub error: String,
 }
 
+/// A DEL that was begun. Who kills the plugin may kill the tap with it, and then there is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// When the runtime called, as time since 1970.
+    pub begun: Duration,
+    /// The sandbox.
+    pub container: String,
+    /// The interface in it.
+    pub interface: String,
+}
+
 /// Installs the tap on a node.
 pub fn install(node: &Node, exe: &Path) -> Result<()> {
     let to = node.path("opt/cni/bin").join(NAME);
@@ -63,16 +75,33 @@ pub fn install(node: &Node, exe: &Path) -> Result<()> {
 
 /// The calls on a node that began after `since`.
 pub fn calls(node: &Node, since: Duration) -> Result<Vec<Call>> {
+    let mut calls = lines::<Call>(node)?;
+    calls.retain(|call| call.began >= since);
+    Ok(calls)
+}
+
+/// The DELs on a node that began after `since`, and whose end nobody wrote down.
+pub fn unanswered(node: &Node, since: Duration) -> Result<Vec<Begun>> {
+    let calls = calls(node, since)?;
+    let mut begun = lines::<Begun>(node)?;
+    begun.retain(|del| {
+        let is_its = |call: &Call| call.began == del.begun && call.container == del.container;
+        del.begun >= since && !calls.iter().any(is_its)
+    });
+    Ok(begun)
+}
+
+/// Lines of one form; one that is being written is not whole yet.
+fn lines<T: DeserializeOwned>(node: &Node) -> Result<Vec<T>> {
     let file = node.path(FILE);
     if !file.exists() {
         return Ok(Vec::new());
     }
     let text = fs::read_to_string(&file).with_context(|| format!("no {}", file.display()))?;
-    // A line that is being written is not whole yet.
-    let calls = text
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Call>(line).ok());
-    Ok(calls.filter(|call| call.began >= since).collect())
+    let lines = text.lines();
+    Ok(lines
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect())
 }
 
 /// Notes that every sandbox of a node is gone though nobody called DEL: it lost its power.
@@ -127,6 +156,15 @@ fn pass_on() -> Result<ExitCode> {
         .read_to_string(&mut input)
         .context("cannot read the configuration")?;
     let began = now();
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    if variable("CNI_COMMAND") == "DEL" {
+        let del = Begun {
+            begun: began,
+            container: variable("CNI_CONTAINERID"),
+            interface: variable("CNI_IFNAME"),
+        };
+        write_down(&del, Path::new(FILE))?;
+    }
     let output = run_product(&as_for_product(&input))?;
     let call = call_of(began, &output);
     if matches!(call.command.as_str(), "ADD" | "DEL") {
@@ -222,8 +260,8 @@ fn addresses_of(result: &str) -> Vec<String> {
 }
 
 /// One write a line, so that calls at the same time don't mix.
-fn write_down(call: &Call, to: &Path) -> Result<()> {
-    let line = serde_json::to_string(call).context("cannot encode a call")? + "\n";
+fn write_down(line: &impl Serialize, to: &Path) -> Result<()> {
+    let line = serde_json::to_string(line).context("cannot encode a call")? + "\n";
     let file = OpenOptions::new().create(true).append(true).open(to);
     file.and_then(|mut file| file.write_all(line.as_bytes()))
         .with_context(|| format!("cannot write {}", to.display()))
