@@ -95,7 +95,8 @@ pub fn overlaps(mut holds: Vec<Hold>) -> Vec<Overlap> {
 /// knows, and the calls tell of no hold after it: the walks do.
 pub fn holds_of_calls(calls: &[Call], unanswered: &[Begun]) -> Vec<Hold> {
     let mut calls: Vec<&Call> = calls.iter().filter(|call| call.succeeded).collect();
-    calls.sort_by_key(|call| call.ended);
+    // A DEL ends an ADD that it overtakes: the runtime had given that one up.
+    calls.sort_by_key(|call| call.began);
     let mut holds = Vec::<Hold>::new();
     let mut open = BTreeMap::<(&str, &str), Vec<usize>>::new();
     for call in calls {
@@ -395,6 +396,20 @@ mod tests {
                 hold("10.0.0.1", "pod", 21, None),
             ]
         );
+    }
+
+    #[test]
+    fn an_add_that_its_del_overtakes_is_no_hold() {
+        let late = Call {
+            ended: Duration::from_secs(11),
+            ..call("ADD", "one", "a", 0, &["10.0.0.1"])
+        };
+        let calls = [
+            call("DEL", "one", "a", 9, &[]),
+            late,
+            call("ADD", "two", "b", 20, &["10.0.0.1"]),
+        ];
+        assert_eq!(overlaps(holds_of_calls(&calls, &[])), []);
     }
 
     #[test]
