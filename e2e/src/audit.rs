@@ -182,7 +182,7 @@ impl AuditLog {
 
 /// The right that a call asked for; none if it was refused, or was about no resource.
 fn right_of(event: &Value) -> Option<String> {
-    let text = |at: &str| event.pointer(at).and_then(Value::as_str);
+    let text = |at: &str| text(event, at);
     let code = event
         .pointer("/responseStatus/code")
         .and_then(Value::as_u64);

@@ -179,8 +179,9 @@ impl Judge {
         }
         let (mut calls, mut unanswered) = (Vec::new(), Vec::new());
         for node in &self.nodes {
-            calls.extend(tap::calls(node, self.since)?);
-            unanswered.extend(tap::unanswered(node, self.since)?);
+            let of_node = tap::calls(node, self.since)?;
+            unanswered.extend(tap::unanswered(node, self.since, &of_node)?);
+            calls.extend(of_node);
         }
         let walks: u32 = self.walks().iter().sum();
         let (sighted, called) = (holds.len(), holds_of_calls(&calls, &unanswered));

@@ -80,9 +80,8 @@ pub fn calls(node: &Node, since: Duration) -> Result<Vec<Call>> {
     Ok(calls)
 }
 
-/// The DELs on a node that began after `since`, and whose end nobody wrote down.
-pub fn unanswered(node: &Node, since: Duration) -> Result<Vec<Begun>> {
-    let calls = calls(node, since)?;
+/// The DELs on a node that began after `since`, and whose end is none of its `calls`.
+pub fn unanswered(node: &Node, since: Duration, calls: &[Call]) -> Result<Vec<Begun>> {
     let mut begun = lines::<Begun>(node)?;
     begun.retain(|del| {
         let is_its = |call: &Call| call.began == del.begun && call.container == del.container;

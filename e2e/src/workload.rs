@@ -202,6 +202,20 @@ pub fn scale(kubectl: &Kubectl, namespace: &str, name: &str, replicas: usize) ->
         .map(|_| ())
 }
 
+/// Applies the definition of a kind and waits until it is served.
+pub fn define(kubectl: &Kubectl, definition: &Value) -> Result<()> {
+    kubectl.apply(&definition.to_string(), &[])?;
+    let name = definition.pointer("/metadata/name").and_then(Value::as_str);
+    let name = format!("crd/{}", name.context("a definition without name")?);
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        &name,
+    ];
+    kubectl.run(&wait).map(drop)
+}
+
 /// Deletes an object and waits until it is gone.
 pub fn delete(kubectl: &Kubectl, what: &[&str]) -> Result<()> {
     let args = [

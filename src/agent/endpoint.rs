@@ -2,8 +2,8 @@
 //!
 //! Owns: their writing, after the reply, one at a time and not too fast, as long as the Pod is here,
 //! and behind the claims that are under way: what nobody waits for leaves the API server to what
-//! Pods wait for. Never does: serve as the truth: an endpoint is derived from what was granted and never a reason
-//! for a failed ADD. Invariants: an endpoint is of the Pod whose uid it names; that of an earlier
+//! Pods wait for. Never does: serve as the truth: an endpoint is derived from what was granted and
+//! never a reason for a failed ADD. Invariants: an endpoint is of the Pod whose uid it names; that of an earlier
 //! Pod of the same name is replaced whole, unless it is of a `StatefulSet`: that one outlives its
 //! Pods, without an owner and with a finalizer, and goes with the address. Who asks this agent is
 //! told what is still to be written, and what is not to be, as long as its Pod is here.

@@ -1,9 +1,9 @@
 //! Fixed addresses on a node: what the core's rules ([`ipam::keep`]) want to know, seen here.
 //!
 //! Owns: who a Pod's StatefulSet or virtual machine is and what it wants, what an endpoint of the
-//! original says about a former Pod, and whether a node is lost. Never does: pass an address on; the pool's writer
-//! does, on the record it writes. Invariant: what can't be read counts as "still held" and "still
-//! wanted".
+//! original says about a former Pod, and whether a node is lost. Never does: pass an address on;
+//! the pool's writer does, on the record it writes. Invariant: what can't be read counts as "still
+//! held" and "still wanted".
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -10,9 +10,10 @@
 //!
 //! A DEL is kept in the [`Journal`] before it is answered. If the Pod lives, it stays there until
 //! the Pod ends or an ADD for a new sandbox takes the addresses over; what that ADD did not take
-//! over is surplus, and goes while the Pod lives. The record stays for a while after the DEL ([`rest`]). It is the record itself that holds
-//! the address back, so a restart shortens nothing. Releases go through the pools' writers, behind
-//! every claim that is under way. What no DEL will ever release is `super::leaks`'.
+//! over is surplus, and goes while the Pod lives. The record stays for a while after the DEL
+//! ([`rest`]). It is the record itself that holds the address back, so a restart shortens nothing.
+//! Releases go through the pools' writers, behind every claim that is under way. What no DEL will
+//! ever release is `super::leaks`'.
 
 mod rest;
 

@@ -4,13 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::ArgAction;
+use ipam::keep::Keeps;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::{Common, MetricArguments, connection};
-use ipam::keep::Keeps;
-
 use crate::agent::{self, Settings, State};
 use crate::api::names::env;
 use crate::config::Config;

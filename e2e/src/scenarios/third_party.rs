@@ -15,7 +15,7 @@ use crate::product::{self, NAMESPACE};
 use crate::progress::say;
 use crate::wait::eventually;
 use crate::workload::{
-    NUMBER, SETTLE, SUBNET, delete, gone, leaving_nothing, running, subnet, template,
+    NUMBER, SETTLE, SUBNET, define, delete, gone, leaving_nothing, running, subnet, template,
 };
 
 /// The subnet's name.
@@ -99,15 +99,7 @@ impl Kind {
                 }],
             },
         });
-        kubectl.apply(&object.to_string(), &[])?;
-        let definition = format!("crd/{}", self.definition());
-        let wait = [
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            &definition,
-        ];
-        kubectl.run(&wait).map(drop)
+        define(kubectl, &object)
     }
 }
 

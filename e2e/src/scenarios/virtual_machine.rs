@@ -17,7 +17,7 @@ use crate::product::books::Books;
 use crate::product::objects::Pod;
 use crate::progress::say;
 use crate::wait::eventually;
-use crate::workload::{SETTLE, START, delete, leaving_nothing, pool};
+use crate::workload::{SETTLE, START, define, delete, leaving_nothing, pool};
 
 /// The machine's address, which both its Pods have while it is moved.
 pub const ADDRESS: &str = "172.18.41.100";
@@ -84,15 +84,7 @@ fn install(kubectl: &Kubectl, kind: &str, short: &str) -> Result<()> {
             }],
         },
     });
-    kubectl.apply(&object.to_string(), &[])?;
-    let definition = format!("crd/{definition}");
-    let wait = [
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        &definition,
-    ];
-    kubectl.run(&wait).map(drop)
+    define(kubectl, &object)
 }
 
 /// An instance.

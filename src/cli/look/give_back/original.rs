@@ -11,7 +11,6 @@ use ipam::name::PoolName;
 use ipam::pool::Pool;
 use ipam::record::{Record, Records};
 use ipam::subnet::{Subnet, SubnetLedger};
-use kube::ResourceExt;
 
 use crate::api::names::{self, APP_KEYS};
 use crate::api::{LabelSelector, SpiderEndpoint, SpiderIPPool, SpiderSubnet};
@@ -28,15 +27,8 @@ pub(super) fn total(pool: &Pool) -> AddrSet {
 /// The pool's metadata and spec.
 pub(super) fn pool(raw: &SpiderIPPool, parsed: &Pool) -> SpiderIPPool {
     let mut pool = raw.clone();
-    pool.annotations_mut()
-        .retain(|key, _| !key.starts_with(OURS));
-    if pool.annotations().is_empty() {
-        pool.metadata.annotations = None;
-    }
-    pool.labels_mut().retain(|key, _| !key.starts_with(OURS));
-    if pool.labels().is_empty() {
-        pool.metadata.labels = None;
-    }
+    take_ours(&mut pool.metadata.annotations);
+    take_ours(&mut pool.metadata.labels);
     keep_finalizer(&mut pool.metadata.finalizers);
     let in_use = parsed.records.addresses();
     if !in_use.is_subset(&parsed.total()) {
@@ -127,6 +119,14 @@ pub(super) fn endpoint(raw: &SpiderEndpoint) -> SpiderEndpoint {
     let mut endpoint = raw.clone();
     keep_finalizer(&mut endpoint.metadata.finalizers);
     endpoint
+}
+
+/// Leaves none that only we read, and nothing where there is no other.
+fn take_ours(pairs: &mut Option<BTreeMap<String, String>>) {
+    if let Some(all) = pairs {
+        all.retain(|key, _| !key.starts_with(OURS));
+    }
+    *pairs = pairs.take().filter(|all| !all.is_empty());
 }
 
 fn keep_finalizer(finalizers: &mut Option<Vec<String>>) {
