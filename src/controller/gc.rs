@@ -12,9 +12,10 @@
 //!                                └ mark: pools for the agents of nodes that are well
 //! ```
 //!
-//! Where nothing is suspicious, a look reads nothing and writes nothing.
+//! Where nothing is suspicious, a look reads the endpoints' metadata (`stray`) and writes nothing.
 
 mod free;
+mod stray;
 pub mod survey;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -119,6 +120,9 @@ impl Gc<'_> {
             }
         };
         self.mark(&found).await;
+        if self.options.on == Switch::On {
+            self.let_stray_go().await;
+        }
     }
 
     /// What this look and those before give.

@@ -406,3 +406,49 @@ async fn a_write_follows_a_pool_that_agents_moved_and_leaves_what_they_wrote() {
     bench.free_all_of(&behind).await;
     assert_eq!(bench.stage.recorded("net").await, [11, 12]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_was_deleted_goes_once_neither_pod_nor_record_is_there() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let living = stage.pod("lives").await;
+    let records = json!({
+        "10.6.0.10": {"pod": "shop/lives", "podUid": living},
+        "10.6.0.11": record("recorded", "n2"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    for name in [
+        "stray",
+        "recorded",
+        "lives",
+        "asked-of-nobody",
+        "kept-by-others",
+    ] {
+        let mut finalizers = vec![crate::api::names::FINALIZER];
+        if name == "kept-by-others" {
+            finalizers.push("example.org/keep");
+        }
+        stage
+            .put(json!({
+                "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+                "metadata": {"name": name, "namespace": "shop", "finalizers": finalizers},
+                "status": {
+                    "current": {"uid": format!("gone-{name}"), "node": "n1", "ips": []},
+                    "ownerControllerType": "Deployment", "ownerControllerName": "web",
+                },
+            }))
+            .await;
+    }
+    let api: Api<SpiderEndpoint> = Api::namespaced(stage.client.clone(), "shop");
+    for name in ["stray", "recorded", "lives", "kept-by-others"] {
+        api.delete(name, &DeleteParams::default()).await.unwrap();
+    }
+    stage.start(options()).await;
+    stage.stays("net").await;
+    let left = api.list(&ListParams::default()).await.unwrap();
+    let left: Vec<_> = left.iter().map(ResourceExt::name_any).collect();
+    assert_eq!(
+        left,
+        ["asked-of-nobody", "kept-by-others", "lives", "recorded"]
+    );
+}
