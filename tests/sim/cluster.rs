@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ use crate::judge::Judge;
 use crate::lines::{AGENTS, Lines};
 use crate::net::Net;
 use crate::node::{self, MemoryDisk, Plugin, Socket};
+use crate::original;
 
 /// The day on which every history begins.
 const EPOCH: Timestamp = Timestamp::constant(1_767_225_600, 0);
@@ -78,6 +80,8 @@ struct Node {
     plugin: Arc<Plugin>,
     /// What runs on it; another one after it was off.
     machine: Mutex<Machine>,
+    /// Whether the original's agent runs there, and not ours.
+    is_original: AtomicBool,
 }
 
 impl Node {
@@ -180,6 +184,16 @@ impl Cluster {
         self.judge.powered_off(node);
     }
 
+    /// Puts the original's agent on a node in place of ours, or ours in its place.
+    pub(crate) fn change_over(&self, node: &str, to_original: bool) {
+        let agent = format!("agent-{node}");
+        self.kill(&agent);
+        if let Some(of) = self.nodes.get(node) {
+            of.is_original.store(to_original, Ordering::SeqCst);
+        }
+        self.begin(&agent);
+    }
+
     /// Starts a process, unless it runs.
     pub(crate) fn begin(&self, process: &str) {
         if self.processes().contains_key(process) {
@@ -273,6 +287,12 @@ impl Cluster {
         let Some(of) = self.nodes.get(node) else {
             return;
         };
+        let (disk, socket) = (of.plugin.disk.clone(), of.plugin.socket.clone());
+        if of.is_original.load(Ordering::SeqCst) {
+            let client = self.net.client(&format!("original-{node}"));
+            tasks.spawn(original::agent(client, node.to_owned(), socket));
+            return;
+        }
         let settings = Settings {
             node: node.to_owned(),
             namespace: "kube-system".to_owned(),
@@ -291,7 +311,6 @@ impl Cluster {
             allocator_token: None,
             direct_writes: true,
         };
-        let (disk, socket) = (of.plugin.disk.clone(), of.plugin.socket.clone());
         let clients = self.net.clients(process);
         let lines = || self.lines.dial(process, clients.read.clone());
         let allocator = self.size.allocator.then(lines);
@@ -333,15 +352,13 @@ fn nodes(size: Size, judge: &Judge) -> BTreeMap<String, Node> {
             armed: Mutex::default(),
         };
         let plugin = Arc::new(plugin);
-        let machine = Mutex::default();
-        (
-            name,
-            Node {
-                number,
-                plugin,
-                machine,
-            },
-        )
+        let node = Node {
+            number,
+            plugin,
+            machine: Mutex::default(),
+            is_original: AtomicBool::default(),
+        };
+        (name, node)
     };
     numbers.map(node).collect()
 }

@@ -57,7 +57,8 @@ kinds! {
     WatchStall "watch-stall" Product 15_000 "Watches say nothing, and then all at once.";
     WatchClose "watch-close" Product 0 "Every watch breaks off.";
     Compact "compact" Cluster 0 "History is forgotten and every watch breaks off: 410.";
-    StaleList "stale-list" Product 9_000 "Lists from the API server's memory are old.";
+    StaleList "stale-list" Agent 3_600_000 "Lists from the API server's memory are old, as they may be at any time.";
+    WebhookDown "webhook-down" Cluster 20_000 "Nobody changes a pool, subnet or reservation: their webhook fails closed.";
     Storm "storm" Cluster 1_500 "Somebody else writes every pool again and again.";
     StealLease "steal-lease" Cluster 0 "Another holds the Lease now.";
     TwoLeaders "two-leaders" Cluster 20_000 "Both replicas believe that they lead.";

@@ -24,6 +24,7 @@ mod lines;
 mod nemesis;
 mod net;
 mod node;
+mod original;
 mod run;
 mod scenario;
 mod tally;

@@ -34,6 +34,8 @@ use crate::judge::{Judge, Sight};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Kinds that hold addresses.
 const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+/// Kinds whose changes webhooks review.
+const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
 /// How a watch says last that what it asks for is forgotten.
 const FORGOTTEN: &[u8] = b"\"type\":\"ERROR\"}\n";
 /// What tells of addresses, and goes with a Pod.
@@ -67,6 +69,8 @@ struct Link {
     slow: Option<(Instant, Duration)>,
     cut_until: Instant,
     stale_until: Instant,
+    /// Until then its writes of what webhooks review fail.
+    unreviewed_until: Instant,
     stall_until: Instant,
     /// Dropped to close every open watch, in the order in which they were opened: not tokio's `watch`,
     /// which wakes its receivers in an order drawn anew in each process.
@@ -144,20 +148,22 @@ impl Net {
                 link.stall_until = until;
             }
             Kind::StaleList => link.stale_until = until,
+            Kind::WebhookDown => link.unreviewed_until = until,
             Kind::WatchStall => link.stall_until = until,
             Kind::WatchClose => link.open.clear(),
             kind => link.armed.push_back((kind, lasting)),
         }
     }
 
-    /// Ends every fault that lasts, and forgets those that met nothing.
+    /// Ends every fault that lasts, and forgets those that met nothing. Old lists stay: nobody has a
+    /// right to others.
     pub(crate) fn heal(&self) {
         let now = Instant::now();
         for link in self.links().values_mut() {
             link.armed.clear();
             link.slow = None;
             link.cut_until = now;
-            link.stale_until = now;
+            link.unreviewed_until = now;
             link.stall_until = now;
         }
     }
@@ -188,6 +194,11 @@ impl Net {
             return fate;
         }
         let is_write = head.method != Method::GET;
+        if now < link.unreviewed_until && is_reviewed(head) {
+            fate.answer = Some((500, false));
+            self.judge.happened(Kind::WebhookDown);
+            return fate;
+        }
         // The election is disturbed by faults of its own.
         if head.uri.path().contains("/leases") || head.uri.path().contains("/events") {
             return fate;
@@ -273,12 +284,13 @@ impl Net {
     /// A list that may be served from memory is served as it was a while ago.
     fn look_back(&self, head: &mut Parts) {
         let text = head.uri.to_string();
-        if !text.contains("resourceVersion=0") || text.contains("watch=") {
+        let any = "resourceVersion=0&resourceVersionMatch=NotOlderThan";
+        if !text.contains(any) || text.contains("watch=") {
             return;
         }
         let then = self.server.revision().saturating_sub(20).max(1);
         let exact = format!("resourceVersion={then}&resourceVersionMatch=Exact");
-        if let Ok(uri) = text.replace("resourceVersion=0", &exact).parse() {
+        if let Ok(uri) = text.replace(any, &exact).parse() {
             head.uri = uri;
             self.judge.happened(Kind::StaleList);
         }
@@ -393,6 +405,7 @@ fn link<'l>(links: &'l mut BTreeMap<String, Link>, seed: u64, process: &str) -> 
         slow: None,
         cut_until: Instant::now(),
         stale_until: Instant::now(),
+        unreviewed_until: Instant::now(),
         stall_until: Instant::now(),
         open: Vec::new(),
     })
@@ -453,6 +466,13 @@ fn json_reply(code: StatusCode, body: &Value) -> Reply {
     let json = http::HeaderValue::from_static("application/json");
     response.headers_mut().insert("content-type", json);
     response
+}
+
+/// Whether a webhook is asked about it: what people write of pools, subnets and reservations.
+fn is_reviewed(head: &Parts) -> bool {
+    let path = head.uri.path();
+    let is_change = head.method == Method::POST || head.method == Method::PUT;
+    is_change && REVIEWED.iter().any(|kind| path.contains(kind)) && !path.ends_with("/status")
 }
 
 /// The rule that a request breaks, and how: a write of an address holder that would not fail where

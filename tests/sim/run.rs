@@ -24,7 +24,8 @@ const SCRIPT_MAX: Duration = Duration::from_secs(900);
 const FAULTS_OVER: Duration = Duration::from_secs(75);
 /// Until all is as it should be, once nothing disturbs it (L1, L9).
 const SETTLE_MAX: Duration = Duration::from_secs(180);
-/// The same where DELs were lost with a disk: the controller's look, and two of the agent's (L3).
+/// The same where DELs were lost with a disk, or with the original's agent: the controller's look, and
+/// two of the agent's (L3).
 const LEAK_MAX: Duration = Duration::from_secs(6_000);
 /// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
 const LOOK_MAX: Duration = Duration::from_secs(700);
@@ -179,7 +180,8 @@ async fn script(cluster: &Arc<Cluster>, recipe: &Recipe) -> usize {
 /// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
 async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     let loses_dels = |fault: &Fault| matches!(fault.kind, Kind::CrashWiped | Kind::PowerOff);
-    let is_slow = recipe.scenario.name == "node_lost" || recipe.faults.iter().any(loses_dels);
+    let is_slow = matches!(recipe.scenario.name, "node_lost" | "changed_over")
+        || recipe.faults.iter().any(loses_dels);
     let patience = if is_slow { LEAK_MAX } else { SETTLE_MAX };
     if !comes(cluster, patience, "L1", goal::lacks).await {
         return;

@@ -52,6 +52,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     repeated_add false,
     link_stays false,
     late_rollback false,
+    changed_over false,
 };
 
 /// The usual cluster; now and then a large one, by the seed.
@@ -323,5 +324,29 @@ async fn late_rollback(user: User) {
     user.wait(4_000).await;
     user.meet("agent", Kind::Late, 5_000).await;
     user.roll_out("web", 1).await;
+    user.settled(60).await;
+}
+
+/// The original's agents are replaced by ours, node by node, while Pods come and go.
+async fn changed_over(user: User) {
+    let nodes = user.cluster().node_names();
+    for node in &nodes {
+        user.cluster().change_over(node, true);
+    }
+    user.subnet("net", 1, 10, 60).await;
+    user.pool("one", 1, 50, 57).await;
+    user.deployment("web", replicas(6)).await;
+    user.deployment_in("left", 3, &["one"]).await;
+    user.settled(60).await;
+    for (nth, node) in nodes.iter().enumerate() {
+        user.delete_pod(nth, nth % 2 == 0).await;
+        user.cluster().change_over(node, false);
+        let round = u32::try_from(nth).unwrap_or_default();
+        user.roll_out(if nth % 2 == 0 { "web" } else { "left" }, round)
+            .await;
+        user.wait(4_000).await;
+        user.scale("web", if nth % 2 == 0 { 3 } else { 8 }).await;
+        user.wait(2_000).await;
+    }
     user.settled(60).await;
 }

@@ -96,11 +96,27 @@ impl State {
             Ok(new) => new,
             Err(fault) => return self.blame("S11", &format!("pool {name}: {fault:?}")),
         };
-        if !is_foreign(&commit.actor) {
+        if is_foreign(&commit.actor) {
+            self.freed_by_others(old.as_ref(), &new);
+        } else {
             self.records(commit, old.as_ref(), &new);
             self.counters(commit, &object, &new);
         }
         self.pools.insert(name, new);
+    }
+
+    /// What somebody else takes out of a pool is free, whoever has it still.
+    fn freed_by_others(&mut self, old: Option<&Pool>, new: &Pool) {
+        for (address, was) in old.into_iter().flat_map(|pool| pool.records.iter()) {
+            if new
+                .records
+                .get(address)
+                .is_none_or(|now| now.uid != was.uid)
+            {
+                self.users.remove(&address);
+                self.let_go.remove(&address);
+            }
+        }
     }
 
     /// S12, S14.
