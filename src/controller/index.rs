@@ -334,7 +334,8 @@ impl Index {
         self.features.subnets == Switch::On && self.features.auto_pools == Switch::On
     }
 
-    /// Remembers which pools of `cidr` have more than they need, and since when.
+    /// Remembers which pools of `cidr` have more than they need, and since when; never since a time
+    /// to come, as it would be where the clock was set back.
     pub fn remember_surplus(&self, cidr: &IpNet, surplus: &BTreeSet<PoolName>, now: DateTime<Utc>) {
         let mut state = self.state();
         let State {
@@ -348,7 +349,8 @@ impl Index {
             surplus.contains(pool) || (pools.contains_key(pool) && !here.contains(pool))
         });
         for pool in surplus {
-            state.surplus.entry(pool.clone()).or_insert(now);
+            let since = state.surplus.entry(pool.clone()).or_insert(now);
+            *since = now.min(*since);
         }
     }
 

@@ -95,13 +95,10 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
         return;
     };
     let expected = [
-        "create events",
         "create events.events.k8s.io",
         "create spiderippools.spiderpool.spidernet.io",
         "delete spiderendpoints.spiderpool.spidernet.io",
         "delete spiderippools.spiderpool.spidernet.io",
-        "patch events",
-        "patch events.events.k8s.io",
         "update spiderendpoints.spiderpool.spidernet.io",
         "update spiderippools.spiderpool.spidernet.io",
         "update spiderippools.spiderpool.spidernet.io/status",

@@ -189,7 +189,9 @@ pub(super) fn serve(pass: &mut Pass<'_>, pool: &Pool, standing: &Standing<'_>, d
             .surplus_since
             .get(&pool.name)
             .copied()
-            .unwrap_or(pass.now);
+            .unwrap_or(pass.now)
+            // A clock that was set back since makes nobody wait for it.
+            .min(pass.now);
         let due = since.checked_add_signed(SHRINK_AFTER).unwrap_or(since);
         if due <= pass.now {
             shrink(pass, pool, &spare.highest(surplus), edit);

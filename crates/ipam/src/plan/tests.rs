@@ -376,6 +376,21 @@ fn a_pool_shrinks_highest_first_and_only_after_a_while() {
 }
 
 #[test]
+fn a_clock_that_was_set_back_holds_no_shrink_up() {
+    let to_come = now().checked_add_signed(SHRINK_AFTER * 100).unwrap();
+    let snapshot = Snapshot {
+        surplus_since: BTreeMap::from([(PoolName::from("web"), to_come)]),
+        ..seen(
+            subnet("1-9", &[("web", "1-5")]),
+            vec![web("1-5")],
+            vec![demand("web", 2)],
+        )
+    };
+    let waits = plan_of(&snapshot).wake_at;
+    assert_eq!(waits, now().checked_add_signed(SHRINK_AFTER));
+}
+
+#[test]
 fn a_pool_never_gives_up_what_is_in_use() {
     let big = in_use("4-5", web("1-5"));
     let snapshot = seen(

@@ -16,7 +16,7 @@ use super::runner::Actor;
 use super::world::{Change, Key, World};
 use super::{nodes, pods};
 
-/// A node whose lease was not renewed for this long is silent.
+/// A node that neither renewed its lease nor said how it is for this long is silent.
 const GRACE: Duration = Duration::from_secs(40);
 /// How long a Pod that says nothing bears a silent node: what admission writes into every Pod.
 const BORNE: Duration = Duration::from_secs(300);
@@ -73,10 +73,15 @@ fn silence(world: &World, node: &Node, now: Timestamp) -> Option<Duration> {
     let lease = world
         .leases
         .get(&Key::new(LEASES, node.metadata.name.as_deref()?));
-    let renewed = lease
-        .and_then(|l| l.spec.as_ref()?.renew_time.as_ref())
-        .map(|t| t.0);
-    let since = renewed.or_else(|| node.metadata.creation_timestamp.as_ref().map(|t| t.0))?;
+    let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.as_ref());
+    let conditions = node
+        .status
+        .iter()
+        .flat_map(|s| s.conditions.iter().flatten());
+    let said = conditions.filter_map(|c| c.last_heartbeat_time.as_ref());
+    let signs = said.map(|t| t.0).chain(renewed.map(|t| t.0));
+    let made = node.metadata.creation_timestamp.as_ref();
+    let since = signs.max().or_else(|| made.map(|t| t.0))?;
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(GRACE.saturating_sub(passed))
 }
@@ -278,6 +283,28 @@ mod tests {
         assert_eq!(planned(&world, 42).writes().len(), 0);
         let gone = planned(&world, 341);
         assert!(matches!(gone.writes()[0], Write::Delete(Object::Pod(_))));
+    }
+
+    #[test]
+    fn a_node_that_is_back_is_not_silent_before_its_lease_is_renewed() {
+        let mut world = world();
+        let mut node = world.nodes.all().next().unwrap().clone();
+        let heartbeat = Time(Timestamp::from_second(50).unwrap());
+        for condition in node
+            .status
+            .get_or_insert_default()
+            .conditions
+            .iter_mut()
+            .flatten()
+        {
+            condition.last_heartbeat_time = Some(heartbeat.clone());
+        }
+        world = world.with(node);
+        let calm = planned(&world, 60);
+        assert_eq!(
+            (calm.writes().len(), calm.again),
+            (0, Some(Duration::from_secs(30)))
+        );
     }
 
     #[test]
