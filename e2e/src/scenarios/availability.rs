@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, ensure};
+use serde_json::json;
 
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
@@ -19,7 +20,8 @@ use crate::progress::say;
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, scale, subnet,
+    Deployment, NUMBER, POOL, SETTLE, delete, gone, leaving_nothing, pool, running, scale, subnet,
+    template,
 };
 
 /// The Pods that come and go.
@@ -27,12 +29,17 @@ const REPLICAS: usize = 4;
 /// Pods that are replaced while roles are upgraded, at least.
 const CHURNED: usize = 4;
 
+/// The pool of Pods whose workload has none of its own.
+const BY_HAND: &str = "by-hand";
+
 /// Runs it.
 pub fn run(cluster: &Cluster) -> Result<()> {
     leaving_nothing(cluster, "availability", |namespace| {
         let kubectl = cluster.kubectl();
         let since = tap::now();
         subnet(kubectl, "available", &["172.18.41.100-172.18.41.129"])?;
+        let ips = json!({ "ips": ["172.18.41.120-172.18.41.129"] });
+        pool(kubectl, BY_HAND, &ips)?;
         let web = Deployment::new("web", u32::try_from(REPLICAS)?).with_subnet("available");
         web.annotated(NUMBER, "+1").create(kubectl, namespace)?;
         let stage = Stage {
@@ -48,6 +55,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         stage.no_call_failed(since)?;
         delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
         gone(kubectl, namespace, "web")?;
+        delete(kubectl, &["spiderippool", BY_HAND])?;
         delete(kubectl, &["spidersubnet", "available"])
     })
 }
@@ -94,7 +102,47 @@ impl Stage<'_> {
         let after = uids(&running(self.kubectl, self.namespace, "web", REPLICAS)?);
         let stayed = after.iter().filter(|uid| before.contains(uid)).count();
         ensure!(stayed == 0, "{stayed} Pods are the same");
+        self.every_other_kind_starts()?;
         product::scale_controllers(self.cluster, CONTROLLERS)
+    }
+
+    /// Agents find out themselves whose the Pods are: of a `DaemonSet`, and of a `CronJob`'s Job.
+    fn every_other_kind_starts(&self) -> Result<()> {
+        let annotations = json!({ POOL: json!({ "ipv4": [BY_HAND] }).to_string() });
+        let mut once = template("hourly", &annotations);
+        once["spec"]["restartPolicy"] = json!("Never");
+        let everywhere = json!({
+            "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": "each" },
+            "spec": {
+                "selector": { "matchLabels": { "app": "each" } },
+                "template": template("each", &annotations),
+            },
+        });
+        let hourly = json!({
+            "apiVersion": "batch/v1", "kind": "CronJob", "metadata": { "name": "hourly" },
+            "spec": {
+                "schedule": "0 * * * *", "suspend": true,
+                "jobTemplate": { "spec": { "template": once } },
+            },
+        });
+        let here = ["--namespace", self.namespace];
+        for object in [everywhere, hourly] {
+            self.kubectl.apply(&object.to_string(), &here)?;
+        }
+        let now = ["create", "job", "now", "--from=cronjob/hourly"];
+        self.kubectl.run(&[&now[..], &here].concat())?;
+        running(
+            self.kubectl,
+            self.namespace,
+            "each",
+            self.cluster.nodes().len(),
+        )?;
+        running(self.kubectl, self.namespace, "hourly", 1)?;
+        for object in ["daemonset/each", "cronjob/hourly"] {
+            delete(self.kubectl, &[&[object][..], &here].concat())?;
+        }
+        gone(self.kubectl, self.namespace, "each")?;
+        gone(self.kubectl, self.namespace, "hourly")
     }
 
     /// All Pods of both roles are replaced while Pods come and go.

@@ -11,7 +11,7 @@ use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool};
-use crate::product::{self, NAMESPACE};
+use crate::product::{self, CONTROLLERS, NAMESPACE};
 use crate::progress::say;
 use crate::wait::eventually;
 use crate::workload::{
@@ -34,9 +34,9 @@ pub fn run(cluster: &Cluster) -> Result<()> {
             namespace,
         };
         let outcome = stage.play();
-        let definitions = [ROLLOUT.definition(), CLONE_SET.definition()];
-        let [rollouts, clone_sets] = &definitions;
-        delete(kubectl, &["crd", rollouts, clone_sets])?;
+        let definitions = KINDS.map(Kind::definition);
+        let [rollouts, clone_sets, sets] = &definitions;
+        delete(kubectl, &["crd", rollouts, clone_sets, sets])?;
         outcome?;
         delete(kubectl, &["spidersubnet", OWN])
     })
@@ -45,6 +45,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
 /// A kind of somebody else's.
 struct Kind {
     group: &'static str,
+    version: &'static str,
     name: &'static str,
     plural: &'static str,
     /// Where `scale` finds the selector.
@@ -53,6 +54,7 @@ struct Kind {
 
 const ROLLOUT: Kind = Kind {
     group: "argoproj.io",
+    version: "v1alpha1",
     name: "Rollout",
     plural: "rollouts",
     selector: ".status.selector",
@@ -60,14 +62,26 @@ const ROLLOUT: Kind = Kind {
 
 const CLONE_SET: Kind = Kind {
     group: "apps.kruise.io",
+    version: "v1alpha1",
     name: "CloneSet",
     plural: "clonesets",
     selector: ".status.labelSelector",
 };
 
+/// Not Kubernetes' own, whose name it has.
+const ADVANCED_SET: Kind = Kind {
+    group: "apps.kruise.io",
+    version: "v1beta1",
+    name: "StatefulSet",
+    plural: "statefulsets",
+    selector: ".status.labelSelector",
+};
+
+const KINDS: [&Kind; 3] = [&ROLLOUT, &CLONE_SET, &ADVANCED_SET];
+
 impl Kind {
     fn api_version(&self) -> String {
-        format!("{}/v1alpha1", self.group)
+        format!("{}/{}", self.group, self.version)
     }
 
     fn definition(&self) -> String {
@@ -87,7 +101,7 @@ impl Kind {
                     "kind": self.name, "plural": self.plural, "singular": self.name.to_lowercase(),
                 },
                 "versions": [{
-                    "name": "v1alpha1", "served": true, "storage": true,
+                    "name": self.version, "served": true, "storage": true,
                     "schema": { "openAPIV3Schema": {
                         "type": "object", "properties": { "spec": open, "status": open },
                     } },
@@ -111,11 +125,13 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn play(&self) -> Result<()> {
-        ROLLOUT.install(self.kubectl)?;
-        CLONE_SET.install(self.kubectl)?;
+        for kind in KINDS {
+            kind.install(self.kubectl)?;
+        }
         self.a_rollout_is_followed()?;
         self.a_clone_set_has_a_fixed_number()?;
         self.rights_are_missing()?;
+        self.no_controller_is_there()?;
         say(format_args!("the Rollout deleted"));
         delete(
             self.kubectl,
@@ -203,6 +219,34 @@ impl Stage<'_> {
         self.pool_has(&CLONE_SET, "back", None)
     }
 
+    /// Agents find out themselves whose Pods these are.
+    fn no_controller_is_there(&self) -> Result<()> {
+        say(format_args!(
+            "no controller at all, and Pods of a Rollout and of a kruise StatefulSet"
+        ));
+        let annotations = json!({ SUBNET: json!({ "ipv4": [OWN] }).to_string() });
+        let template = template("shard", &annotations);
+        let selector = json!({ "matchLabels": { "app": "shard" } });
+        let spec = json!({ "replicas": 1, "selector": selector, "template": template });
+        let uid = self.create(&ADVANCED_SET, "shard", &json!({}), &spec)?;
+        self.pool_has(&ADVANCED_SET, "shard", Some(2))?;
+        product::scale_controllers(self.cluster, 0)?;
+        self.run(&["delete", "pods", "--selector=app=front"])?;
+        self.all_run("front", 3)?;
+        let mut pod = template;
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!("shard-0");
+        pod["metadata"]["ownerReferences"] = json!([owner(&ADVANCED_SET, "shard", &uid)]);
+        self.apply(&pod)?;
+        self.all_run("shard", 1)?;
+        product::scale_controllers(self.cluster, CONTROLLERS)?;
+        let set = format!("{}/shard", ADVANCED_SET.definition());
+        delete(self.kubectl, &[&set, "--namespace", self.namespace])?;
+        gone(self.kubectl, self.namespace, "shard")?;
+        self.pool_has(&ADVANCED_SET, "shard", None)
+    }
+
     /// Gives the controller these rights and no others.
     fn grant(&self, rules: &Value) -> Result<()> {
         let patch = json!({ "rules": rules }).to_string();
@@ -253,7 +297,13 @@ impl Stage<'_> {
             "metadata": { "name": name, "annotations": annotations },
             "spec": spec,
         }))?;
-        let args = ["get", kind.plural, name, "--namespace", self.namespace];
+        let args = [
+            "get",
+            &kind.definition(),
+            name,
+            "--namespace",
+            self.namespace,
+        ];
         let made = self.kubectl.json(&args)?;
         let uid = made.pointer("/metadata/uid").and_then(Value::as_str);
         uid.map(str::to_owned).context("an object without uid")
