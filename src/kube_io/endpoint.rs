@@ -3,6 +3,7 @@
 //! Owns: the one way to delete a `SpiderEndpoint` that our finalizer, or the original's, keeps. Never does:
 //! decide that it may go. Invariant: only the very object that was read goes.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 
@@ -54,7 +55,9 @@ pub async fn remove(client: &Client, mut old: SpiderEndpoint) -> Result<(), Remo
     }
 }
 
-/// Removes the endpoint of this name if it tells of Pod `uid` and would outlive it.
+/// Removes the endpoint of this name if it would outlive Pod `uid`, whose addresses nobody wants any
+/// more: also one that tells of a former Pod of the name still, where its writer died before it told
+/// of `uid`; but none that tells of the Pod that has the name now.
 ///
 /// Errors: [`RemoveError`].
 pub async fn remove_of(
@@ -65,9 +68,20 @@ pub async fn remove_of(
 ) -> Result<(), RemoveError> {
     let api: Api<SpiderEndpoint> = Api::namespaced(client.clone(), namespace);
     match api.get_opt(name).await? {
-        Some(there) if pod_uid(&there) == Some(uid) && outlives(&there) => {
-            remove(client, there).await
+        Some(there) if outlives(&there) => {
+            if pod_uid(&there) == Some(uid) || !tells_of_now(client, &there).await? {
+                remove(client, there).await?;
+            }
+            Ok(())
         }
         Some(_) | None => Ok(()),
     }
+}
+
+/// Whether it tells of the Pod that has its name now, by a live read.
+async fn tells_of_now(client: &Client, there: &SpiderEndpoint) -> Result<bool, kube::Error> {
+    let namespace = there.namespace().unwrap_or_default();
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+    let now = pods.get_metadata_opt(&there.name_any()).await?;
+    Ok(now.is_some_and(|pod| pod.metadata.uid.as_deref() == pod_uid(there)))
 }

@@ -205,6 +205,23 @@ async fn an_ordinal_that_is_no_longer_wanted_frees_its_address_and_its_endpoint(
     assert!(world.endpoint("web-0").is_some());
 }
 
+/// So it does where an agent died between a record and its endpoint.
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_tells_of_a_former_pod_goes_with_the_last_one_s_address() {
+    let ((world, set), dir) = (cluster(), temp());
+    let node = Node::start(&world, dir.path()).await;
+    let last = world.web(2, &set, "n1", &["p"]);
+    node.address("web-2", &last, "b").await;
+    pass(1).await;
+    world.edit("spiderendpoints", "shop", "web-2", |endpoint| {
+        endpoint["status"]["current"]["uid"] = json!("former");
+    });
+    world.scale(1);
+    end(&world, &node, "web-2", &last, "b").await;
+    pass(3).await;
+    assert!(world.endpoint("web-2").is_none());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_set_made_anew_under_the_same_name_inherits_nothing() {
     let ((world, set), dir) = (cluster(), temp());

@@ -75,7 +75,8 @@ async fn an_address_goes_once_the_next_pod_has_one_of_another_pool() {
 #[tokio::test(start_paused = true)]
 async fn the_former_pod_s_endpoint_goes_with_its_address_and_the_next_one_s_stays() {
     let (mut stage, _) = stage().await;
-    for (pod, uid) in [("db-1", "next-db-1"), ("db-2", "former-db-2")] {
+    let next = stage.pod("db-1").await;
+    for (pod, uid) in [("db-1", next.as_str()), ("db-2", "former-db-2")] {
         let status = json!({
             "current": {"uid": uid, "node": "n1", "ips": []},
             "ownerControllerType": "StatefulSet", "ownerControllerName": "db",
