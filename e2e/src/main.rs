@@ -100,14 +100,14 @@ fn act(command: Command) -> Result<()> {
         Command::Tools => Tools::ensure(&Paths::find()?).map(|_| ()),
         Command::Up { keep, product } => up(keep, product),
         Command::List => {
-            for Scenario { name, about, .. } in scenarios::ALL.iter().chain(scenarios::BY_NAME) {
+            for Scenario { name, about, .. } in scenarios::ALL {
                 show(format_args!("{name:<16} {about}"));
             }
             Ok(())
         }
         Command::Run { names, options } => {
             wait::catch_signals()?;
-            let chosen = scenario::chosen(scenarios::ALL, scenarios::BY_NAME, &names)?;
+            let chosen = scenario::chosen(scenarios::ALL, &names)?;
             scenario::run(&Paths::find()?, &chosen, options)
         }
         Command::Bench { mut work, runs } => {
