@@ -15,7 +15,7 @@ MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2
 SCRIPTS := .ci/run $(wildcard hack/*.sh)
 
 # What gates a change, cheap steps first.
-STEPS := fmt tools lint unit test-alone doc deny generate-check e2e claims
+STEPS := fmt tools lint unit test-alone doc deny generate-check sim crash-points mutants-three e2e claims
 
 # What the tests and scenarios printed: which of them ran.
 RAN := target/ran

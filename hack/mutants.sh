@@ -6,26 +6,42 @@
 #
 # A patch says in its head by which rule it is caught (Oracle) and in which runs (Run), in which
 # nothing may be found without it. Oracle "none" is the control: what it breaks is no part of why
-# anything is safe, so nothing may be found with it either. PROFILE=dev builds sooner and runs slower.
+# anything is safe, so nothing may be found with it either.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 patches=tests/sim/mutants
 target=$(realpath "${CARGO_TARGET_DIR:-target}")
 copy=$target/mutants
-# What is built of a broken tree must never pass for what is built of this one, so the copy has builds
-# of its own. It is no part of this repository.
-export CARGO_TARGET_DIR=$copy/target CARGO_INCREMENTAL=1 GIT_CEILING_DIRECTORIES=$target
-profile=${PROFILE:-checked}
+# The copy is no part of this repository. Dependencies are built once for both trees.
+export CARGO_TARGET_DIR=$target CARGO_INCREMENTAL=1 GIT_CEILING_DIRECTORIES=$target
+# What is built of a broken tree must never pass for what is built of this one: the copy's members
+# differ from this tree's, for cargo, by a setting that has no other meaning.
+apart='codegen-units = 250'
 
-# Files that are equal keep their times, so that only what differs is built anew.
+# The manifest of the copy: this tree's, with its members told apart.
+manifest() {
+    local package
+    cat Cargo.toml
+    for package in orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim; do
+        printf '\n[profile.checked.package.%s]\n%s\n' "$package" "$apart"
+    done
+}
+
+# Writes a file of the copy, unless it says that already: what is equal keeps its time, and so only
+# what differs is built anew.
+put() { # file
+    mkdir -p "$(dirname "$copy/$1")"
+    cat >"$copy.new"
+    cmp --silent "$copy.new" "$copy/$1" || cp "$copy.new" "$copy/$1"
+}
+
 sync_copy() {
     git ls-files --cached --others --exclude-standard | while read -r file; do
-        [[ -f $file ]] || continue
-        cmp --silent "$file" "$copy/$file" && continue
-        mkdir -p "$(dirname "$copy/$file")"
-        cp --preserve=mode "$file" "$copy/$file"
+        # shellcheck disable=SC2094  # one of this tree is read, one of the copy written
+        [[ ! -f $file || $file == Cargo.toml ]] || put "$file" <"$file"
     done
+    manifest | put Cargo.toml
 }
 
 said() { # patch, word
@@ -36,7 +52,7 @@ said() { # patch, word
 runs() { # patch
     local run
     read -ra run <<<"$(said "$1" Run)"
-    (cd "$copy" && cargo test --quiet --profile "$profile" --test sim -- "${run[@]}" --first) >"$copy.log" 2>&1
+    (cd "$copy" && cargo test --quiet --profile checked --test sim -- "${run[@]}" --first) >"$copy.log" 2>&1
 }
 
 passes() { # patch
