@@ -17,6 +17,7 @@
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! conflict ─ paths                                   another host has what was given: quarantine
+//! unstarted ─ leaks                                  what was recorded for a Pod that never started
 //! leaks ── paths                                     what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
 //! fixed: addresses that outlive their Pod        former: what an earlier agent gave
@@ -64,6 +65,7 @@ mod pods;
 mod reads;
 mod release;
 mod server;
+mod unstarted;
 mod wait;
 mod wishes;
 
@@ -77,7 +79,7 @@ use self::host::Host;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
 use self::paths::Paths;
-use self::pods::NodePods;
+use self::pods::{Ended, NodePods};
 use self::reads::Reads;
 use self::release::Releases;
 use self::wait::Waits;
@@ -126,6 +128,8 @@ pub struct Settings {
     pub conflict_detection: bool,
     /// Whether the plugin is to ask if the gateway answers before an address is used.
     pub gateway_detection: bool,
+    /// Whether the leader records addresses for Pods that have a node and no sandbox yet.
+    pub early_binding: bool,
     /// The kinds of workloads that have pools of their own.
     pub kinds: Kinds,
     /// The file with the token for the leader's allocator, if that is asked.
@@ -168,6 +172,14 @@ pub enum AgentError {
 /// Whoever may have let go of addresses, or been given some that nobody took: look again.
 type Wakes = UnboundedSender<Uid>;
 
+/// Who is to be looked at.
+struct Woken {
+    /// Whose DELs.
+    releases: UnboundedReceiver<Uid>,
+    /// Pods that may have ended before they started.
+    unstarted: UnboundedReceiver<Ended>,
+}
+
 /// What the agent's tasks share.
 struct Agent {
     settings: Settings,
@@ -192,10 +204,12 @@ impl Agent {
         disk: Arc<dyn Disk>,
         metrics: Metrics,
         allocator: Option<Box<dyn Connect>>,
-    ) -> (Arc<Self>, UnboundedReceiver<Uid>) {
+    ) -> (Arc<Self>, Woken) {
         let (wakes, woken) = unbounded_channel();
+        let (unstarted, ended) = unbounded_channel();
         let tasks = Tasks::default();
-        let pods = NodePods::new(wakes.clone());
+        let unstarted = settings.early_binding.then_some(unstarted);
+        let pods = NodePods::new(wakes.clone(), unstarted);
         let memory = Arc::new(Memory::default());
         let turns = Turns::default();
         let reporter = Reporter {
@@ -243,11 +257,19 @@ impl Agent {
             waits,
             metrics,
         };
+        let woken = Woken {
+            releases: woken,
+            unstarted: ended,
+        };
         (Arc::new(agent), woken)
     }
 
     /// What goes on beside the calls, for ever; drop the future to stop.
-    async fn background(self: Arc<Self>, clients: Clients, mut woken: UnboundedReceiver<Uid>) {
+    async fn background(self: Arc<Self>, clients: Clients, woken: Woken) {
+        let Woken {
+            releases: mut woken,
+            unstarted,
+        } = woken;
         let watch = self
             .pods
             .clone()
@@ -263,7 +285,8 @@ impl Agent {
             self.pods.synced().await;
             leaks::run(&self).await;
         };
-        tokio::join!(watch, endpoints, releases, leaks, self.sweep());
+        let unstarted = unstarted::run(&self, unstarted);
+        tokio::join!(watch, endpoints, releases, leaks, unstarted, self.sweep());
     }
 
     async fn sweep(&self) {

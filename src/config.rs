@@ -42,6 +42,8 @@ pub struct Config {
     pub enable_ip_conflict_detection: bool,
     /// Ask the network whether the gateway answers before a Pod uses an address.
     pub enable_gateway_detection: bool,
+    /// Record addresses for Pods that have a node and no sandbox yet.
+    pub early_binding: bool,
     /// Addresses beyond the replicas of a workload that doesn't say how many.
     #[serde(rename = "clusterSubnetAutoPoolDefaultRedundantIPNumber")]
     pub default_redundant_ip_number: u32,
@@ -106,6 +108,7 @@ impl Default for Config {
             spider_endpoints: EndpointMode::Always,
             enable_ip_conflict_detection: false,
             enable_gateway_detection: false,
+            early_binding: false,
             default_redundant_ip_number: 1,
             third_party_controllers: vec![
                 ThirdParty::new("argoproj.io/v1alpha1", "Rollout", "rollouts"),
@@ -195,6 +198,12 @@ impl Config {
         Ok(config)
     }
 
+    /// Whether addresses are bound early: not where the network is asked for them, since only a
+    /// sandbox that a record names can say that another host has its address.
+    pub fn binds_early(&self) -> bool {
+        self.early_binding && !self.enable_ip_conflict_detection
+    }
+
     /// All kinds whose workloads get pools.
     pub fn kinds(&self) -> Kinds {
         let others = self.third_party_controllers.iter();
@@ -241,7 +250,7 @@ mod tests {
             "ipamUnixSocketPath: /tmp/s.sock\nenableIPv4: true\nenableIPv6: false\n\
              enableSpiderSubnet: false\nenableAutoPoolForApplication: false\n\
              enableStatefulSet: false\nenableKubevirtStaticIP: false\nspiderEndpoints: stateful\nenableIPConflictDetection: true\nenableGatewayDetection: true\n\
-             clusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n\
+             earlyBinding: true\nclusterSubnetAutoPoolDefaultRedundantIPNumber: 3\n\
              thirdPartyControllers: [{apiVersion: v1, kind: ReplicationController, resource: replicationcontrollers}]\n",
         )
         .unwrap();
@@ -256,6 +265,7 @@ mod tests {
             spider_endpoints: EndpointMode::Stateful,
             enable_ip_conflict_detection: true,
             enable_gateway_detection: true,
+            early_binding: true,
             default_redundant_ip_number: 3,
             third_party_controllers: vec![ThirdParty::new(
                 "v1",
@@ -264,6 +274,17 @@ mod tests {
             )],
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn nothing_is_bound_early_where_addresses_in_conflict_are_looked_for() {
+        let with = |detection| Config {
+            early_binding: true,
+            enable_ip_conflict_detection: detection,
+            ..Config::default()
+        };
+        assert!(with(false).binds_early());
+        assert!(!with(true).binds_early());
     }
 
     #[test]

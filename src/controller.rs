@@ -10,6 +10,7 @@
 
 mod allocator;
 pub mod apply;
+mod early;
 pub mod edit;
 pub mod gc;
 pub mod index;
@@ -47,13 +48,16 @@ use crate::kube_io::cache::Cache;
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
+use crate::kube_io::tasks::Tasks;
 use crate::kube_io::time;
+use crate::pool_writer::Writers;
 
-use allocator::{Allocator, Bound, Host, Sight};
+use allocator::{Allocator, Bound, Callers, Host, Sight};
 pub use allocator::{Endpoint, Listener, Serve};
 use apply::{Done, Writer};
+use early::Early;
 use gc::Gc;
-use index::{Dirty, Features, Index, Observed};
+use index::{Dirty, Features, Index, Observed, Switch};
 use kept::Kept;
 pub use metrics::Metrics;
 use metrics::PassOutcome;
@@ -91,6 +95,9 @@ pub struct Options {
     pub gc: gc::Options,
     /// The kinds of workloads that get pools.
     pub kinds: Kinds,
+    /// Whether addresses are recorded for Pods that have a node and no sandbox yet, if there is an
+    /// allocator.
+    pub early_binding: Switch,
     /// Name of this replica's Pod, for Events.
     pub pod_name: Option<String>,
 }
@@ -110,6 +117,8 @@ struct Context {
     pods: Cache<Pod>,
     sight: Sight,
     kept: Kept,
+    /// None where nothing is bound early.
+    early: Option<Early>,
 }
 
 /// What a controller hears from the process around it, and says to it.
@@ -140,6 +149,8 @@ pub async fn run(
         ready,
         stop,
     } = signals;
+    // The claims of all nodes meet in the allocator's writers; without it each agent has its own.
+    let binds_early = options.early_binding == Switch::On && allocator.is_some();
     let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
     let writer = Writer::new(clients.write.clone());
     let sight = Sight {
@@ -161,11 +172,14 @@ pub async fn run(
         pods: Cache::new(),
         sight,
         kept: Kept::new(options.keeps),
+        early: binds_early.then(|| Early::new(leadership.clone())),
     });
     ctx.metrics
         .look_at(ctx.writer.pools.clone(), ctx.writer.subnets.clone());
     let mut tasks = JoinSet::new();
-    let allocator = allocator.map(|endpoint| ctx.allocator(endpoint, leadership.clone()));
+    let writers = Arc::new(ctx.writers());
+    let allocator =
+        allocator.map(|endpoint| ctx.allocator(endpoint, leadership.clone(), Arc::clone(&writers)));
     let synced = watches::watch_all(&ctx, &mut tasks);
     others::watch_all(&ctx, &mut tasks);
     tasks.spawn(events.run(leadership.clone()));
@@ -208,6 +222,7 @@ pub async fn run(
             () = strays(ctx.clone(), leadership.clone()) => {}
             () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
             () = Box::pin(gc.run(leadership.clone())) => {}
+            () = early::run(&ctx, &writers, leadership.clone()) => {}
             () = acted => {}
             () = served => {}
         }
@@ -222,20 +237,29 @@ pub async fn run(
 }
 
 impl Context {
-    fn allocator(
-        &self,
-        endpoint: Endpoint,
-        leadership: watch::Receiver<Leadership>,
-    ) -> (Arc<Allocator>, Box<dyn Serve>) {
+    /// What writes pools for all nodes.
+    fn writers(&self) -> Writers<Host> {
         let host = Host {
             client: self.clients.read.clone(),
             pools: self.writer.pool_writes.clone(),
             index: Arc::clone(&self.index),
+            pods: self.pods.clone(),
             tally: self.metrics.pools.clone(),
         };
-        let bound = Bound::new(self.pods.clone(), self.clients.read.clone());
+        Writers::new(host, Tasks::default())
+    }
+
+    fn allocator(
+        &self,
+        endpoint: Endpoint,
+        leadership: watch::Receiver<Leadership>,
+        writers: Arc<Writers<Host>>,
+    ) -> (Arc<Allocator>, Box<dyn Serve>) {
+        let client = &self.clients.read;
+        let callers = Callers::new(client.clone(), endpoint.agents);
+        let bound = Bound::new(self.pods.clone(), client.clone());
         let sight = self.sight.clone();
-        let allocator = Allocator::new(endpoint.agents, leadership, bound, sight, host);
+        let allocator = Allocator::new(callers, leadership, bound, sight, writers);
         (Arc::new(allocator), endpoint.serve)
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use ipam::addr::AddrSet;
 use ipam::ledger::{Ask, Claim};
-use ipam::name::PoolName;
+use ipam::name::{PodName, PoolName, Uid};
 use ipam::quarantine::{Conflict, Ruling};
 use ipam::release::{Release, Released};
 use tokio::sync::{mpsc, oneshot};
@@ -69,6 +69,9 @@ pub trait Host: Send + Sync + 'static {
     ///
     /// Errors: [`PutError`].
     fn write(&self, pool: &mut SpiderIPPool) -> impl Future<Output = Result<(), PutError>> + Send;
+
+    /// Whether a Pod that has no sandbox yet is known to have ended.
+    fn ended(&self, pod: &PodName, uid: &Uid) -> bool;
 
     /// An address is recorded, and who asked still waits for it.
     fn granted(&self, of: &Attachment, granted: &Granted);

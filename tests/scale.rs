@@ -116,6 +116,7 @@ impl World {
             keeps: Keeps::ALL,
             gc: gc::Options::default(),
             kinds: Config::default().kinds(),
+            early_binding: Switch::Off,
             pod_name: None,
         };
         let metrics = controller::Metrics::register(&mut Registry::default(), false);

@@ -29,7 +29,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Agent;
 use super::answer::Given;
-use super::candidates::{self, Asker, FIRST_AGE, Found};
+use super::candidates::{self, Asked, Asker, FIRST_AGE, Found, Pools};
 use super::error::{AddError, Failure, StandardError};
 use super::fixed::Inheritance;
 use super::former;
@@ -52,6 +52,8 @@ struct Call<'a> {
     args: &'a IpamAddArgs,
     asker: Asker,
     of: Attachment,
+    /// True where no other sandbox of the interface ever called; only asked where it matters.
+    first: bool,
     deadline: Instant,
 }
 
@@ -80,7 +82,9 @@ impl Agent {
         };
         let _turn = self.turns.wait(&of).await;
         let pod = self.pod_to_serve(&name, of.uid.as_str()).await?;
-        self.memory.called(&of, !self.pods.is_elder(&of.uid));
+        let sandbox = Sandbox::from(args.container_id.as_str());
+        let whole = !self.pods.is_elder(&of.uid);
+        let first = self.memory.called(&of, &sandbox, whole) && self.settings.early_binding;
         let workload = pods::workload(&self.reads, &pod).await;
         let workload = workload.map_err(|reason| AddError::Owner { pod: name, reason })?;
         let nic = of.nic.clone();
@@ -89,10 +93,13 @@ impl Agent {
             args,
             asker: Asker { pod, workload, nic },
             of,
+            first,
             deadline: Instant::now() + ADD_MAX,
         };
         let given = call.allocate().await?;
-        let sandbox = Sandbox::from(args.container_id.as_str());
+        if given.granted.iter().all(|granted| granted.early) {
+            self.metrics.bound_early();
+        }
         self.memory
             .settle(&call.of, sandbox.clone(), &given.granted);
         self.releases.supersede(&call.of, &sandbox).await;
@@ -212,6 +219,7 @@ impl Call<'_> {
         let mut found = Vec::new();
         for asked in &asked {
             let pools = candidates::find(&self.agent.reads, asked, age).await?;
+            self.note_own(asked, &pools);
             // Only "the default pools" may be none; then the family is not served.
             if !pools.readings.is_empty() {
                 found.push(pools);
@@ -228,6 +236,16 @@ impl Call<'_> {
         let tries = plans.iter().map(|plan| self.take_one(plan, &claimant));
         let granted = all_or_nothing(join_all(tries).await)?;
         Ok(Given { granted, wishes })
+    }
+
+    /// Notes the pools in which the leader may have bound addresses before this call.
+    fn note_own(&self, asked: &Asked, found: &Found) {
+        let is_own = matches!(asked.pools, Pools::Auto(_));
+        if is_own && self.agent.settings.early_binding {
+            for reading in &found.readings {
+                self.agent.memory.asks(&self.of, &reading.candidate.name);
+            }
+        }
     }
 
     /// What the Pod's annotations say of the interface.
@@ -435,7 +453,8 @@ impl Call<'_> {
             pod: claimant.facts.clone(),
             uid: self.of.uid.clone(),
             nic: self.of.nic.clone(),
-            sandbox: Sandbox::from(self.args.container_id.as_str()),
+            sandbox: Some(Sandbox::from(self.args.container_id.as_str())),
+            first: self.first,
             heritage: inherits.map(|inherits| inherits.heritage.clone()),
         };
         let paths = &self.agent.paths;

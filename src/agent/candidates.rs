@@ -11,7 +11,7 @@ use cni::IpamAddArgs;
 use futures::future::try_join_all;
 use ipam::addr::Family;
 use ipam::affinity::Labels;
-use ipam::annotation::{self, PoolNames, SizeRule, SubnetItem};
+use ipam::annotation::{self, PoolNames, SubnetItem};
 use ipam::attachment::Attachment;
 use ipam::listed::{self, Entry};
 use ipam::name::{Nic, NodeName, PoolName, Version, WorkloadId};
@@ -159,10 +159,7 @@ fn read_subnets(
     let Some(key) = wishes::subnet_key(get) else {
         return Ok(None);
     };
-    let items = annotation::subnets(get)?;
-    annotation::size_rule(get, SizeRule::Flexible(0))?;
-    annotation::reclaim(get)?;
-    Ok(items.map(|items| (key, items)))
+    Ok(annotation::asked_of_subnets(get)?.map(|items| (key, items)))
 }
 
 fn auto(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ipam::addr::AddrSet;
-use ipam::name::PoolName;
+use ipam::name::{PodName, PoolName, Uid};
 use kube::Client;
 
 use super::Wakes;
@@ -46,6 +46,11 @@ impl pool_writer::Host for Host {
 
     async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
         put::replace(&self.writes, Part::Status, pool, Reply::MetadataOnly).await
+    }
+
+    /// Only the leader claims for such Pods.
+    fn ended(&self, _: &PodName, _: &Uid) -> bool {
+        false
     }
 
     fn granted(&self, of: &Attachment, granted: &Granted) {

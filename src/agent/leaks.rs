@@ -40,11 +40,31 @@ const SPREAD: Duration = Duration::from_mins(10);
 
 /// Why a look or a release of it failed; the next look does it again.
 #[derive(Debug, thiserror::Error)]
-enum LeakError {
+pub(super) enum LeakError {
     #[error("could not look at the records of this node")]
     Read(#[from] ReadError),
     #[error(transparent)]
     Commit(#[from] CommitError),
+}
+
+/// Why an address is released that no DEL releases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Because {
+    /// Looks agree.
+    Looks,
+    /// This agent saw the Pod come and go, and gave it nothing.
+    NeverStarted,
+}
+
+impl Because {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Looks => {
+                "its Pod was gone and no sandbox of it known here, in two looks and live; the kubelet is ready"
+            }
+            Self::NeverStarted => "its Pod came and went here without a sandbox that was given it",
+        }
+    }
 }
 
 /// Looks for ever; drop the future to stop.
@@ -82,7 +102,7 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
         );
     }
     for leaked in found.now {
-        free(agent, &leaked).await?;
+        free(agent, &leaked, Because::Looks).await?;
     }
     Ok(())
 }
@@ -126,7 +146,15 @@ fn kubelet(node: Option<Arc<Node>>) -> Kubelet {
     }
 }
 
-async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
+/// Frees what is recorded so, if its Pod is gone by a live look and this agent has nothing to do with
+/// it.
+///
+/// Errors: it may be recorded still.
+pub(super) async fn free(
+    agent: &Agent,
+    leaked: &Holding,
+    because: Because,
+) -> Result<(), LeakError> {
     let of = Attachment {
         uid: leaked.uid.clone(),
         nic: leaked.nic.clone().unwrap_or_else(|| Nic::new("")),
@@ -134,6 +162,7 @@ async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
     let _turn = agent.turns.wait(&of).await;
     // A call may have come since the look.
     if known(agent, leaked) == Here::Followed
+        || (because == Because::NeverStarted && agent.memory.started(&of))
         || pods::life_now(&agent.reads, &leaked.pod, &leaked.uid).await? != Life::Gone
     {
         return Ok(());
@@ -158,8 +187,7 @@ async fn free(agent: &Agent, leaked: &Holding) -> Result<(), LeakError> {
             for address in released.freed {
                 tracing::info!(
                     pod = %leaked.pod, uid = %leaked.uid, pool = %leaked.pool, %address,
-                    because = "its Pod was gone and no sandbox of it known here, in two looks and live; the kubelet is ready",
-                    "leaked address released"
+                    because = because.text(), "address released without a DEL"
                 );
             }
             agent.memory.left(&of, &leaked.pool);

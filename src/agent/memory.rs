@@ -37,6 +37,10 @@ impl Trace {
 pub(super) struct Trace {
     /// True where no earlier agent can have given this Pod an address.
     pub(super) whole: bool,
+    /// The first sandbox of the interface, where no earlier agent can have seen one.
+    first: Option<Sandbox>,
+    /// True once a sandbox was given all it asked for, whatever became of it.
+    given: bool,
     /// The sandbox that was given all it asked for: then `granted` is all that it uses.
     pub(super) settled: Option<Sandbox>,
     /// Pools that may hold a record.
@@ -56,16 +60,32 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Notes that a call for this interface came, `whole` if it is the first that any agent saw.
-    pub(super) fn called(&self, of: &Attachment, whole: bool) {
+    /// Notes that a call for a sandbox of this interface came, `whole` if no earlier agent can have
+    /// served the Pod. True where no other sandbox of the interface ever called.
+    pub(super) fn called(&self, of: &Attachment, sandbox: &Sandbox, whole: bool) -> bool {
         let mut traces = locked(&self.traces);
         let order = of_pod(&traces, &of.uid).count();
         let trace = traces.entry(of.clone()).or_insert_with(|| Trace {
             whole,
             order,
+            first: whole.then(|| sandbox.clone()),
             ..Trace::default()
         });
         trace.whole &= whole;
+        trace.whole && trace.first.as_ref() == Some(sandbox)
+    }
+
+    /// Whether a sandbox of the interface was given addresses, also if they were released since.
+    pub(super) fn started(&self, of: &Attachment) -> bool {
+        let traces = locked(&self.traces);
+        traces.get(of).is_some_and(|trace| trace.given)
+    }
+
+    /// How many of a Pod's interfaces were given addresses.
+    pub(super) fn count_started(&self, uid: &Uid) -> usize {
+        let traces = locked(&self.traces);
+        let started = of_pod(&traces, uid).filter(|(_, trace)| trace.given);
+        started.count()
     }
 
     /// The interfaces of a Pod that asked so far, in the order in which each asked first.
@@ -106,6 +126,7 @@ impl Memory {
         let mut traces = locked(&self.traces);
         let trace = traces.entry(of.clone()).or_default();
         trace.settled = Some(sandbox);
+        trace.given = true;
         trace.granted = grants.iter().map(|g| (g.family(), g.clone())).collect();
     }
 
@@ -148,12 +169,14 @@ impl Memory {
 
     /// Notes that the interface, whose Pod has ended, holds nothing any more.
     pub(super) fn released(&self, of: &Attachment) {
+        let mut traces = locked(&self.traces);
         let trace = Trace {
             whole: true,
+            given: traces.get(of).is_some_and(|trace| trace.given),
             released: Some(Instant::now()),
             ..Trace::default()
         };
-        locked(&self.traces).insert(of.clone(), trace);
+        traces.insert(of.clone(), trace);
     }
 
     /// Forgets interfaces of Pods that are gone and were given nothing, or let go long ago.

@@ -100,6 +100,7 @@ pub struct Metrics {
     pools: Tally,
     waiting: Gauge,
     in_conflict: Counter,
+    bound_early: Counter,
 }
 
 impl Metrics {
@@ -148,6 +149,12 @@ impl Metrics {
             "Addresses that a Pod was given and another host had",
             in_conflict.clone(),
         );
+        let bound_early = Counter::default();
+        ours.register(
+            "early_bound_adds",
+            "ADDs whose addresses were recorded before them, so that they wrote nothing",
+            bound_early.clone(),
+        );
         Self {
             adds,
             dels,
@@ -159,6 +166,7 @@ impl Metrics {
             pools,
             waiting,
             in_conflict,
+            bound_early,
         }
     }
 
@@ -177,6 +185,11 @@ impl Metrics {
     /// Counts an address that another host has.
     pub(super) fn in_conflict(&self) {
         self.in_conflict.inc();
+    }
+
+    /// Counts an ADD that found its addresses recorded.
+    pub(super) fn bound_early(&self) {
+        self.bound_early.inc();
     }
 
     /// Counts a write of a pool that was carried out, and what it carried.

@@ -17,14 +17,24 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Api, Client, ResourceExt};
 use kube_runtime::watcher;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
 use crate::api::names::{annotation, kubevirt};
-use crate::api::pod::{controller, controller_of};
+use crate::api::pod::{controller, controller_of, is_on_host, static_uid};
 pub(super) use crate::api::pod::{life, name, uid};
-use crate::kube_io::cache::{Cache, Key};
+use crate::kube_io::cache::{Cache, Change, Key};
+
+/// A Pod that ended, and that no earlier agent can have served.
+#[derive(Debug, Clone)]
+pub(super) struct Ended {
+    pub(super) pod: PodName,
+    pub(super) uid: Uid,
+    /// How many interfaces its annotation asks pools for; one where it has none.
+    pub(super) interfaces: usize,
+}
 
 /// The Pods of this node.
 #[derive(Clone)]
@@ -37,12 +47,21 @@ pub(super) struct NodePods {
 }
 
 impl NodePods {
-    /// The Pods of a node; the uids of those that end go to `ended`.
-    pub(super) fn new(ended: Wakes) -> Self {
-        let elders = Arc::new(Mutex::new(BTreeSet::new()));
+    /// The Pods of a node; the uids of those that end go to `ended`, and those that came and ended
+    /// while this agent watched go to `unstarted`, which is to find out whether they started.
+    pub(super) fn new(ended: Wakes, unstarted: Option<UnboundedSender<Ended>>) -> Self {
+        let elders: Arc<Mutex<BTreeSet<Uid>>> = Arc::default();
+        let listed: Arc<AtomicBool> = Arc::default();
         let cache = Cache::new();
-        let gone = Arc::clone(&elders);
+        let (gone, has_listed) = (Arc::clone(&elders), Arc::clone(&listed));
         cache.on_change(move |change| {
+            if let Some(unstarted) = &unstarted
+                && has_listed.load(Ordering::Acquire)
+                && let Some(pod) = ended_with(change)
+                && !locked(&gone).contains(&uid(pod))
+            {
+                let _ = unstarted.send(Ended::of(pod));
+            }
             // A Pod that can't be read any more is still there.
             if let Some(before) = change.old.uid()
                 && change.new.uid() != Some(before)
@@ -58,7 +77,6 @@ impl NodePods {
                 let _ = ended.send(uid(pod));
             }
         });
-        let listed = Arc::default();
         Self {
             cache,
             elders,
@@ -103,6 +121,33 @@ impl NodePods {
         }
         uids
     }
+}
+
+impl Ended {
+    fn of(pod: &Pod) -> Self {
+        let get = |key: &str| pod.annotations().get(key).map(String::as_str);
+        let items = ipam::annotation::subnets(&get).ok().flatten();
+        Self {
+            pod: name(pod),
+            uid: uid(pod),
+            interfaces: items.map_or(1, |items| items.len()),
+        }
+    }
+}
+
+/// The Pod that ended by this change, if it had a network of its own.
+fn ended_with(change: &Change<Pod>) -> Option<&Pod> {
+    let has_ended = |pod: &&Arc<Pod>| life(pod) == Life::Gone;
+    let old = change.old.object().filter(|old| !has_ended(old));
+    let same = change.old.uid() == change.new.uid();
+    let ended = match change.new.object().filter(has_ended) {
+        // It had ended before this change, if it was there.
+        Some(new) if !same || old.is_some() => Some(new),
+        _ => old.filter(|_| !same),
+    };
+    ended
+        .map(|pod| &**pod)
+        .filter(|pod| !is_on_host(pod) && static_uid(pod).is_none())
 }
 
 /// True where the Pod may start and use addresses.

@@ -28,6 +28,7 @@ use crate::kube_io::clients::Clients;
 
 mod adds;
 mod conflict;
+mod early;
 mod explain;
 mod fake;
 mod fixed;
@@ -163,6 +164,7 @@ fn settings(dir: &Path) -> Settings {
         endpoints: EndpointMode::Always,
         conflict_detection: false,
         gateway_detection: false,
+        early_binding: false,
         kinds: Kinds::with(vec![OtherKind {
             group: "argoproj.io".to_owned(),
             version: "v1alpha1".to_owned(),

@@ -100,7 +100,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 
 /// What an agent is told at start.
 pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
-    let kinds = config.kinds();
+    let (kinds, early_binding) = (config.kinds(), config.binds_early());
     let Config {
         ipam_unix_socket_path,
         enable_ipv4,
@@ -112,6 +112,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         spider_endpoints,
         enable_ip_conflict_detection,
         enable_gateway_detection,
+        early_binding: _,
         default_redundant_ip_number: _,
         third_party_controllers: _,
     } = config;
@@ -132,6 +133,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         endpoints: spider_endpoints,
         conflict_detection: enable_ip_conflict_detection,
         gateway_detection: enable_gateway_detection,
+        early_binding,
         kinds,
         allocator_token: None,
         direct_writes: true,

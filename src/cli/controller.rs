@@ -256,6 +256,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_stateful_set,
         enable_kubevirt_static_ip,
         spider_endpoints: _,
+        early_binding: _,
         default_redundant_ip_number,
         third_party_controllers: _,
     } = config;
@@ -273,6 +274,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
         gc: gc::Options::default(),
         kinds: config.kinds(),
+        early_binding: config.binds_early().into(),
         pod_name,
     }
 }

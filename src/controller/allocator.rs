@@ -32,7 +32,6 @@ use tokio::time::{Instant, interval, timeout};
 
 use crate::allocator::wire::{self, Ask, Look, Reply, What};
 use crate::kube_io::lease::Leadership;
-use crate::kube_io::tasks::Tasks;
 use crate::pool_writer::{CommitError, Writers};
 
 mod bound;
@@ -43,7 +42,7 @@ mod sight;
 
 pub(super) use self::bound::Bound;
 use self::bound::NotBound;
-use self::callers::Callers;
+pub(super) use self::callers::Callers;
 pub(super) use self::host::Host;
 pub use self::serve::{Listener, Serve};
 pub(super) use self::sight::Sight;
@@ -71,24 +70,24 @@ pub(super) struct Allocator {
     callers: Callers,
     bound: Bound,
     sight: Sight,
-    writers: Writers<Host>,
+    writers: Arc<Writers<Host>>,
     room: Semaphore,
 }
 
 impl Allocator {
     pub(super) fn new(
-        agents: String,
+        callers: Callers,
         leadership: watch::Receiver<Leadership>,
         bound: Bound,
         sight: Sight,
-        host: Host,
+        writers: Arc<Writers<Host>>,
     ) -> Self {
         Self {
             leadership,
-            callers: Callers::new(host.client().clone(), agents),
+            callers,
             bound,
             sight,
-            writers: Writers::new(host, Tasks::default()),
+            writers,
             room: Semaphore::new(IN_FLIGHT.into()),
         }
     }

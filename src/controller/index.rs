@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family};
+use ipam::annotation::SubnetItem;
 use ipam::kind::{Kinds, OtherKind};
-use ipam::name::{PoolName, SubnetName, Uid};
+use ipam::name::{PodName, PoolName, SubnetName, Uid, WorkloadId};
 use ipam::plan::{Snapshot, SubnetSeen};
 use ipam::pool::Pool;
 use ipam::select::PoolFault;
@@ -83,6 +84,18 @@ pub struct Observed {
     pub twins: Vec<Arc<SpiderSubnet>>,
     /// Elder subnets whose CIDR overlaps this one: what they have is theirs.
     pub elders: Vec<SubnetName>,
+}
+
+/// A workload as the Pods see it that it serves.
+#[derive(Debug, Clone)]
+pub struct Served {
+    /// Who.
+    pub workload: WorkloadId,
+    /// What it asks of subnets for Pods that say nothing of them; none where its template says it,
+    /// so that a Pod which says nothing is none of that template.
+    pub own: Option<Vec<SubnetItem>>,
+    /// Its pools, of every interface and subnet.
+    pub pools: Vec<Arc<Pool>>,
 }
 
 /// The index. Cheap to share; every method locks it for a short, await-free moment.
@@ -157,19 +170,17 @@ impl Index {
         let old = match new {
             None => {
                 state.surplus.remove(&name);
-                state.pools.remove(&name)
+                state.set_pool(&name, None)
             }
             Some(raw) => {
                 let parsed = convert::pool(raw).map(Arc::new);
                 let cidr = convert::cidr(&raw.spec.subnet, raw.spec.ip_version).ok();
-                state.pools.insert(
-                    name.clone(),
-                    PoolEntry {
-                        raw: raw.clone(),
-                        parsed,
-                        cidr,
-                    },
-                )
+                let entry = PoolEntry {
+                    raw: raw.clone(),
+                    parsed,
+                    cidr,
+                };
+                state.set_pool(&name, Some(entry))
             }
         };
         let now = state.pools.get(&name).and_then(|e| e.cidr);
@@ -192,7 +203,7 @@ impl Index {
     pub fn unreadable_pool(&self, unreadable: &Arc<Unreadable>) -> Dirty {
         let mut state = self.state();
         let name = PoolName::new(unreadable.meta.name.clone().unwrap_or_default());
-        let was = state.pools.remove(&name).and_then(|entry| entry.cidr);
+        let was = state.set_pool(&name, None).and_then(|entry| entry.cidr);
         if let Some(pools) = was.and_then(|cidr| state.pools_of.get_mut(&cidr)) {
             pools.remove(&name);
         }
@@ -304,6 +315,45 @@ impl Index {
             }
         }
         dirty
+    }
+
+    /// The workload whose pools serve the Pods that `owner` controls; none where it asks for no
+    /// pools, or can't be read. Cost: O(pools of the workload · log).
+    pub fn served(&self, owner: &Uid) -> Option<Served> {
+        let state = self.state();
+        let mut seen = state.workloads.get(owner)?;
+        if state.is_below_another(seen) {
+            let above = Uid::from(seen.controller.as_ref()?.uid.as_str());
+            seen = state.workloads.get(&above)?;
+        }
+        let is_read = [owner, &seen.id.uid]
+            .iter()
+            .all(|uid| !state.frozen.contains(uid));
+        if !is_read || !self.asks() {
+            return None;
+        }
+        let wish = seen.wish.as_ref()?.as_ref().ok()?;
+        let pools = state.owned.get(&seen.id.uid).into_iter().flatten();
+        let pools = pools.filter_map(|name| state.pools.get(name)?.parsed.clone().ok());
+        Some(Served {
+            workload: seen.id.clone(),
+            own: (!wish.is_of_pods).then(|| wish.items.clone()),
+            pools: pools.collect(),
+        })
+    }
+
+    /// The Pods of a workload that have a node and no address yet.
+    pub fn waiting(&self, workload: &Uid) -> Vec<PodName> {
+        let state = self.state();
+        let living = state.living_pods(workload);
+        living.filter_map(|(_, pod)| pod.waits().cloned()).collect()
+    }
+
+    /// The families that Pods get.
+    pub fn families(&self) -> Vec<Family> {
+        let both = [Family::V4, Family::V6].into_iter();
+        both.filter(|family| self.features.serves(*family))
+            .collect()
     }
 
     /// Every CIDR known.

@@ -54,6 +54,20 @@ pub(super) enum PassOutcome {
     Failed,
 }
 
+/// What became of an interface for which an address was asked before its sandbox was there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+pub(super) enum Bind {
+    /// It is recorded.
+    Bound,
+    /// It is not: the node's agent asks.
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BindLabels {
+    outcome: Bind,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PassLabels {
     outcome: PassOutcome,
@@ -83,6 +97,7 @@ pub struct Metrics {
     passes: Family<PassLabels, Counter>,
     seconds: Histogram,
     leads: Gauge,
+    binds: Family<BindLabels, Counter>,
     collected: Counter,
     not_collected: Counter,
     collectable: Family<GcLabels, Gauge>,
@@ -99,6 +114,7 @@ impl Metrics {
             passes: Family::default(),
             seconds: Histogram::new(SECONDS),
             leads: Gauge::default(),
+            binds: Family::default(),
             collected: Counter::default(),
             not_collected: Counter::default(),
             collectable: Family::default(),
@@ -119,6 +135,11 @@ impl Metrics {
             "leads",
             "1 if this replica holds the Lease and acts, else 0",
             metrics.leads.clone(),
+        );
+        ours.register(
+            "early_binds",
+            "Addresses asked for Pods that have a node and no sandbox yet",
+            metrics.binds.clone(),
         );
         registry.register(
             "spiderpool_ip_gc_counts",
@@ -152,6 +173,11 @@ impl Metrics {
     pub(super) fn passed(&self, outcome: PassOutcome, took: Duration) {
         self.passes.get_or_create(&PassLabels { outcome }).inc();
         self.seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts an address asked for before there was a sandbox.
+    pub(super) fn asked_early(&self, outcome: Bind) {
+        self.binds.get_or_create(&BindLabels { outcome }).inc();
     }
 
     /// Counts addresses released without an agent.

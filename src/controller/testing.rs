@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::index::{Features, Switch};
-use super::{Metrics, Options, Signals, gc};
+use super::{Endpoint, Metrics, Options, Signals, gc};
 use crate::api::{self, SpiderIPPool};
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
@@ -49,6 +49,7 @@ pub(super) fn options() -> Options {
             ..gc::Options::default()
         },
         kinds: Kinds::default(),
+        early_binding: Switch::Off,
         pod_name: None,
     }
 }
@@ -84,20 +85,34 @@ impl Stage {
 
     /// Has the controller, as the leader, see and do what there is to do.
     pub(super) async fn start(&mut self, options: Options) {
+        self.start_as(Leadership::Leader, options, None).await;
+    }
+
+    /// Has one more replica see that, and do it while it is told that it leads; with an allocator,
+    /// maybe.
+    pub(super) async fn start_as(
+        &mut self,
+        what: Leadership,
+        options: Options,
+        allocator: Option<Endpoint>,
+    ) -> watch::Sender<Leadership> {
         let clients = clients(&self.server.client("controller"));
         let metrics = Metrics::register(&mut Registry::default(), false);
         let (ready, mut is_ready) = watch::channel(false);
+        let leads = watch::Sender::new(what);
+        let (leadership, kept) = (leads.subscribe(), leads.clone());
         self.running.spawn(async move {
-            let (_leads, leadership) = watch::channel(Leadership::Leader);
+            let _kept = kept;
             let (_stop, stopped) = watch::channel(false);
             let signals = Signals {
                 leadership,
                 ready,
                 stop: stopped,
             };
-            super::run(options, clients, metrics, signals, None).await;
+            super::run(options, clients, metrics, signals, allocator).await;
         });
         is_ready.wait_for(|ready| *ready).await.unwrap();
+        leads
     }
 
     /// Creates an object with its status, or replaces what it had there.

@@ -39,6 +39,9 @@ pub(super) fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Sync
         let ctx = ctx.clone();
         move |change: &Change<SpiderIPPool>| {
             ctx.kept.pool(change);
+            if let Some(early) = &ctx.early {
+                early.pool(&ctx.index, change);
+            }
             ctx.wake(match &change.new {
                 Held::Unreadable(pool) => ctx.index.unreadable_pool(pool),
                 Held::Object(_) | Held::Nothing => {
@@ -72,6 +75,9 @@ pub(super) fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) -> Vec<Sync
             }
             if let (Some(uid), Some(pod)) = (new, change.new.object()) {
                 ctx.wake(ctx.index.pod(&Uid::from(uid), Some(pod)));
+                if let Some(early) = &ctx.early {
+                    early.pod(pod);
+                }
             }
         }
     };

@@ -302,6 +302,8 @@ pub struct Wish {
     pub reclaim: bool,
     /// Selector of its Pods.
     pub selector: Selector,
+    /// True where the template of its Pods says which subnets, so that each of them does.
+    pub is_of_pods: bool,
 }
 
 /// Reads a workload of a kind of Kubernetes' own. `default` is the size rule of one that has no
@@ -380,7 +382,8 @@ fn wish<W: Workload>(
     };
     let of_pods = |key: &str| of_template.and_then(|a| a.get(key)).map(String::as_str);
     let keys = [annotation::SUBNETS, annotation::SUBNET];
-    if annotation::names_pools(&of_pods) && !keys.iter().any(|key| of_pods(key).is_some()) {
+    let is_of_pods = keys.iter().any(|key| of_pods(key).is_some());
+    if annotation::names_pools(&of_pods) && !is_of_pods {
         return None; // the Pods name pools, and that is nearer to them
     }
     let items = match annotation::subnets(&get) {
@@ -399,6 +402,7 @@ fn wish<W: Workload>(
         rule,
         reclaim,
         selector: workload.pods().unwrap_or_else(|| template_labels(workload)),
+        is_of_pods,
     }))
 }
 

@@ -9,7 +9,8 @@
 //! * Every write carries the version it was computed from. After a conflict, or an outcome nobody
 //!   knows, the pool is read live and everything is computed anew; nothing was promised yet.
 //! * Who no longer waits for an answer is left out of the next write. If the write was under way,
-//!   whoever releases is told to look again.
+//!   whoever releases is told to look again. Left out, too, is what is claimed for a Pod that has no
+//!   sandbox yet and has ended: nobody may ever release it.
 //! * A release is answered behind everything that was asked before it. A write whose outcome nobody
 //!   knows may still arrive while the pool has the version it was computed from: until then, or
 //!   [`DOUBT_MAX`], "nothing is recorded" is not said.
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::ledger::{Answer, Ask, AskId, Batch, ClaimError, PoolLedger};
-use ipam::name::{PoolName, Version};
+use ipam::name::{PodName, PoolName, Version};
 use ipam::pool::Pool;
 use ipam::quarantine::Ruling;
 use ipam::release::Released;
@@ -76,6 +77,8 @@ struct Waiter {
     ask: Option<Ask>,
     /// Whom a claim is for.
     attachment: Option<Attachment>,
+    /// The Pod of a claim that no sandbox made.
+    early: Option<PodName>,
     deadline: Instant,
     reply: oneshot::Sender<Result<Done, CommitError>>,
 }
@@ -210,16 +213,21 @@ impl<H: Host> Desk<H> {
         if let Some(reading) = &job.reading {
             self.learn(reading);
         }
-        let attachment = match &job.ask {
-            Ask::Claim(claim) => Some(Attachment {
-                uid: claim.uid.clone(),
-                nic: claim.nic.clone(),
-            }),
-            Ask::Release(_) | Ask::Quarantine(_) => None,
+        let (attachment, early) = match &job.ask {
+            Ask::Claim(claim) => {
+                let attachment = Attachment {
+                    uid: claim.uid.clone(),
+                    nic: claim.nic.clone(),
+                };
+                let is_early = claim.sandbox.is_none();
+                (Some(attachment), is_early.then(|| claim.pod.pod.clone()))
+            }
+            Ask::Release(_) | Ask::Quarantine(_) => (None, None),
         };
         let waiter = Waiter {
             ask: Some(job.ask),
             attachment,
+            early,
             deadline: job.deadline,
             reply: job.reply,
         };
@@ -418,7 +426,7 @@ impl<H: Host> Desk<H> {
             let done = match answer {
                 Answer::Claim(Ok(grant)) => {
                     given += 1;
-                    let granted = Granted::new(pool, grant.address);
+                    let granted = Granted::new(pool, &grant);
                     if let Some(attachment) = &waiter.attachment
                         && !waiter.reply.is_closed()
                     {
@@ -463,7 +471,10 @@ impl<H: Host> Desk<H> {
 
     fn leave_out_abandoned(&mut self) {
         let waiting = self.waiting.iter();
-        let abandoned = waiting.filter(|(_, waiter)| waiter.reply.is_closed());
+        let abandoned = waiting.filter(|(_, waiter)| {
+            let of = waiter.early.as_ref().zip(waiter.attachment.as_ref());
+            waiter.reply.is_closed() || of.is_some_and(|(pod, of)| self.host.ended(pod, &of.uid))
+        });
         for id in abandoned.map(|(id, _)| *id).collect::<Vec<_>>() {
             self.remove(id);
         }

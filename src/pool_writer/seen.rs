@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use ipam::addr::Family;
+use ipam::ledger::Grant;
 use ipam::name::{Nic, PoolName, Uid};
 use ipam::pool::{Pool, Route};
 use ipam::select::Candidate;
@@ -63,17 +64,21 @@ pub struct Granted {
     pub gateway: Option<IpAddr>,
     /// The pool's routes.
     pub routes: Vec<Route>,
+    /// True where it was recorded before there was a sandbox, and is still recorded so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub early: bool,
 }
 
 impl Granted {
-    /// `address` of `pool`.
-    pub fn new(pool: &Pool, address: IpAddr) -> Self {
+    /// What `grant` gives of `pool`.
+    pub fn new(pool: &Pool, grant: &Grant) -> Self {
         Self {
             pool: pool.name.clone(),
-            address,
+            address: grant.address,
             cidr: pool.cidr,
             gateway: pool.gateway,
             routes: pool.routes.clone(),
+            early: grant.early,
         }
     }
 

@@ -21,6 +21,7 @@ struct Alone {
     writes: Mutex<Vec<usize>>,
     conflicts: Mutex<usize>,
     reads: Mutex<usize>,
+    ended: Mutex<Vec<PodName>>,
 }
 
 impl Alone {
@@ -39,6 +40,7 @@ impl Alone {
             writes: Mutex::default(),
             conflicts: Mutex::default(),
             reads: Mutex::default(),
+            ended: Mutex::default(),
         }
     }
 
@@ -84,6 +86,10 @@ impl Host for Shared {
         Alone::touch(pool);
         *locked(&self.0.stored) = pool.clone();
         Ok(())
+    }
+
+    fn ended(&self, pod: &PodName, _: &Uid) -> bool {
+        locked(&self.0.ended).contains(pod)
     }
 
     fn granted(&self, _: &Attachment, _: &Granted) {}
@@ -132,7 +138,8 @@ fn claim(uid: &str) -> Claim {
         },
         uid: Uid::from(uid),
         nic,
-        sandbox: Sandbox::from("s1"),
+        sandbox: Some(Sandbox::from("s1")),
+        first: false,
         heritage: None,
     }
 }
@@ -230,4 +237,24 @@ async fn a_refusal_is_checked_by_a_live_read() {
         "{refused:?}"
     );
     assert_eq!(*locked(&alone.reads), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_sandbox_and_has_ended_is_left_out_and_who_has_one_is_not() {
+    let (alone, writers) = writers();
+    let until = Instant::now() + Duration::from_secs(5);
+    locked(&alone.ended).extend(["a", "b"].map(|pod| PodName::new("shop", pod)));
+    let early = |pod: &str| Claim {
+        sandbox: None,
+        ..claim(pod)
+    };
+    let pool = PoolName::new("p");
+    let (ended, lives, asks) = tokio::join!(
+        writers.claim(&pool, early("a"), None, until),
+        writers.claim(&pool, early("c"), None, until),
+        writers.claim(&pool, claim("b"), None, until),
+    );
+    assert!(ended.is_err(), "{ended:?}");
+    assert!(lives.is_ok() && asks.is_ok(), "{lives:?} {asks:?}");
+    assert_eq!(*locked(&alone.writes), [2]);
 }

@@ -64,6 +64,11 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             ["true", "false"],
         ),
         (
+            "ipam.allocator.earlyBinding",
+            "earlyBinding",
+            ["true", "false"],
+        ),
+        (
             "ipam.spiderSubnet.enable",
             "enableSpiderSubnet",
             ["true", "false"],
@@ -94,6 +99,16 @@ fn each_flag_of_ipam_changes_its_own_key_and_no_other() {
             );
         }
     }
+}
+
+#[test]
+fn nothing_is_bound_early_without_an_allocator() {
+    let flags = [
+        "ipam.allocator.enable=false",
+        "ipam.allocator.earlyBinding=true",
+    ];
+    let Some(chart) = render(&flags) else { return };
+    assert_eq!(chart.conf()["earlyBinding"], json!(false));
 }
 
 #[test]
@@ -219,6 +234,7 @@ fn default_conf() -> Value {
         "spiderEndpoints": "always",
         "enableIPConflictDetection": false,
         "enableGatewayDetection": false,
+        "earlyBinding": false,
         "enableSpiderSubnet": true,
         "enableAutoPoolForApplication": true,
         "clusterSubnetAutoPoolDefaultRedundantIPNumber": 1,

@@ -261,6 +261,7 @@ impl Cluster {
             keeps: Keeps::ALL,
             gc: gc::Options::default(),
             kinds: Config::default().kinds(),
+            early_binding: Switch::Off,
             pod_name: Some(process.to_owned()),
         };
         let allocator = self.size.allocator.then(|| Endpoint {
@@ -307,6 +308,7 @@ impl Cluster {
             endpoints: EndpointMode::Always,
             conflict_detection: false,
             gateway_detection: false,
+            early_binding: false,
             kinds: Config::default().kinds(),
             allocator_token: None,
             direct_writes: true,

@@ -222,7 +222,8 @@ fn claim(pod: u32) -> Ask {
         },
         uid: Uid::new(format!("new-{pod}")),
         nic: nic(),
-        sandbox: Sandbox::new(format!("{pod:064}")),
+        sandbox: Some(Sandbox::new(format!("{pod:064}"))),
+        first: false,
         heritage: None,
     }))
 }

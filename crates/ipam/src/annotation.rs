@@ -210,6 +210,20 @@ pub fn names_pools(get: Get<'_>) -> bool {
     get(IPPOOLS).or(get(IPPOOL)).is_some()
 }
 
+/// Which interfaces ask for pools of their own, by the annotations of one object; `None` where they
+/// say nothing of it.
+///
+/// Errors: one of the annotations that such a pool is made by can't be followed, so there is none.
+/// Cost: O(length).
+pub fn asked_of_subnets(get: Get<'_>) -> Result<Option<Vec<SubnetItem>>, AnnotationError> {
+    let Some(items) = subnets(get)? else {
+        return Ok(None);
+    };
+    size_rule(get, SizeRule::Flexible(0))?;
+    reclaim(get)?;
+    Ok(Some(items))
+}
+
 /// Why the annotations of a Pod to come can't be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {

@@ -39,7 +39,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
-use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid};
+use crate::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, WorkloadId};
 use crate::record::Record;
 
 /// The ordinals that a StatefulSet wants Pods of.
@@ -104,6 +104,12 @@ const LAUNCHER: &str = "virt-launcher-";
 pub fn is_launcher(pod: &PodName) -> bool {
     let (_, name) = pod.parts();
     name.starts_with(LAUNCHER)
+}
+
+/// True for a workload of a kind whose Pods may have the addresses of the ones before them.
+pub fn may_keep(workload: &WorkloadId) -> bool {
+    let (group, kind) = (workload.group.as_str(), workload.kind.as_str());
+    (group, kind) == ("apps", "StatefulSet") || group == "kubevirt.io"
 }
 
 /// Whose Pods have the same addresses, one after the other.

@@ -52,8 +52,12 @@ pub struct Claim {
     pub uid: Uid,
     /// Interface.
     pub nic: Nic,
-    /// Sandbox of the call.
-    pub sandbox: Sandbox,
+    /// Sandbox of the call; `None` where there is no call yet ([`crate::early`]).
+    pub sandbox: Option<Sandbox>,
+    /// True where no other sandbox of the interface ever asked for an address: what was recorded
+    /// before there was one may then stay as it is. False where that is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
     /// For a Pod that has the addresses of the one before it.
     pub heritage: Option<Heritage>,
 }
@@ -76,6 +80,9 @@ pub struct Grant {
     pub address: IpAddr,
     /// The node recorded, which must acknowledge the release.
     pub node: NodeName,
+    /// True where it was bound before there was a sandbox, and nothing had to be written for this
+    /// one.
+    pub early: bool,
 }
 
 /// Why a claim gets no address of this pool.

@@ -17,6 +17,7 @@
 //! | [`demand`] | how many addresses a workload needs |
 //! | [`select`] | which pools may serve this Pod, in order, and why no other may |
 //! | [`route`] | the routes of an interface |
+//! | [`early`] | whether a Pod's addresses can be recorded before its sandbox asks, and in which pools |
 //! | [`ledger`] | a pool's batch: claims in, what to persist, replies only once it is durable |
 //! | [`keep`] | fixed addresses: who keeps one, who takes it over, when it goes |
 //! | [`quarantine`] | which addresses nobody gets, because a host outside of the pools uses them |
@@ -44,6 +45,7 @@ pub mod audit;
 pub mod census;
 pub mod collect;
 pub mod demand;
+pub mod early;
 pub mod keep;
 pub mod kind;
 pub mod leak;

@@ -75,6 +75,13 @@ impl Record {
         self.is_held_by(uid) && self.nic.as_ref().is_none_or(|n| n == nic)
     }
 
+    /// True where the address was recorded before its Pod's interface had a sandbox
+    /// ([`crate::early`]), and no later sandbox has asked for it.
+    pub fn is_bound_early(&self) -> bool {
+        let names_interface = self.nic.is_some() && self.node.is_some();
+        names_interface && self.sandbox.is_none() && !self.kept && self.next.is_none()
+    }
+
     /// Whose Pods keep the address.
     pub fn lineage(&self) -> Option<Lineage> {
         Some(Lineage {

@@ -36,6 +36,14 @@ enum Op {
         pod: u8,
         nic: bool,
         sandbox: u8,
+        /// Whether the agent says that it is the first of the interface.
+        first: bool,
+    },
+    /// The Pod was given a node; either of the two may say so, as the leader does.
+    Early {
+        agent: bool,
+        pod: u8,
+        nic: bool,
     },
     /// A CNI DEL or the collector, for whatever uid.
     Release {
@@ -97,8 +105,10 @@ fn ops() -> impl Strategy<Value = Op> {
     let fates =
         prop_oneof![6 => Just(Fate::Stored), 1 => Just(Fate::Unheard), 1 => Just(Fate::Lost)];
     prop_oneof![
-        8 => (0_u8..6, prop::bool::weighted(0.2), 0_u8..3)
-            .prop_map(|(pod, nic, sandbox)| Op::Claim { pod, nic, sandbox }),
+        8 => (0_u8..6, prop::bool::weighted(0.2), 0_u8..3, any::<bool>())
+            .prop_map(|(pod, nic, sandbox, first)| Op::Claim { pod, nic, sandbox, first }),
+        3 => (any::<bool>(), 0_u8..6, prop::bool::weighted(0.2))
+            .prop_map(|(agent, pod, nic)| Op::Early { agent, pod, nic }),
         6 => (any::<bool>(), 0_u8..9, prop::bool::weighted(0.2), 0_u8..8, 0_u8..3)
             .prop_map(|(agent, pod, nic, sandboxes, owner)| {
                 Op::Release { agent, pod, nic, sandboxes, owner }
@@ -158,7 +168,8 @@ fn claim(pod: u8, nic: bool, sandbox: u8) -> Claim {
         },
         uid: uid(pod),
         nic: interface(nic),
-        sandbox: Sandbox::new(format!("s{sandbox}")),
+        sandbox: Some(Sandbox::new(format!("s{sandbox}"))),
+        first: false,
         heritage: None,
     }
 }
@@ -250,11 +261,24 @@ impl Fight {
 
     fn happen(&mut self, op: &Op) {
         match op.clone() {
-            Op::Claim { pod, nic, sandbox } => {
-                self.ask(
-                    usize::from(pod) % 2,
-                    Ask::Claim(Box::new(claim(pod, nic, sandbox))),
-                );
+            Op::Claim {
+                pod,
+                nic,
+                sandbox,
+                first,
+            } => {
+                let claim = Claim {
+                    first,
+                    ..claim(pod, nic, sandbox)
+                };
+                self.ask(usize::from(pod) % 2, Ask::Claim(Box::new(claim)));
+            }
+            Op::Early { agent, pod, nic } => {
+                let claim = Claim {
+                    sandbox: None,
+                    ..claim(pod, nic, 0)
+                };
+                self.ask(usize::from(agent), Ask::Claim(Box::new(claim)));
             }
             Op::Release {
                 agent,
@@ -313,24 +337,7 @@ impl Fight {
                 self.agents[usize::from(agent)] = PoolLedger::new(self.server.clone());
             }
             Op::Foreign { pod } => self.foreign(pod),
-            Op::Strip => {
-                let mut records = Records::default();
-                for (address, old) in naive(&self.server.records) {
-                    let other = BTreeMap::new();
-                    let record = Record {
-                        nic: None,
-                        node: None,
-                        sandbox: None,
-                        owner: None,
-                        kept: false,
-                        quarantine: None,
-                        other,
-                        ..old
-                    };
-                    records.insert(address, record);
-                }
-                self.write(records);
-            }
+            Op::Strip => self.strip(),
             Op::Edit {
                 ips,
                 excluded,
@@ -347,6 +354,25 @@ impl Fight {
             }
             Op::Reserve { ips } => self.reserved = set(ips),
         }
+    }
+
+    fn strip(&mut self) {
+        let mut records = Records::default();
+        for (address, old) in naive(&self.server.records) {
+            let other = BTreeMap::new();
+            let record = Record {
+                nic: None,
+                node: None,
+                sandbox: None,
+                owner: None,
+                kept: false,
+                quarantine: None,
+                other,
+                ..old
+            };
+            records.insert(address, record);
+        }
+        self.write(records);
     }
 
     fn ask(&mut self, agent: usize, ask: Ask) {
@@ -454,7 +480,9 @@ impl Fight {
                     Ask::Claim(c) => {
                         c.uid == new.uid
                             && Some(&c.nic) == new.nic.as_ref()
-                            && Some(&c.sandbox) == new.sandbox.as_ref()
+                            && c.sandbox == new.sandbox
+                            && (c.sandbox.is_some()
+                                || old.is_none_or(|old| old.uid != c.uid || freed(old)))
                     }
                     Ask::Release(_) | Ask::Quarantine(_) => false,
                 })
@@ -526,11 +554,12 @@ impl Fight {
             match (&asked[&id], answer) {
                 (Ask::Claim(claim), Answer::Claim(Ok(grant))) => {
                     let stored = &after[&grant.address];
-                    assert_eq!(
-                        (&stored.uid, stored.nic.as_ref()),
-                        (&claim.uid, Some(&claim.nic))
-                    );
-                    assert_eq!(Some(&grant.node), stored.node.as_ref());
+                    assert_eq!(stored.uid, claim.uid);
+                    if claim.sandbox.is_some() {
+                        assert_eq!(Some(&claim.nic), stored.nic.as_ref());
+                        assert_eq!(Some(&grant.node), stored.node.as_ref());
+                        assert!(!grant.early || claim.first, "it may be a later one");
+                    }
                     let own = before.iter().filter(|(_, r)| {
                         r.uid == claim.uid && r.nic.as_ref() == Some(&claim.nic) && !went(r)
                     });

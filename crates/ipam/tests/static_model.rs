@@ -348,7 +348,8 @@ impl Cluster {
             },
             uid: pod.uid.clone(),
             nic: Nic::from("eth0"),
-            sandbox: Sandbox::new(format!("s-{}", pod.uid)),
+            sandbox: Some(Sandbox::new(format!("s-{}", pod.uid))),
+            first: false,
             heritage: Some(Heritage {
                 lineage: pod.lineage.clone(),
                 instance: pod.run.clone(),

@@ -64,6 +64,7 @@ enableKubevirtStaticIP: {{ .Values.ipam.enableKubevirtStaticIP }}
 spiderEndpoints: {{ .Values.ipam.spiderEndpoint.mode }}
 enableIPConflictDetection: {{ .Values.ipam.enableIPConflictDetection }}
 enableGatewayDetection: {{ .Values.ipam.enableGatewayDetection }}
+earlyBinding: {{ and .Values.ipam.allocator.enable .Values.ipam.allocator.earlyBinding }}
 enableSpiderSubnet: {{ .Values.ipam.spiderSubnet.enable }}
 enableAutoPoolForApplication: {{ .Values.ipam.spiderSubnet.autoPool.enable }}
 clusterSubnetAutoPoolDefaultRedundantIPNumber: {{ .Values.ipam.spiderSubnet.autoPool.defaultRedundantIPNumber | int }}

@@ -149,6 +149,16 @@ impl Fake {
     }
 }
 
+/// An agent whose leader carries out what it asks.
+pub(super) async fn beside_leader(
+    world: &World,
+    dir: &Path,
+    set: impl FnOnce(&mut Settings),
+) -> Node {
+    let allocator: Box<dyn Connect> = Box::new(Fake::new(world, Mood::Serves));
+    Node::start_beside(world, dir, set, Some(allocator)).await
+}
+
 impl Connect for Fake {
     fn connect(&self) -> BoxFuture<'_, Result<Arc<dyn Link>, LinkError>> {
         Box::pin(async {

@@ -42,7 +42,8 @@ fn claim() -> Claim {
         },
         uid: Uid::from("u1"),
         nic: Nic::from("eth0"),
-        sandbox: Sandbox::from("s1"),
+        sandbox: Some(Sandbox::from("s1")),
+        first: false,
         heritage: Some(Heritage {
             lineage: Lineage::of_set(Uid::from("w1")),
             instance: None,
@@ -72,6 +73,13 @@ fn the_form_of_a_claim() {
         "heritage": {"lineage": {"owner": "w1"}, "instance": null, "former": null, "let_go": ["u0"]},
     }}});
     assert_form(&ask, &form);
+    let first = Claim {
+        first: true,
+        ..claim()
+    };
+    let form = serde_json::to_value(&first).unwrap();
+    assert_eq!(form["first"], json!(true));
+    assert_form(&first, &form);
 }
 
 #[test]
@@ -106,6 +114,11 @@ fn the_forms_of_replies() {
         cidr: "10.0.0.0/24".parse().unwrap(),
         gateway: None,
         routes: vec![],
+        early: false,
+    };
+    let bound_early = Granted {
+        early: true,
+        ..granted.clone()
     };
     let released = Released {
         freed: vec!["fd00::7".parse().unwrap()],
@@ -122,6 +135,11 @@ fn the_forms_of_replies() {
             Reply::Granted(granted),
             json!({"granted": {"pool": "p1", "address": "10.0.0.7", "cidr": "10.0.0.0/24",
                 "gateway": null, "routes": []}}),
+        ),
+        (
+            Reply::Granted(bound_early),
+            json!({"granted": {"pool": "p1", "address": "10.0.0.7", "cidr": "10.0.0.0/24",
+                "gateway": null, "routes": [], "early": true}}),
         ),
         (
             Reply::Released(released),

@@ -31,7 +31,7 @@ const NODE: &str = "authentication.kubernetes.io/node-name";
 type Fingerprint = [u8; 32];
 
 /// The callers known.
-pub(super) struct Callers {
+pub(crate) struct Callers {
     client: Client,
     agents: String,
     known: Memo<Fingerprint, Result<NodeName, String>>,
@@ -40,7 +40,7 @@ pub(super) struct Callers {
 
 impl Callers {
     /// `agents` is the account whose tokens count.
-    pub(super) fn new(client: Client, agents: String) -> Self {
+    pub(crate) fn new(client: Client, agents: String) -> Self {
         Self {
             client,
             agents,

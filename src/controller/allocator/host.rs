@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use ipam::addr::AddrSet;
-use ipam::name::PoolName;
+use ipam::name::{PodName, PoolName, Uid};
+use ipam::release::Life;
+use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Client};
 use tokio::time::{Instant, timeout};
 
 use super::super::index::Index;
-use crate::api::SpiderIPPool;
+use crate::api::{SpiderIPPool, pod};
 use crate::error::ErrorChain;
-use crate::kube_io::cache::Key;
+use crate::kube_io::cache::{Cache, Key};
 use crate::kube_io::put::{Part, PutError, Reply};
 use crate::kube_io::retry::{Outcome, WRITE_ANSWER_TIMEOUT};
 use crate::kube_io::serial::{Serial, is_newer};
@@ -22,13 +24,8 @@ pub(crate) struct Host {
     pub(crate) client: Client,
     pub(crate) pools: Serial<SpiderIPPool>,
     pub(crate) index: Arc<Index>,
+    pub(crate) pods: Cache<Pod>,
     pub(crate) tally: Tally,
-}
-
-impl Host {
-    pub(super) fn client(&self) -> &Client {
-        &self.client
-    }
 }
 
 impl pool_writer::Host for Host {
@@ -57,6 +54,14 @@ impl pool_writer::Host for Host {
     async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
         let replaced = self.pools.replace(Part::Status, pool, Reply::MetadataOnly);
         replaced.await
+    }
+
+    /// By what is known here, which may be behind: then its agent gives back what is recorded.
+    fn ended(&self, pod: &PodName, uid: &Uid) -> bool {
+        let (namespace, name) = pod.parts();
+        let known = self.pods.get(&Key::namespaced(namespace, name));
+        let same = known.filter(|known| pod::uid(known) == *uid);
+        same.is_none_or(|known| pod::life(&known) != Life::Alive)
     }
 
     fn granted(&self, _: &Attachment, _: &Granted) {}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range, cidr_label};
-use ipam::annotation::SubnetItem;
+use ipam::annotation::{self as asked, SubnetItem};
 use ipam::demand::PodCount;
 use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid};
@@ -62,6 +62,14 @@ pub(super) struct PoolEntry {
     pub(super) cidr: Option<IpNet>,
 }
 
+impl PoolEntry {
+    /// Uid of the workload that it was made for.
+    fn owner(&self) -> Option<Uid> {
+        let owner = self.parsed.as_ref().ok()?.owner.as_ref();
+        owner.map(|owner| owner.uid.clone())
+    }
+}
+
 /// A pool that not even its kind's schema can read.
 pub(super) struct UnreadPool {
     pub(super) object: Arc<Unreadable>,
@@ -85,6 +93,8 @@ pub(super) struct State {
     pub(super) subnets: BTreeMap<String, SubnetEntry>,
     pub(super) pools: BTreeMap<PoolName, PoolEntry>,
     pub(super) pools_of: BTreeMap<IpNet, BTreeSet<PoolName>>,
+    /// The pools of each workload that has some.
+    pub(super) owned: BTreeMap<Uid, BTreeSet<PoolName>>,
     pub(super) unread: BTreeMap<PoolName, UnreadPool>,
     pub(super) reserved: BTreeMap<String, AddrSet>,
     pub(super) kinds: Kinds,
@@ -128,6 +138,29 @@ impl State {
                 .filter(|(_, p)| !p.is_empty())
                 .map(|(c, _)| *c),
         )
+    }
+
+    /// Remembers what a pool is now, or that it is not there or can't be read; what it was.
+    pub(super) fn set_pool(
+        &mut self,
+        name: &PoolName,
+        new: Option<PoolEntry>,
+    ) -> Option<PoolEntry> {
+        let owner = new.as_ref().and_then(PoolEntry::owner);
+        let old = match new {
+            Some(entry) => self.pools.insert(name.clone(), entry),
+            None => self.pools.remove(name),
+        };
+        let was = old.as_ref().and_then(PoolEntry::owner);
+        if was != owner {
+            if let Some(was) = &was {
+                remove(&mut self.owned, was, name);
+            }
+            if let Some(owner) = owner {
+                self.owned.entry(owner).or_default().insert(name.clone());
+            }
+        }
+        old
     }
 
     /// The CIDR that a pool, readable or not, was last known in.
@@ -360,12 +393,19 @@ impl State {
     }
 
     pub(super) fn living(&self, workload: &Uid) -> BTreeSet<Uid> {
+        let living = self.living_pods(workload);
+        living.map(|(uid, _)| uid.clone()).collect()
+    }
+
+    /// The Pods of a workload, and of those below it, that live.
+    pub(super) fn living_pods<'s>(
+        &'s self,
+        workload: &'s Uid,
+    ) -> impl Iterator<Item = (&'s Uid, &'s PodSeen)> {
         let children = self.children.get(workload).into_iter().flatten();
         let owners = children.chain(std::iter::once(workload));
         let pods = owners.flat_map(|owner| self.pods_of_owner.get(owner).into_iter().flatten());
-        pods.filter(|uid| self.pods.get(*uid).is_some_and(|p| p.living))
-            .cloned()
-            .collect()
+        pods.filter_map(|uid| Some((uid, self.pods.get(uid).filter(|p| p.living)?)))
     }
 
     /// The Pod with this uid as the holder of one of its addresses.
@@ -467,9 +507,9 @@ fn rank(name: &str, entry: &SubnetEntry) -> (Option<DateTime<Utc>>, String) {
     (created.map(crate::api::time::from_wire), name.to_owned())
 }
 
-pub(super) fn remove<K: Ord + Clone>(map: &mut BTreeMap<K, BTreeSet<Uid>>, key: &K, uid: &Uid) {
+pub(super) fn remove<K: Ord, V: Ord>(map: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &V) {
     if let Some(set) = map.get_mut(key) {
-        set.remove(uid);
+        set.remove(value);
         if set.is_empty() {
             map.remove(key);
         }
@@ -504,18 +544,43 @@ fn wire_family(family: Family) -> &'static str {
     }
 }
 
-/// Leaves of a Pod what the index reads of it: a cluster has very many.
+impl PodSeen {
+    /// The name of a Pod that has a node and no address yet.
+    pub(super) fn waits(&self) -> Option<&PodName> {
+        let holder = self.holder.as_ref().filter(|holder| holder.node.is_some());
+        holder
+            .filter(|_| self.addresses.is_empty())
+            .map(|holder| &holder.name)
+    }
+}
+
+/// Annotations of a Pod that say which pools it wants.
+const ASKS: [&str; 6] = [
+    asked::SUBNETS,
+    asked::SUBNET,
+    asked::IP_NUMBER,
+    asked::RECLAIM,
+    asked::IPPOOLS,
+    asked::IPPOOL,
+];
+
+/// Leaves of a Pod what the index reads of it, and until it has an address what says which it may
+/// have: a cluster has very many.
 pub fn trim_pod(pod: &mut Pod) {
+    let waits = pod::waits_for_network(pod);
     pod.spec = pod.spec.take().map(|spec| PodSpec {
         node_name: spec.node_name,
         host_network: spec.host_network,
         ..PodSpec::default()
     });
     pod.metadata.annotations = pod.metadata.annotations.take().map(|mut annotations| {
-        annotations.retain(|key, _| key == annotation::NETWORK_STATUS || key == pod::MIRROR);
+        let is_ours = |key: &str| waits && ASKS.contains(&key);
+        annotations.retain(|key, _| {
+            key == annotation::NETWORK_STATUS || key == pod::MIRROR || is_ours(key)
+        });
         annotations
     });
-    pod.metadata.labels = None;
+    pod.metadata.labels.take_if(|_| !waits);
     pod.status = pod.status.take().map(|status| PodStatus {
         phase: status.phase,
         pod_ips: status.pod_ips,

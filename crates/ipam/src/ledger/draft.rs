@@ -53,7 +53,9 @@ impl<'l> Draft<'l> {
         let mut held: BTreeMap<&Uid, Vec<IpAddr>> = BTreeMap::new();
         let mut named: BTreeMap<&PodName, Vec<IpAddr>> = BTreeMap::new();
         let mut machines: BTreeMap<&Uid, Vec<IpAddr>> = BTreeMap::new();
+        let mut bytes = pool.records.to_text().map_or(0, |text| text.len());
         for (address, record) in pool.records.iter() {
+            bytes = bytes.saturating_add(room_for_sandbox(record));
             for holder in record.holders() {
                 held.entry(holder).or_default().push(address);
             }
@@ -75,7 +77,7 @@ impl<'l> Draft<'l> {
             cooling,
             freed: vec![],
             changed: false,
-            bytes: pool.records.to_text().map_or(0, |text| text.len()),
+            bytes,
         }
     }
 
@@ -137,7 +139,7 @@ impl<'l> Draft<'l> {
 
     pub(super) fn claim(&mut self, claim: &'l Claim) -> Result<Grant, ClaimError> {
         if let Some(address) = self.held_by(&claim.uid, &claim.nic) {
-            return Ok(self.record(address, claim));
+            return Ok(self.again(address, claim));
         }
         if let Some((address, heir)) = self.inherited(claim)? {
             self.held.entry(&claim.uid).or_default().push(address);
@@ -220,6 +222,15 @@ impl<'l> Draft<'l> {
         self.cooling.pop_front()
     }
 
+    /// The address that the interface has already.
+    fn again(&mut self, address: IpAddr, claim: &Claim) -> Grant {
+        let held = self.records.get(address);
+        if held.is_some_and(|record| claim.leaves(record)) {
+            return claim.grant(address, true);
+        }
+        self.record(address, claim)
+    }
+
     /// Records the Pod as the holder of `address`, or anew as what it is already.
     fn record(&mut self, address: IpAddr, claim: &Claim) -> Grant {
         let old = self.records.get(address);
@@ -235,7 +246,7 @@ impl<'l> Draft<'l> {
             ..claim.record(other)
         };
         self.replace(address, record);
-        claim.grant(address)
+        claim.grant(address, false)
     }
 
     /// Records the Pod beside the holder of `address`, as the one that its machine is moved to.
@@ -248,12 +259,12 @@ impl<'l> Draft<'l> {
                 owner: old.owner.or(own.owner),
                 machine: old.machine.or(own.machine),
                 instance: old.instance.or(own.instance),
-                next: Some(claim.next()),
+                next: claim.next().or(old.next),
                 ..old
             };
             self.replace(address, record);
         }
-        claim.grant(address)
+        claim.grant(address, false)
     }
 
     fn replace(&mut self, address: IpAddr, record: Record) {
@@ -279,7 +290,7 @@ impl Claim {
             uid: self.uid.clone(),
             nic: Some(self.nic.clone()),
             node: Some(self.pod.node.clone()),
-            sandbox: Some(self.sandbox.clone()),
+            sandbox: self.sandbox.clone(),
             owner: heritage.map(|of| of.lineage.owner.clone()),
             machine: heritage.and_then(|of| of.lineage.machine.clone()),
             instance: heritage.and_then(|of| Some(of.instance.as_ref()?.uid.clone())),
@@ -290,19 +301,36 @@ impl Claim {
         }
     }
 
-    fn next(&self) -> Next {
-        Next {
+    /// Who has no sandbox yet joins nobody.
+    fn next(&self) -> Option<Next> {
+        Some(Next {
             pod: self.pod.pod.clone(),
             uid: self.uid.clone(),
             node: self.pod.node.clone(),
-            sandbox: self.sandbox.clone(),
-        }
+            sandbox: self.sandbox.clone()?,
+        })
     }
 
-    fn grant(&self, address: IpAddr) -> Grant {
+    /// True where `record`, which is of this interface, stays as it is: a claim that was made before
+    /// there was a sandbox comes too late, or the first sandbox finds what that claim left.
+    ///
+    /// Any later sandbox is recorded, so that the DEL of an earlier one can't free its address; and
+    /// where it is not known to be the first, it is taken for a later one.
+    fn leaves(&self, record: &Record) -> bool {
+        if self.sandbox.is_none() {
+            return true;
+        }
+        self.first
+            && record.is_bound_early()
+            && record.uid == self.uid
+            && record.node.as_ref() == Some(&self.pod.node)
+    }
+
+    fn grant(&self, address: IpAddr, early: bool) -> Grant {
         Grant {
             address,
             node: self.pod.node.clone(),
+            early,
         }
     }
 }
@@ -314,4 +342,11 @@ pub(super) fn bytes_of(record: &Record) -> usize {
     serde_json::to_string(record)
         .map_or(0, |text| text.len())
         .saturating_add(LONGEST_KEY)
+        .saturating_add(room_for_sandbox(record))
+}
+
+/// What a record may grow by that names no sandbox yet: a container id with its key.
+fn room_for_sandbox(record: &Record) -> usize {
+    const SANDBOX: usize = 64 + 13;
+    if record.is_bound_early() { SANDBOX } else { 0 }
 }

@@ -17,7 +17,8 @@ fn claim_on(pod_name: &str, nic: &str, sandbox: &str) -> Ask {
         pod: pod(pod_name),
         uid: Uid::from(pod_name),
         nic: Nic::from(nic),
-        sandbox: Sandbox::from(sandbox),
+        sandbox: Some(Sandbox::from(sandbox)),
+        first: false,
         heritage: None,
     }))
 }
@@ -510,7 +511,8 @@ fn heir(uid: &str, lost: &[&str]) -> Ask {
         pod: pod("web-0"),
         uid: Uid::from(uid),
         nic: Nic::from("eth0"),
-        sandbox: Sandbox::from("new"),
+        sandbox: Some(Sandbox::from("new")),
+        first: false,
         heritage: Some(heritage),
     }))
 }
@@ -575,7 +577,8 @@ fn launcher(uid: &str, run: &str, role: Role) -> Ask {
         pod: pod(&name),
         uid: Uid::from(uid),
         nic: Nic::from("eth0"),
-        sandbox: Sandbox::new(format!("s-{uid}")),
+        sandbox: Some(Sandbox::new(format!("s-{uid}"))),
+        first: false,
         heritage: Some(Heritage {
             lineage: Lineage {
                 owner: Uid::from("vm"),
@@ -716,4 +719,100 @@ fn a_quarantine_that_a_foreign_writer_stripped_still_keeps_the_address_from_pods
         answers(&mut ledger, vec![claim("x"), claim("y")]),
         ["2", "all IP addresses used out"]
     );
+}
+
+/// The claim for a Pod that has a node and no sandbox yet.
+fn early(pod_name: &str) -> Ask {
+    Ask::Claim(Box::new(Claim {
+        pod: pod(pod_name),
+        uid: Uid::from(pod_name),
+        nic: Nic::from("eth0"),
+        sandbox: None,
+        first: false,
+        heritage: None,
+    }))
+}
+
+/// The claim of a sandbox that its agent knows to be the first.
+fn first(pod_name: &str, sandbox: &str) -> Ask {
+    let Ask::Claim(claim) = claim_on(pod_name, "eth0", sandbox) else {
+        unreachable!("a claim")
+    };
+    Ask::Claim(Box::new(Claim {
+        first: true,
+        ..*claim
+    }))
+}
+
+fn sandbox_of(ledger: &PoolLedger) -> Option<Sandbox> {
+    let record = ledger.pool().records.get(ip(1)).unwrap();
+    record.sandbox.clone()
+}
+
+#[test]
+fn the_first_sandbox_finds_what_was_bound_early_and_nothing_is_written() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    assert_eq!(answers(&mut ledger, vec![early("x")]), ["1"]);
+    assert_eq!(sandbox_of(&ledger), None);
+    ledger.queue(1, first("x", "s1"));
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    assert!(!batch.changed());
+    let answers = ledger.committed(batch, Version::from("3"));
+    let grants = answers.into_iter().map(|(_, answer)| answer);
+    let grant = Grant {
+        address: ip(1),
+        node: NodeName::from("n1"),
+        early: true,
+    };
+    assert_eq!(grants.collect::<Vec<_>>(), [Answer::Claim(Ok(grant))]);
+}
+
+#[test]
+fn a_sandbox_that_may_be_a_later_one_is_recorded_and_stays_whoever_comes_late() {
+    let mut ledger = PoolLedger::new(pool("a", "1-9"));
+    let asks = vec![early("x"), claim_on("x", "eth0", "s2")];
+    assert_eq!(answers(&mut ledger, asks), ["1", "1"]);
+    assert_eq!(sandbox_of(&ledger), Some(Sandbox::from("s2")));
+    // The leader asks late, and an older sandbox lets go.
+    let asks = vec![early("x"), release("x", "s1")];
+    assert_eq!(answers(&mut ledger, asks), ["1", "- 1/0"]);
+    assert_eq!(sandbox_of(&ledger), Some(Sandbox::from("s2")));
+}
+
+#[test]
+fn what_was_bound_early_is_of_its_node_and_its_interface() {
+    let bound = |change: fn(&mut Record)| {
+        let mut pool = pool("a", "1-9");
+        let mut own = Record {
+            nic: Some(Nic::from("eth0")),
+            node: Some(NodeName::from("n1")),
+            ..record("x")
+        };
+        change(&mut own);
+        pool.records.insert(ip(1), own);
+        let mut ledger = PoolLedger::new(pool);
+        assert_eq!(answers(&mut ledger, vec![first("x", "s1")]), ["1"]);
+        sandbox_of(&ledger).is_none()
+    };
+    assert!(bound(|_| {}));
+    assert!(!bound(|own| own.node = Some(NodeName::from("n2"))));
+    // As the original writes it, and as its typed writers leave ours behind.
+    assert!(!bound(|own| own.node = None));
+    assert!(!bound(|own| own.nic = None));
+    assert!(!bound(|own| own.kept = true));
+}
+
+#[test]
+fn what_is_bound_early_has_room_for_the_sandbox_that_it_may_name() {
+    let mut ledger = nearly_full();
+    let Ask::Claim(one) = early("one") else {
+        unreachable!("a claim")
+    };
+    let record = one.record(BTreeMap::new());
+    let named = Record {
+        sandbox: Some(Sandbox::new("0".repeat(64))),
+        ..record.clone()
+    };
+    assert!(bytes_of(&record) >= bytes_of(&named));
+    assert!(answers(&mut ledger, vec![early("one")])[0].contains("1000000 bytes"));
 }

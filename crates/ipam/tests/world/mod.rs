@@ -576,7 +576,8 @@ impl World {
             pod: facts,
             uid: asking.uid.clone(),
             nic: Nic::from("eth0"),
-            sandbox: Sandbox::from("s"),
+            sandbox: Some(Sandbox::from("s")),
+            first: false,
             heritage: None,
         };
         let mut ledger = PoolLedger::new((*object).clone());
