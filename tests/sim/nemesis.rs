@@ -101,12 +101,8 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
         }
         Kind::ClockStep => {
             let step = i64::try_from(fault.lasts).unwrap_or_default();
-            let step = if number.is_multiple_of(2) {
-                step
-            } else {
-                -step
-            };
-            *cluster.skew.lock().unwrap_or_else(PoisonError::into_inner) = step;
+            let sign = if number.is_multiple_of(2) { 1 } else { -1 };
+            *cluster.skew.lock().unwrap_or_else(PoisonError::into_inner) = sign * step;
         }
         Kind::AddReplyLost
         | Kind::AddGivenUp
