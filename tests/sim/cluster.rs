@@ -54,6 +54,8 @@ pub(crate) struct Size {
     pub(crate) nodes: usize,
     /// Whether agents ask the leader's allocator before they write themselves.
     pub(crate) allocator: bool,
+    /// Whether it binds addresses before sandboxes ask for them.
+    pub(crate) early: bool,
 }
 
 /// The cluster.
@@ -261,7 +263,7 @@ impl Cluster {
             keeps: Keeps::ALL,
             gc: gc::Options::default(),
             kinds: Config::default().kinds(),
-            early_binding: Switch::Off,
+            early_binding: self.size.early.into(),
             pod_name: Some(process.to_owned()),
         };
         let allocator = self.size.allocator.then(|| Endpoint {
@@ -308,7 +310,7 @@ impl Cluster {
             endpoints: EndpointMode::Always,
             conflict_detection: false,
             gateway_detection: false,
-            early_binding: false,
+            early_binding: self.size.early,
             kinds: Config::default().kinds(),
             allocator_token: None,
             direct_writes: true,

@@ -46,6 +46,8 @@ pub(crate) enum Sight {
     AgentWrote,
     /// The leader's allocator did what an agent asked.
     AllocatorGave,
+    /// A Pod's first sandbox got an address that was bound before, and nothing was written for it.
+    BoundEarly,
     /// A Pod got no address for the time being.
     Refused,
 }
@@ -57,6 +59,7 @@ impl Sight {
         Self::Forgotten,
         Self::AgentWrote,
         Self::AllocatorGave,
+        Self::BoundEarly,
         Self::Refused,
     ];
 }
@@ -68,6 +71,7 @@ impl fmt::Display for Sight {
             Self::Forgotten => "(410 is answered)",
             Self::AgentWrote => "(an agent writes a pool)",
             Self::AllocatorGave => "(the allocator is asked)",
+            Self::BoundEarly => "(an ADD finds what was bound early)",
             Self::Refused => "(an ADD is refused)",
         })
     }

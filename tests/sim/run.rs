@@ -180,8 +180,11 @@ async fn script(cluster: &Arc<Cluster>, recipe: &Recipe) -> usize {
 /// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
 async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     let loses_dels = |fault: &Fault| matches!(fault.kind, Kind::CrashWiped | Kind::PowerOff);
+    // An agent that was down doesn't know whether it ever gave a Pod what was bound early.
+    let forgets = |fault: &Fault| fault.kind == Kind::Crash && fault.target.starts_with("agent");
     let is_slow = matches!(recipe.scenario.name, "node_lost" | "changed_over")
-        || recipe.faults.iter().any(loses_dels);
+        || recipe.faults.iter().any(loses_dels)
+        || (cluster.size.early && recipe.faults.iter().any(forgets));
     let patience = if is_slow { LEAK_MAX } else { SETTLE_MAX };
     if !comes(cluster, patience, "L1", goal::lacks).await {
         return;

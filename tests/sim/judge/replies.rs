@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use super::{State, Told, User};
+use ipam::record::Record;
+
+use super::{Sight, State, Told, User};
 
 impl State {
     /// S1, S2, S7, S9, S10, S17: what a runtime was told.
@@ -57,15 +59,17 @@ impl State {
         let Some(found) = self.pools.get(pool) else {
             return self.blame("S2", &what("there is no such pool"));
         };
-        let recorded = found
-            .records
-            .get(*address)
-            .is_some_and(|r| r.uid.as_str() == uid);
+        let record = found.records.get(*address);
+        let recorded = record.is_some_and(|r| r.uid.as_str() == uid);
+        let early = record.is_some_and(Record::is_bound_early);
         let fits = found.cidr.prefix_len() == *prefix && found.gateway == *gateway;
         let owner = found
             .owner
             .as_ref()
             .map(|owner| owner.uid.as_str().to_owned());
+        if early {
+            *self.seen.entry(Sight::BoundEarly).or_default() += 1;
+        }
         if !recorded {
             self.blame("S2", &what("it is not recorded"));
         }
