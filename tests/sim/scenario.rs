@@ -72,7 +72,8 @@ pub(crate) fn size(scenario: &Scenario, seed: u64) -> Size {
     Size {
         controllers,
         nodes,
-        allocator: early || seed % 2 == 1,
+        // Not by parity: that of a seed may go with its scenario's.
+        allocator: early || crate::seed_of(seed, "allocator") % 2 == 1,
         early,
     }
 }
