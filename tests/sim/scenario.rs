@@ -54,6 +54,7 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     late_rollback false,
     changed_over false,
     unstarted false,
+    listed_anew false,
 };
 
 /// The usual cluster; now and then a large one, by the seed.
@@ -374,5 +375,22 @@ async fn unstarted(user: User) {
     }
     user.delete("web").await;
     user.deployment("web", replicas(6)).await;
+    user.settled(60).await;
+}
+
+/// History is forgotten while answers are slow: everything is listed anew, page after page.
+async fn listed_anew(user: User) {
+    user.subnet("net", 1, 10, 60).await;
+    user.deployment("web", replicas(6)).await;
+    user.deployment("shop", replicas(3)).await;
+    user.settled(40).await;
+    for round in 0..3 {
+        user.meet("controller", Kind::Slow, 12_000).await;
+        user.meet("controller-0", Kind::Compact, 0).await;
+        user.wait(500).await;
+        user.scale("web", 8 - 2 * round).await;
+        user.delete_pod(0, false).await;
+        user.wait(12_000).await;
+    }
     user.settled(60).await;
 }
