@@ -101,6 +101,7 @@ impl GcArguments {
             on: self.gc_enabled.into(),
             interval: Duration::from_secs(self.gc_interval.into()),
             policy: self.policy.policy(),
+            ask: gc::survey::Ask::Machines,
         }
     }
 }

@@ -56,6 +56,9 @@ pub struct Options {
     pub interval: Duration,
     /// When a record may go.
     pub policy: Policy,
+    /// Whether machines of nodes that are not ready are asked for a sign of life; where they are not,
+    /// none of them counts as lost by time alone.
+    pub ask: Ask,
 }
 
 impl Default for Options {
@@ -67,6 +70,7 @@ impl Default for Options {
                 lost_nodes: LostNodes::ByTime,
                 delay: TimeDelta::zero(),
             },
+            ask: Ask::Machines,
         }
     }
 }
@@ -128,7 +132,7 @@ impl Gc<'_> {
     /// What this look and those before give.
     async fn found(&self, suspects: &mut Suspects) -> Found {
         let now = time::now();
-        let mut survey = Survey::new(self.clients.read.clone(), Ask::Machines);
+        let mut survey = Survey::new(self.clients.read.clone(), self.options.ask);
         let (ends, total) = self.ends();
         let mut judged = Vec::new();
         for (holding, fate) in ends {

@@ -261,7 +261,11 @@ impl Cluster {
             },
             default_rule: SizeRule::Flexible(1),
             keeps: Keeps::ALL,
-            gc: gc::Options::default(),
+            gc: gc::Options {
+                // They are on no network.
+                ask: gc::survey::Ask::Nobody,
+                ..gc::Options::default()
+            },
             kinds: Config::default().kinds(),
             early_binding: self.size.early.into(),
             pod_name: Some(process.to_owned()),

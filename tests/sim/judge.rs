@@ -28,6 +28,8 @@ use crate::fault::Kind;
 const HOLD_OFF: Duration = Duration::from_secs(2);
 /// The agent waits so long at most for the end of a network namespace whose DEL came.
 const NAMESPACE_MAX: Duration = Duration::from_secs(60);
+/// What a workload asks for is known to every controller by then, whatever its watches and lists met.
+const KNOWN_AFTER: Duration = Duration::from_secs(60);
 /// Most bytes that the records of a pool may take.
 const BYTES_MAX: usize = 1_000_000;
 /// What an error says that only means that somebody else was faster.
@@ -103,6 +105,8 @@ struct State {
     /// Kind and wish of each workload that asks for a subnet.
     wants_subnet: BTreeSet<String>,
     replicas: BTreeMap<String, i64>,
+    /// What each workload that is there asks for, and since when.
+    wishes: BTreeMap<String, Wish>,
     /// Who uses an address.
     users: BTreeMap<IpAddr, User>,
     /// When the last sandbox of an address was first told to let go.
@@ -120,6 +124,14 @@ struct PodSeen {
     node: String,
     /// Terminating, finished or gone: it never comes back.
     over: bool,
+}
+
+/// What a workload asks for.
+struct Wish {
+    replicas: i64,
+    /// Its annotation.
+    subnet: Value,
+    since: Instant,
 }
 
 /// A sandbox that has an address.
@@ -158,6 +170,7 @@ impl Judge {
             owners: BTreeMap::new(),
             wants_subnet: BTreeSet::new(),
             replicas: BTreeMap::new(),
+            wishes: BTreeMap::new(),
             users: BTreeMap::new(),
             let_go: BTreeMap::new(),
             given: BTreeMap::new(),
@@ -359,6 +372,7 @@ impl State {
         } else if template.is_some() || object.pointer("/spec/template").is_some() {
             self.wants_subnet.remove(&uid);
         }
+        self.wish(&uid, commit);
         if &*commit.key.resource == "statefulsets.apps" {
             let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64);
             let (replicas, gone) = (replicas.unwrap_or(1), commit.change == Change::Deleted);
@@ -367,6 +381,35 @@ impl State {
                 let ordinal = pod.rsplit('-').next().and_then(|n| n.parse().ok());
                 *set != uid || (!gone && ordinal.is_some_and(|n: i64| n < replicas))
             });
+        }
+    }
+}
+
+impl State {
+    /// What a workload asks for from now on, if it does.
+    fn wish(&mut self, uid: &str, commit: &Commit) {
+        let object = &*commit.new;
+        let template = object.pointer("/spec/template/metadata/annotations");
+        let subnet = template.and_then(|all| all.get(ipam::annotation::SUBNET));
+        let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64);
+        let goes = object.pointer("/metadata/deletionTimestamp").is_some();
+        let kind = &*commit.key.resource;
+        let (Some(subnet), Some(replicas)) = (subnet, replicas) else {
+            self.wishes.remove(uid);
+            return;
+        };
+        if goes || commit.change == Change::Deleted {
+            self.wishes.remove(uid);
+        } else if matches!(kind, "deployments.apps" | "statefulsets.apps") {
+            let same = |known: &Wish| known.replicas == replicas && known.subnet == *subnet;
+            if !self.wishes.get(uid).is_some_and(same) {
+                let wish = Wish {
+                    replicas,
+                    subnet: subnet.clone(),
+                    since: Instant::now(),
+                };
+                self.wishes.insert(uid.to_owned(), wish);
+            }
         }
     }
 }

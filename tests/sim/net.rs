@@ -32,6 +32,8 @@ use crate::judge::{Judge, Sight};
 
 /// How long a request that is lost in a partition takes to fail.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Nobody loses so many writes in a row, whatever storm there is.
+const LOST_MAX: u32 = 300;
 /// Kinds that hold addresses.
 const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
 /// Kinds whose changes webhooks review.
@@ -72,6 +74,8 @@ struct Link {
     /// Until then its writes of what webhooks review fail.
     unreviewed_until: Instant,
     stall_until: Instant,
+    /// Writes since the last that did not lose against another.
+    lost: u32,
     /// Dropped to close every open watch, in the order in which they were opened: not tokio's `watch`,
     /// which wakes its receivers in an order drawn anew in each process.
     open: Vec<oneshot::Sender<()>>,
@@ -272,6 +276,9 @@ impl Net {
         if let Some(sight) = sight(process, wrote, &path, answer.status()) {
             self.judge.saw(sight);
         }
+        if wrote {
+            self.count_lost(process, answer.status());
+        }
         if fate.reply_lost {
             return Err(broken("connection closed before message completed"));
         }
@@ -279,6 +286,18 @@ impl Net {
             return Ok(overload(code));
         }
         Ok(self.tapped(process, answer))
+    }
+
+    /// Who loses again and again does not learn from it (L1).
+    fn count_lost(&self, process: &str, code: StatusCode) {
+        let mut links = self.links();
+        let link = link(&mut links, self.seed, process);
+        let is_lost = code == StatusCode::CONFLICT;
+        link.lost = if is_lost { link.lost + 1 } else { 0 };
+        if link.lost == LOST_MAX {
+            let what = format!("{process} lost {LOST_MAX} writes, one after the other");
+            self.judge.violation("L1", &what);
+        }
     }
 
     /// A list that may be served from memory is served as it was a while ago.
@@ -407,6 +426,7 @@ fn link<'l>(links: &'l mut BTreeMap<String, Link>, seed: u64, process: &str) -> 
         stale_until: Instant::now(),
         unreviewed_until: Instant::now(),
         stall_until: Instant::now(),
+        lost: 0,
         open: Vec::new(),
     })
 }

@@ -383,7 +383,7 @@ async fn listed_anew(user: User) {
     user.subnet("net", 1, 10, 60).await;
     user.deployment("web", replicas(6)).await;
     user.deployment("shop", replicas(3)).await;
-    user.settled(40).await;
+    user.wait(65_000).await;
     for round in 0..3 {
         user.meet("controller", Kind::Slow, 12_000).await;
         user.meet("controller-0", Kind::Compact, 0).await;

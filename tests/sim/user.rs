@@ -220,11 +220,14 @@ impl User {
             .items
     }
 
-    /// Waits until all is as it should be, or so many seconds have passed.
+    /// Waits until all is as it should be, or a rule is broken, or so many seconds have passed.
     pub(crate) async fn settled(&self, seconds: u64) {
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut gaze = Gaze::at(goal::lacks);
-        while Instant::now() < end && !gaze.lacking(&self.cluster).is_empty() {
+        while Instant::now() < end
+            && self.cluster.judge.violations().is_empty()
+            && !gaze.lacking(&self.cluster).is_empty()
+        {
             sleep(Duration::from_millis(500)).await;
         }
     }

@@ -12,7 +12,7 @@ use kube::Resource;
 use kube::api::Api;
 
 use super::Gc;
-use super::survey::{Ask, Survey};
+use super::survey::Survey;
 use crate::api::SpiderIPPool;
 use crate::error::ErrorChain;
 use crate::kube_io::cache::Key;
@@ -64,7 +64,7 @@ impl Gc<'_> {
                 .or_default()
                 .push(holding);
         }
-        let mut survey = Survey::new(self.clients.read.clone(), Ask::Machines);
+        let mut survey = Survey::new(self.clients.read.clone(), self.options.ask);
         // All before any goes: a Pod has addresses in several pools, and one endpoint, which may be
         // the only one to tell its node.
         let mut confirmed = Vec::new();

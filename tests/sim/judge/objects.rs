@@ -11,7 +11,7 @@ use kubesim::{Change, Commit};
 use orbweaver::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert};
 use serde_json::Value;
 
-use super::{BYTES_MAX, FOREIGN, HOLD_OFF, NAMESPACE_MAX, PodSeen, State, is_foreign};
+use super::{BYTES_MAX, FOREIGN, HOLD_OFF, KNOWN_AFTER, NAMESPACE_MAX, PodSeen, State, is_foreign};
 
 impl State {
     pub(super) fn pod(&mut self, commit: &Commit) {
@@ -101,6 +101,7 @@ impl State {
         } else {
             self.records(commit, old.as_ref(), &new);
             self.counters(commit, &object, &new);
+            self.shrunk(commit, old.as_ref(), &new);
         }
         self.pools.insert(name, new);
     }
@@ -116,6 +117,29 @@ impl State {
                 self.users.remove(&address);
                 self.let_go.remove(&address);
             }
+        }
+    }
+
+    /// L2: a workload's only pool does not fall below what that has asked for all along.
+    fn shrunk(&mut self, commit: &Commit, old: Option<&Pool>, new: &Pool) {
+        let owner = |pool: &Pool| Some(pool.owner.as_ref()?.uid.clone());
+        let Some((old, uid)) = old.zip(owner(new)) else {
+            return;
+        };
+        let only = self
+            .pools
+            .values()
+            .filter(|pool| owner(pool).as_ref() == Some(&uid));
+        let Some(wish) = self.wishes.get(uid.as_str()).filter(|_| only.count() == 1) else {
+            return;
+        };
+        let wanted = u128::try_from(wish.replicas.saturating_add(1)).unwrap_or_default();
+        let (before, now) = (old.total().count().get(), new.total().count().get());
+        if wish.since.elapsed() > KNOWN_AFTER && before >= wanted && now < wanted {
+            let (name, actor) = (&new.name, &commit.actor);
+            let what =
+                format!("{actor} left {now} addresses to {name} of {before}, wanted are {wanted}");
+            self.blame("L2", &what);
         }
     }
 
