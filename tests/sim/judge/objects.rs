@@ -120,10 +120,11 @@ impl State {
         }
     }
 
-    /// L2: a workload's only pool does not fall below what that has asked for all along.
+    /// L2: a workload's only pool does not fall below what that has asked for all along, unless
+    /// somebody deleted the pool.
     fn shrunk(&mut self, commit: &Commit, old: Option<&Pool>, new: &Pool) {
         let owner = |pool: &Pool| Some(pool.owner.as_ref()?.uid.clone());
-        let Some((old, uid)) = old.zip(owner(new)) else {
+        let Some((old, uid)) = old.zip(owner(new)).filter(|_| !new.terminating) else {
             return;
         };
         let only = self
