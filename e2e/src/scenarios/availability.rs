@@ -20,7 +20,7 @@ use crate::progress::say;
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, POOL, SETTLE, delete, gone, leaving_nothing, pool, running, scale, subnet,
+    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, pool, running, scale, subnet,
     template,
 };
 
@@ -29,7 +29,7 @@ const REPLICAS: usize = 4;
 /// Pods that are replaced while roles are upgraded, at least.
 const CHURNED: usize = 4;
 
-/// The pool of Pods whose workload has none of its own.
+/// The pool of Pods that ask for none, and whose workload doesn't either.
 const BY_HAND: &str = "by-hand";
 
 /// Runs it.
@@ -38,8 +38,8 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         let kubectl = cluster.kubectl();
         let since = tap::now();
         subnet(kubectl, "available", &["172.18.41.100-172.18.41.129"])?;
-        let ips = json!({ "ips": ["172.18.41.120-172.18.41.129"] });
-        pool(kubectl, BY_HAND, &ips)?;
+        let spec = json!({ "ips": ["172.18.41.120-172.18.41.129"], "default": true });
+        pool(kubectl, BY_HAND, &spec)?;
         let web = Deployment::new("web", u32::try_from(REPLICAS)?).with_subnet("available");
         web.annotated(NUMBER, "+1").create(kubectl, namespace)?;
         let stage = Stage {
@@ -106,16 +106,16 @@ impl Stage<'_> {
         product::scale_controllers(self.cluster, CONTROLLERS)
     }
 
-    /// Agents find out themselves whose the Pods are: of a `DaemonSet`, and of a `CronJob`'s Job.
+    /// Agents find out themselves whose the Pods are, and what those ask for: of a `DaemonSet`, and of
+    /// a `CronJob`'s Job.
     fn every_other_kind_starts(&self) -> Result<()> {
-        let annotations = json!({ POOL: json!({ "ipv4": [BY_HAND] }).to_string() });
-        let mut once = template("hourly", &annotations);
+        let mut once = template("hourly", &json!({}));
         once["spec"]["restartPolicy"] = json!("Never");
         let everywhere = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "name": "each" },
             "spec": {
                 "selector": { "matchLabels": { "app": "each" } },
-                "template": template("each", &annotations),
+                "template": template("each", &json!({})),
             },
         });
         let hourly = json!({

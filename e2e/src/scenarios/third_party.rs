@@ -147,10 +147,10 @@ impl Stage<'_> {
             "a Rollout of two Pods, scaled by kubectl scale"
         ));
         let annotations = json!({ SUBNET: json!({ "ipv4": [OWN] }).to_string() });
-        let template = template("front", &annotations);
+        let template = template("front", &json!({}));
         let selector = json!({ "matchLabels": { "app": "front" } });
         let spec = json!({ "replicas": 2, "selector": selector, "template": template });
-        let uid = self.create(&ROLLOUT, "front", &json!({}), &spec)?;
+        let uid = self.create(&ROLLOUT, "front", &annotations, &spec)?;
         self.pool_has(&ROLLOUT, "front", Some(3))?;
         let set = json!({
             "apiVersion": "apps/v1",
@@ -225,10 +225,10 @@ impl Stage<'_> {
             "no controller at all, and Pods of a Rollout and of a kruise StatefulSet"
         ));
         let annotations = json!({ SUBNET: json!({ "ipv4": [OWN] }).to_string() });
-        let template = template("shard", &annotations);
+        let template = template("shard", &json!({}));
         let selector = json!({ "matchLabels": { "app": "shard" } });
         let spec = json!({ "replicas": 1, "selector": selector, "template": template });
-        let uid = self.create(&ADVANCED_SET, "shard", &json!({}), &spec)?;
+        let uid = self.create(&ADVANCED_SET, "shard", &annotations, &spec)?;
         self.pool_has(&ADVANCED_SET, "shard", Some(2))?;
         product::scale_controllers(self.cluster, 0)?;
         self.run(&["delete", "pods", "--selector=app=front"])?;
