@@ -2,7 +2,7 @@
 //!
 //! Owns: [`clients`] (one for reads, one for writes), [`retry`] (what an answer means for the caller, and how long to wait), [`put`] (writes
 //! that fail where the object moved), [`serial`] (those of one process after each other), [`cache`] (ordered, read-your-writes), [`lease`] (who acts), [`endpoint`] (one taken away), [`machine`] (virtual machines by name),
-//! [`memo`] (answers kept for a moment), [`turn`] (one at a time), [`tasks`] (what ends with a role), [`chance`] (what spreads callers out)
+//! [`memo`] (answers kept for a moment), [`page`] (long lists in parts), [`turn`] (one at a time), [`tasks`] (what ends with a role), [`chance`] (what spreads callers out)
 //! and [`time`] (two libraries' clocks). Never does: know what our objects mean; that is the
 //! controller's and the agent's. Invariant: nothing here is needed for safety but [`put`]'s fence:
 //! caches may be stale and leaders may be two, and still no address is given twice.
@@ -16,6 +16,7 @@ pub mod endpoint;
 pub mod lease;
 pub mod machine;
 pub mod memo;
+pub mod page;
 pub mod put;
 pub mod retry;
 pub mod serial;

@@ -23,7 +23,7 @@ use super::Wakes;
 use super::locked;
 use super::reads::{ReadError, Reads};
 use crate::api::names::{annotation, kubevirt};
-use crate::api::pod::{controller, controller_of, is_on_host, static_uid};
+use crate::api::pod::{controller, controller_of, has_own_network};
 pub(super) use crate::api::pod::{life, name, uid};
 use crate::kube_io::cache::{Cache, Change, Key};
 
@@ -145,9 +145,7 @@ fn ended_with(change: &Change<Pod>) -> Option<&Pod> {
         Some(new) if !same || old.is_some() => Some(new),
         _ => old.filter(|_| !same),
     };
-    ended
-        .map(|pod| &**pod)
-        .filter(|pod| !is_on_host(pod) && static_uid(pod).is_none())
+    ended.map(|pod| &**pod).filter(|pod| has_own_network(pod))
 }
 
 /// True where the Pod may start and use addresses.

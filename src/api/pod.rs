@@ -75,12 +75,17 @@ pub fn node(pod: &Pod) -> Option<NodeName> {
     (!node.is_empty()).then(|| NodeName::from(node))
 }
 
+/// True for a Pod that gets addresses here: it has a network of its own, and its uid is the API
+/// server's.
+pub fn has_own_network(pod: &Pod) -> bool {
+    !is_on_host(pod) && static_uid(pod).is_none()
+}
+
 /// True for a Pod that has a node, is to have a network of its own, and says of no address yet.
 pub fn waits_for_network(pod: &Pod) -> bool {
-    let has_own = !is_on_host(pod) && static_uid(pod).is_none();
     let ips = pod.status.as_ref().and_then(|s| s.pod_ips.as_ref());
     let has_none = ips.is_none_or(Vec::is_empty);
-    life(pod) == Life::Alive && node(pod).is_some() && has_own && has_none
+    life(pod) == Life::Alive && node(pod).is_some() && has_own_network(pod) && has_none
 }
 
 /// `namespace/name`.

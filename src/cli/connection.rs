@@ -18,13 +18,12 @@ use serde::de::DeserializeOwned;
 use crate::api::names;
 use crate::config;
 use crate::kube_io::clients::Clients;
+use crate::kube_io::page;
 
 /// Longest wait of a person for a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of a person for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
-/// Objects of one answer: a list comes in pages, so that a large cluster's fits into memory twice.
-const PAGE: u32 = 500;
 
 /// The clients of a role: the Pod's service account, or a kubeconfig where there is one.
 pub(super) async fn of_role() -> anyhow::Result<Clients> {
@@ -211,13 +210,14 @@ impl Connection {
         K: Resource + Clone + Debug + DeserializeOwned,
     {
         let api: Api<DeserializeGuard<K>> = Api::all_with(self.client.clone(), kind);
-        let mut params = ListParams::default().limit(PAGE);
         let mut listing = Listing {
             objects: vec![],
             malformed: vec![],
         };
-        loop {
+        let mut next = Some(page::first());
+        while let Some(params) = next {
             let page: ObjectList<_> = self.answer_of::<K, _>(kind, api.list(&params).await)?;
+            next = page::after(&page.metadata);
             for guard in page.items {
                 match guard.0 {
                     Ok(object) => listing.objects.push(object),
@@ -227,11 +227,8 @@ impl Connection {
                     }
                 }
             }
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params = params.continue_token(&token),
-                None => return Ok(listing),
-            }
         }
+        Ok(listing)
     }
 
     /// The configuration of the cluster's Orbweaver: the file at `path` where one is given, else

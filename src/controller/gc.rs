@@ -120,13 +120,11 @@ impl Gc<'_> {
             Switch::On => {
                 let found = self.found(suspects).await;
                 self.free(found.free.now).await;
+                self.let_stray_go().await;
                 found.for_agents
             }
         };
         self.mark(&found).await;
-        if self.options.on == Switch::On {
-            self.let_stray_go().await;
-        }
     }
 
     /// What this look and those before give.

@@ -7,7 +7,6 @@ use ipam::name::{PoolName, SubnetName};
 use ipam::pool::Pool;
 use ipam::subnet::Subnet;
 use ipnet::IpNet;
-use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::core::admission::{AdmissionResponse, SerializePatchError};
 use kube::{Api, Client, Resource};
@@ -18,9 +17,7 @@ use serde_json::Value;
 use super::review::{Asked, Object};
 use super::{Rules, fill};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, draft};
-
-/// Objects of one answer of the API server.
-const PAGE: u32 = 500;
+use crate::kube_io::page;
 
 /// Judges requests by the core's rules.
 pub(super) struct Judge {
@@ -183,22 +180,15 @@ impl Judge {
         K: Resource<DynamicType = ()> + DeserializeOwned + Clone + std::fmt::Debug + 'static,
     {
         let api: Api<DeserializeGuard<K>> = Api::all(self.client.clone());
-        let mut page = ListParams::default().limit(PAGE);
         let mut all = vec![];
-        loop {
-            let some = api.list(&page).await;
+        let mut next = Some(page::first());
+        while let Some(params) = next {
+            let some = api.list(&params).await;
             let some = some.map_err(|error| JudgeError::List(what, error))?;
-            let next = some
-                .metadata
-                .continue_
-                .clone()
-                .filter(|next| !next.is_empty());
+            next = page::after(&some.metadata);
             all.extend(some.items.into_iter().filter_map(|item| item.0.ok()));
-            match next {
-                Some(next) => page = page.continue_token(&next),
-                None => return Ok(all),
-            }
         }
+        Ok(all)
     }
 }
 

@@ -102,10 +102,8 @@ struct State {
     pods: BTreeMap<String, PodSeen>,
     /// The controller of each object that has one.
     owners: BTreeMap<String, String>,
-    /// Kind and wish of each workload that asks for a subnet.
-    wants_subnet: BTreeSet<String>,
     replicas: BTreeMap<String, i64>,
-    /// What each workload that is there asks for, and since when.
+    /// What each workload asks for that wants a subnet, also after its end.
     wishes: BTreeMap<String, Wish>,
     /// Who uses an address.
     users: BTreeMap<IpAddr, User>,
@@ -131,7 +129,10 @@ struct Wish {
     replicas: i64,
     /// Its annotation.
     subnet: Value,
+    /// Since when it asks for that.
     since: Instant,
+    /// Whether it is being deleted, or was.
+    goes: bool,
 }
 
 /// A sandbox that has an address.
@@ -168,7 +169,6 @@ impl Judge {
             reserved: BTreeMap::new(),
             pods: BTreeMap::new(),
             owners: BTreeMap::new(),
-            wants_subnet: BTreeSet::new(),
             replicas: BTreeMap::new(),
             wishes: BTreeMap::new(),
             users: BTreeMap::new(),
@@ -365,13 +365,6 @@ impl State {
                 self.owners.insert(uid.clone(), owner.to_owned());
             }
         }
-        let template = object.pointer("/spec/template/metadata/annotations");
-        let subnet = ipam::annotation::SUBNET;
-        if template.is_some_and(|annotations| annotations.get(subnet).is_some()) {
-            self.wants_subnet.insert(uid.clone());
-        } else if template.is_some() || object.pointer("/spec/template").is_some() {
-            self.wants_subnet.remove(&uid);
-        }
         self.wish(&uid, commit);
         if &*commit.key.resource == "statefulsets.apps" {
             let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64);
@@ -383,34 +376,32 @@ impl State {
             });
         }
     }
-}
 
-impl State {
-    /// What a workload asks for from now on, if it does.
+    /// What the template of a workload asks for, and since when.
     fn wish(&mut self, uid: &str, commit: &Commit) {
         let object = &*commit.new;
-        let template = object.pointer("/spec/template/metadata/annotations");
-        let subnet = template.and_then(|all| all.get(ipam::annotation::SUBNET));
-        let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64);
-        let goes = object.pointer("/metadata/deletionTimestamp").is_some();
-        let kind = &*commit.key.resource;
-        let (Some(subnet), Some(replicas)) = (subnet, replicas) else {
+        let Some(template) = object.pointer("/spec/template") else {
+            return;
+        };
+        let annotations = template.pointer("/metadata/annotations");
+        let Some(subnet) = annotations.and_then(|all| all.get(ipam::annotation::SUBNET)) else {
             self.wishes.remove(uid);
             return;
         };
-        if goes || commit.change == Change::Deleted {
-            self.wishes.remove(uid);
-        } else if matches!(kind, "deployments.apps" | "statefulsets.apps") {
-            let same = |known: &Wish| known.replicas == replicas && known.subnet == *subnet;
-            if !self.wishes.get(uid).is_some_and(same) {
-                let wish = Wish {
-                    replicas,
-                    subnet: subnet.clone(),
-                    since: Instant::now(),
-                };
-                self.wishes.insert(uid.to_owned(), wish);
-            }
-        }
+        let replicas = object.pointer("/spec/replicas").and_then(Value::as_i64);
+        let (replicas, goes) = (
+            replicas.unwrap_or(1),
+            object.pointer("/metadata/deletionTimestamp"),
+        );
+        let same = |known: &Wish| known.replicas == replicas && known.subnet == *subnet;
+        let since = self.wishes.get(uid).filter(|known| same(known));
+        let wish = Wish {
+            replicas,
+            subnet: subnet.clone(),
+            since: since.map_or_else(Instant::now, |known| known.since),
+            goes: goes.is_some() || commit.change == Change::Deleted,
+        };
+        self.wishes.insert(uid.to_owned(), wish);
     }
 }
 

@@ -75,15 +75,12 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
                 cluster.net.inflict(&process, Kind::Cut, lasting);
             }
         }
-        Kind::WebhookDown => {
+        Kind::Outage | Kind::WebhookDown => {
             for process in cluster.all() {
-                cluster.net.inflict(&process, Kind::WebhookDown, lasting);
+                cluster.net.inflict(&process, fault.kind, lasting);
             }
-            return; // counted where it meets a request
-        }
-        Kind::Outage => {
-            for process in cluster.all() {
-                cluster.net.inflict(&process, Kind::Cut, lasting);
+            if fault.kind == Kind::WebhookDown {
+                return; // counted where it meets a request
             }
         }
         Kind::Compact => {

@@ -147,7 +147,7 @@ impl Net {
         let until = Instant::now() + lasting;
         match kind {
             Kind::Slow => link.slow = Some((until, Duration::from_millis(700))),
-            Kind::Cut => {
+            Kind::Cut | Kind::Outage => {
                 link.cut_until = until;
                 link.stall_until = until;
             }

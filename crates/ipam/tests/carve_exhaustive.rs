@@ -10,6 +10,8 @@
     reason = "a test may fail by panic"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -92,35 +94,20 @@ fn workload() -> WorkloadId {
 
 fn pool(ips: u32, in_use: u32) -> Pool {
     let (nic, subnet) = (Nic::from("eth0"), SubnetName::from("net4"));
-    let pool = Pool {
+    common::admitted(Pool {
         name: PoolName::from("web"),
-        uid: Uid::from("u"),
         version: Version::from("1"),
-        created: None,
         cidr: "10.0.0.0/28".parse().unwrap(),
-        ips: set(ips),
-        excluded: AddrSet::new(),
-        gateway: None,
-        routes: vec![],
         restrictions: Restrictions {
             pod_affinity: Some(Ok(Selector::default().for_workload(&workload()))),
             ..Restrictions::default()
         },
-        default: false,
-        disabled: false,
-        terminating: false,
-        finalizer: true,
         owner: Some(Owner::of(&workload(), &nic, &subnet, true)),
         adopted_by: Some((subnet, Uid::from("s"))),
-        admitted: None,
         rule: Some(SizeRule::Flexible(0)),
-        epoch: 0,
         records: records(in_use),
-    };
-    Pool {
-        admitted: Some(pool.admission_hash()),
-        ..pool
-    }
+        ..common::pool(set(ips))
+    })
 }
 
 fn subnet(ips: u32, entry: u32) -> Subnet {

@@ -9,15 +9,16 @@
     reason = "a test may fail by panic"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipam::addr::{AddrSet, Family, parse_list};
 use ipam::attachment::{Attachment, Networks};
 use ipam::ledger::{Answer, Ask, Claim, PoolLedger};
-use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
-use ipam::pool::{Pool, Restrictions};
-use ipam::record::Records;
+use ipam::name::{Nic, NodeName, PodName, Sandbox, Uid, Version, WorkloadId};
+use ipam::pool::Pool;
 use ipam::release::{Owner, Release};
 use ipam::select::PodFacts;
 use proptest::prelude::*;
@@ -53,33 +54,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..24)
 }
 
-fn pool() -> Pool {
-    let pool = Pool {
-        name: PoolName::from("a"),
-        uid: Uid::from("u"),
-        version: Version::from("0"),
-        created: None,
-        cidr: "10.0.0.0/24".parse().unwrap(),
-        ips: parse_list(&["10.0.0.1-10.0.0.9".to_owned()], Family::V4).unwrap(),
-        excluded: AddrSet::new(),
-        gateway: None,
-        routes: vec![],
-        restrictions: Restrictions::default(),
-        default: false,
-        disabled: false,
-        terminating: false,
-        finalizer: true,
-        owner: None,
-        adopted_by: None,
-        admitted: None,
-        rule: None,
-        epoch: 0,
-        records: Records::default(),
-    };
-    Pool {
-        admitted: Some(pool.admission_hash()),
-        ..pool
-    }
+fn start() -> Pool {
+    common::pool(parse_list(&["10.0.0.1-10.0.0.9".to_owned()], Family::V4).unwrap())
 }
 
 fn claim(sandbox: Option<usize>, first: bool) -> Ask {
@@ -136,7 +112,7 @@ struct Life {
 impl Life {
     fn new() -> Self {
         Self {
-            ledger: PoolLedger::new(pool()),
+            ledger: PoolLedger::new(start()),
             pod: Pod::Lives,
             sandboxes: 0,
             up: None,

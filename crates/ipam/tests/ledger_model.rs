@@ -12,14 +12,16 @@
     reason = "a test may fail by panic"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use chrono::DateTime;
 use ipam::addr::AddrSet;
 use ipam::ledger::{Answer, Ask, AskId, Claim, ClaimError, PoolLedger};
-use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
-use ipam::pool::{Pool, Restrictions};
+use ipam::name::{Nic, NodeName, PodName, Sandbox, Uid, Version, WorkloadId};
+use ipam::pool::Pool;
 use ipam::quarantine::{Conflict, Quarantine, Ruling};
 use ipam::record::{Record, Records};
 use ipam::release::{Owner, Release};
@@ -203,32 +205,7 @@ fn may_go(release: &Release, old: &Record) -> bool {
 }
 
 fn start() -> Pool {
-    let pool = Pool {
-        name: PoolName::from("a"),
-        uid: Uid::from("u"),
-        version: Version::from("0"),
-        created: None,
-        cidr: "10.0.0.0/24".parse().unwrap(),
-        ips: set(0x3e),
-        excluded: AddrSet::new(),
-        gateway: None,
-        routes: vec![],
-        restrictions: Restrictions::default(),
-        default: false,
-        disabled: false,
-        terminating: false,
-        finalizer: true,
-        owner: None,
-        adopted_by: None,
-        admitted: None,
-        rule: None,
-        epoch: 0,
-        records: Records::default(),
-    };
-    Pool {
-        admitted: Some(pool.admission_hash()),
-        ..pool
-    }
+    common::pool(set(0x3e))
 }
 
 type Naive = BTreeMap<IpAddr, Record>;

@@ -10,6 +10,8 @@
     reason = "a test may fail by panic"
 )]
 
+mod common;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,8 +19,8 @@ use ipam::addr::AddrSet;
 use ipam::attachment::{Attachment, Networks};
 use ipam::keep::{self, Heritage, Keeper, Lineage, Machine, MachineKind, Ordinals, Role};
 use ipam::ledger::{Answer, Ask, Claim, PoolLedger};
-use ipam::name::{Nic, NodeName, PodName, PoolName, Sandbox, Uid, Version, WorkloadId};
-use ipam::pool::{Pool, Restrictions};
+use ipam::name::{Nic, NodeName, PodName, Sandbox, Uid, Version, WorkloadId};
+use ipam::pool::Pool;
 use ipam::record::Records;
 use ipam::release::{Owner, Release};
 use ipam::select::PodFacts;
@@ -134,32 +136,7 @@ struct Cluster {
 }
 
 fn start() -> Pool {
-    let pool = Pool {
-        name: PoolName::from("a"),
-        uid: Uid::from("u"),
-        version: Version::from("0"),
-        created: None,
-        cidr: "10.0.0.0/24".parse().unwrap(),
-        ips: (1..=5).map(address).collect(),
-        excluded: AddrSet::new(),
-        gateway: None,
-        routes: vec![],
-        restrictions: Restrictions::default(),
-        default: false,
-        disabled: false,
-        terminating: false,
-        finalizer: true,
-        owner: None,
-        adopted_by: None,
-        admitted: None,
-        rule: None,
-        epoch: 0,
-        records: Records::default(),
-    };
-    Pool {
-        admitted: Some(pool.admission_hash()),
-        ..pool
-    }
+    common::pool((1..=5).map(address).collect())
 }
 
 fn address(n: u8) -> IpAddr {

@@ -189,12 +189,7 @@ impl Stage<'_> {
         let uid = self.create(&CLONE_SET, "back", &annotations, &spec)?;
         self.pool_has(&CLONE_SET, "back", Some(2))?;
         for name in ["back-x7f2k", "back-p9d4m"] {
-            let mut pod = template.clone();
-            pod["apiVersion"] = json!("v1");
-            pod["kind"] = json!("Pod");
-            pod["metadata"]["name"] = json!(name);
-            pod["metadata"]["ownerReferences"] = json!([owner(&CLONE_SET, "back", &uid)]);
-            self.apply(&pod)?;
+            self.pod(name, &template, &owner(&CLONE_SET, "back", &uid))?;
         }
         self.all_run("back", 2)
     }
@@ -233,12 +228,7 @@ impl Stage<'_> {
         product::scale_controllers(self.cluster, 0)?;
         self.run(&["delete", "pods", "--selector=app=front"])?;
         self.all_run("front", 3)?;
-        let mut pod = template;
-        pod["apiVersion"] = json!("v1");
-        pod["kind"] = json!("Pod");
-        pod["metadata"]["name"] = json!("shard-0");
-        pod["metadata"]["ownerReferences"] = json!([owner(&ADVANCED_SET, "shard", &uid)]);
-        self.apply(&pod)?;
+        self.pod("shard-0", &template, &owner(&ADVANCED_SET, "shard", &uid))?;
         self.all_run("shard", 1)?;
         product::scale_controllers(self.cluster, CONTROLLERS)?;
         let set = format!("{}/shard", ADVANCED_SET.definition());
@@ -307,6 +297,16 @@ impl Stage<'_> {
         let made = self.kubectl.json(&args)?;
         let uid = made.pointer("/metadata/uid").and_then(Value::as_str);
         uid.map(str::to_owned).context("an object without uid")
+    }
+
+    /// Makes a Pod of a template, as its owner would.
+    fn pod(&self, name: &str, template: &Value, owner: &Value) -> Result<()> {
+        let mut pod = template.clone();
+        pod["apiVersion"] = json!("v1");
+        pod["kind"] = json!("Pod");
+        pod["metadata"]["name"] = json!(name);
+        pod["metadata"]["ownerReferences"] = json!([owner]);
+        self.apply(&pod)
     }
 
     /// Waits until the pool has so many addresses; `None`: until there is none.

@@ -13,16 +13,14 @@ use ipam::name::PodName;
 use ipam::record::{Records, RecordsError};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{Api, ListParams};
+use kube::api::Api;
 
 use super::Gc;
 use crate::api::{SpiderEndpoint, SpiderIPPool, names};
 use crate::error::ErrorChain;
 use crate::kube_io::cache::Key;
 use crate::kube_io::endpoint::{self, RemoveError};
-
-/// Objects in one answer to a list.
-const PAGE: u32 = 500;
+use crate::kube_io::page;
 
 impl Gc<'_> {
     /// Lets such endpoints go. What fails is found again by the next look.
@@ -53,15 +51,12 @@ impl Gc<'_> {
     /// Pod is recorded before it has an endpoint.
     async fn stray(&self) -> Result<Vec<PodName>, kube::Error> {
         let api: Api<SpiderEndpoint> = Api::all(self.clients.read.clone());
-        let mut page = ListParams::default().limit(PAGE);
         let mut goes = Vec::new();
-        loop {
-            let list = api.list_metadata(&page).await?;
+        let mut next = Some(page::first());
+        while let Some(params) = next {
+            let list = api.list_metadata(&params).await?;
             goes.extend(list.items.iter().filter_map(|found| going(&found.metadata)));
-            match list.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => page = page.continue_token(&token),
-                None => break,
-            }
+            next = page::after(&list.metadata);
         }
         if goes.is_empty() {
             return Ok(goes);

@@ -131,9 +131,12 @@ impl State {
             .pools
             .values()
             .filter(|pool| owner(pool).as_ref() == Some(&uid));
-        let Some(wish) = self.wishes.get(uid.as_str()).filter(|_| only.count() == 1) else {
+        let Some(wish) = self.wishes.get(uid.as_str()) else {
             return;
         };
+        if wish.goes || only.count() != 1 {
+            return;
+        }
         let wanted = u128::try_from(wish.replicas.saturating_add(1)).unwrap_or_default();
         let (before, now) = (old.total().count().get(), new.total().count().get());
         if wish.since.elapsed() > KNOWN_AFTER && before >= wanted && now < wanted {

@@ -84,7 +84,7 @@ impl State {
                     &what(&format!("the pool is {owner}'s, the Pod {workload}'s")),
                 );
             }
-            None if self.wants_subnet.contains(&workload) => {
+            None if self.wishes.contains_key(&workload) => {
                 self.blame("S10", &what("its workload has a pool of its own"));
             }
             _ => {}
