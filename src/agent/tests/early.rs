@@ -166,6 +166,29 @@ async fn a_pod_that_ends_before_it_starts_gives_back_what_was_bound_before_or_af
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_two_interfaces_the_one_that_started_keeps_its_address_until_its_sandbox_lets_go() {
+    let (world, dir, owner) = shop();
+    let node = start(&world, dir.path()).await;
+    let items =
+        json!([{"interface": "eth0", "ipv4": ["net4"]}, {"interface": "net1", "ipv4": ["net4"]}]);
+    let both = json!({"ipam.spidernet.io/subnets": items.to_string()});
+    let uid = world.pod_of("web-1-x", &both, &owner);
+    let mut records = bound(&uid);
+    records["172.18.41.62"] = records["172.18.41.61"].clone();
+    records["172.18.41.62"]["nic"] = json!("net1");
+    world.edit("spiderippools", "", POOL, |pool| {
+        pool["status"] = json!({"allocatedIPs": records.to_string(), "allocatedIPCount": 2});
+    });
+    node.address("web-1-x", &uid, "s1").await;
+    world.delete("pods", "shop", "web-1-x");
+    pass(LOOKED).await;
+    assert_eq!(world.records(POOL), bound(&uid), "net1 never started");
+    node.del("web-1-x", &uid, "s1").await;
+    pass(10).await;
+    assert_eq!(world.records(POOL), json!({}));
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_restarted_agent_can_t_know_is_left_to_the_looks() {
     let (world, dir, owner) = shop();
     world.edit("nodes", "", "n1", |node| {

@@ -174,6 +174,22 @@ async fn who_waits_for_its_pool_is_recorded_once_that_is_there() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_got_a_node_while_nobody_acted_is_recorded_by_the_next_who_does() {
+    let mut stage = Stage::new().await;
+    let lead = stage
+        .start_as(Leadership::Leader, binding(Switch::On), Some(endpoint()))
+        .await;
+    let owner = web(&stage, true).await;
+    assert_eq!(recorded(&stage).await, Vec::<String>::new());
+    lead.send_replace(Leadership::Follower);
+    sleep(Duration::from_secs(1)).await;
+    pod(&stage, "web-1-a", &owner, |_| {}).await;
+    assert_eq!(recorded(&stage).await, Vec::<String>::new(), "nobody acts");
+    lead.send_replace(Leadership::Leader);
+    assert_eq!(recorded(&stage).await, ["shop/web-1-a"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn nobody_is_recorded_who_asks_otherwise_or_needs_nothing() {
     let stage = started(Switch::On).await;
     let owner = web(&stage, true).await;

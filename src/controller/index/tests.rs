@@ -69,6 +69,19 @@ fn with_web() -> Index {
 }
 
 #[test]
+fn a_surplus_is_never_remembered_since_a_time_to_come() {
+    let index = with_web();
+    let surplus = BTreeSet::from([PoolName::from("web")]);
+    let at = |second| DateTime::from_timestamp(second, 0).unwrap();
+    // The clock is set back between the second and the third.
+    for (now, since) in [(100, 100), (105, 100), (40, 40), (45, 40)] {
+        index.remember_surplus(&cidr(), &surplus, at(now));
+        let known = index.observe(&cidr()).snapshot.surplus_since;
+        assert_eq!(known, [(PoolName::from("web"), at(since))].into());
+    }
+}
+
+#[test]
 fn a_deployment_is_served_and_its_replica_set_is_not() {
     let seen = with_web().observe(&cidr());
     let names: Vec<String> = seen
