@@ -97,7 +97,7 @@ impl Report<'_> {
     fn measure(&mut self, work: Work, stage: &Stage<'_>) -> Result<Section> {
         match work {
             Work::AutoPools => {
-                let (section, watch) = work::auto_pools(stage)?;
+                let (section, watch) = work::auto_pools(stage, Extent::Full)?;
                 show(watch);
                 self.watch = Some(watch);
                 watch.ensure_flat()?;

@@ -58,7 +58,7 @@ pub const PODS: usize = DEPLOYMENTS * REPLICAS;
 /// Its programs are full of checks, so its figures are rough; `e2e bench` has better ones.
 pub fn run(cluster: &Cluster) -> Result<()> {
     Stage::with(cluster, Profile::Checked, NODES, |stage| {
-        let (auto_pools, watch) = work::auto_pools(stage)?;
+        let (auto_pools, watch) = work::auto_pools(stage, Extent::Gate)?;
         let one_pool = work::one_pool(stage, Extent::Gate)?;
         let sections = [auto_pools, one_pool];
         introduce();

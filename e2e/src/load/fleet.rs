@@ -11,7 +11,9 @@ use cni::socket::SocketTransport;
 use rustix::process::Signal;
 
 use super::stage::{Stage, node};
+use crate::cluster::Cluster;
 use crate::process::Process;
+use crate::product;
 use crate::wait::eventually;
 
 /// The first agent's port for probes; in the cluster's network all are free.
@@ -26,10 +28,24 @@ const END: Duration = Duration::from_secs(20);
 pub enum Way {
     /// The product's, which ask the acting controller.
     Product,
+    /// The same, and it records Pods as they get a node; to be done in [`bound_early`].
+    Early,
     /// The product's, each of which writes pools itself.
     Alone,
     /// The baseline's, which record one address at a time.
     OneByOne,
+}
+
+/// Does a piece of work while the product records Pods as they get a node.
+pub fn bound_early<T>(cluster: &Cluster, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let switch = |on: bool| {
+        let flag = format!("ipam.allocator.earlyBinding={on}");
+        product::upgrade(cluster, &["--reuse-values", "--set", &flag])
+    };
+    switch(true)?;
+    let done = work()?;
+    switch(false)?;
+    Ok(done)
 }
 
 /// The agent of one node.
@@ -52,7 +68,7 @@ impl Way {
     /// Whose calls to the API server are this way's.
     pub fn users(self) -> fn(&str) -> bool {
         match self {
-            Self::Product | Self::Alone => {
+            Self::Product | Self::Early | Self::Alone => {
                 |user| Stage::is_agent(user) || Stage::is_controller(user)
             }
             Self::OneByOne => Stage::is_agent,
@@ -64,6 +80,7 @@ impl fmt::Display for Way {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Product => "orbweaver",
+            Self::Early => "orbweaver, bound early",
             Self::Alone => "orbweaver, agents alone",
             Self::OneByOne => "one by one",
         })
@@ -78,11 +95,15 @@ impl Agent {
         let _ = fs::remove_file(&socket);
         let mut words = vec![format!("KUBECONFIG={}", stage.kubeconfig(index).display())];
         match way {
-            Way::Product | Way::Alone => {
+            Way::Product | Way::Early | Way::Alone => {
                 let config = stage.file(&format!("{index}.yml"));
                 fs::write(
                     &config,
-                    format!("ipamUnixSocketPath: {}\n", socket.display()),
+                    format!(
+                        "ipamUnixSocketPath: {}\nearlyBinding: {}\n",
+                        socket.display(),
+                        way == Way::Early
+                    ),
                 )
                 .with_context(|| format!("cannot write {}", config.display()))?;
                 words.extend([
@@ -90,7 +111,7 @@ impl Agent {
                     format!("SPIDERPOOL_POD_NAME=agent-{index}"),
                     format!("SPIDERPOOL_HEALTH_PORT={}", PROBES + index),
                 ]);
-                if way == Way::Product {
+                if way != Way::Alone {
                     let token = stage.write_allocator_token(index)?;
                     words.push(format!("ORBWEAVER_ALLOCATOR_TOKEN={}", token.display()));
                 }

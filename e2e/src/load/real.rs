@@ -1,17 +1,21 @@
-//! Sixty Pods with real kubelets and containers on the cluster's two nodes: up, churned, down.
+//! Sixty Pods with real kubelets and containers on the cluster's two nodes: up, churned, down, and
+//! the same once more with their addresses recorded as they get a node.
 //!
 //! Calls are those of the runtimes, seen by the [`tap`] before the product's plugin, so with the
 //! plugin's start. The agents and the controller are those that the chart installed.
 
+use std::fmt;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use super::figures::{Figures, Meter, Span};
+use super::fleet::bound_early;
 use super::section::{OURS, Row, Section};
 use crate::cluster::Cluster;
+use crate::cluster::kubectl::Kubectl;
 use crate::judge::Judge;
-use crate::product::objects::Pod;
+use crate::product::objects::{Pod, Pool};
 use crate::product::{Role, accounts};
 use crate::progress::say;
 use crate::tap;
@@ -25,13 +29,25 @@ const PODS: usize = 60;
 /// The Deployment, its namespace, and its subnet.
 const NAME: &str = "bench";
 
-/// (h): three rounds of the same Pods.
+/// Keys of the rounds' rows: up, churned, down.
+const KEYS: [&str; 3] = [OURS, "churned", "down"];
+/// The same, with path 0.
+const EARLY: [&str; 3] = ["ours_early", "churned_early", "down_early"];
+
+/// (h): three rounds of the same Pods, and three with path 0.
 pub fn kubelets(cluster: &Cluster) -> Result<Section> {
     let judge = Judge::start(cluster)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut early) = (Vec::new(), Early::default());
     leaving_nothing(cluster, NAME, |namespace| {
-        rows = rounds(cluster, namespace)?;
+        rows = rounds(cluster, namespace, KEYS, "orbweaver", &mut Early::default())?;
         Ok(())
+    })?;
+    bound_early(cluster, || {
+        leaving_nothing(cluster, NAME, |namespace| {
+            let more = rounds(cluster, namespace, EARLY, "bound early", &mut early)?;
+            rows.extend(more);
+            Ok(())
+        })
     })?;
     judge.end(&[])?;
     Ok(Section {
@@ -42,12 +58,53 @@ pub fn kubelets(cluster: &Cluster) -> Result<Section> {
             "Seconds until the last Pod is ready, or gone; most of them are the kubelets' and the \
              runtimes'. The baseline has no agent there"
                 .to_owned(),
+            early.to_string(),
         ],
         is_rest: false,
     })
 }
 
-fn rounds(cluster: &Cluster, namespace: &str) -> Result<Vec<Row>> {
+/// How many Pods' calls wrote nothing: their records name no sandbox, as a call that writes does.
+#[derive(Clone, Copy, Debug, Default)]
+struct Early {
+    wrote_nothing: usize,
+    pods: usize,
+}
+
+impl Early {
+    /// Adds the Pods that have addresses now.
+    fn count(&mut self, kubectl: &Kubectl) -> Result<()> {
+        for record in Pool::all(kubectl)?
+            .iter()
+            .flat_map(|it| it.records.values())
+        {
+            self.pods += 1;
+            self.wrote_nothing += usize::from(record.sandbox.is_none());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Early {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            wrote_nothing,
+            pods,
+        } = self;
+        write!(
+            f,
+            "Bound early: the calls of {wrote_nothing} of {pods} Pods wrote nothing"
+        )
+    }
+}
+
+fn rounds(
+    cluster: &Cluster,
+    namespace: &str,
+    keys: [&'static str; 3],
+    who: &str,
+    early: &mut Early,
+) -> Result<Vec<Row>> {
     let kubectl = cluster.kubectl();
     // As many again as there are Pods: a new one need not wait for an old one.
     subnet(kubectl, NAME, &["172.18.41.60-172.18.41.179"])?;
@@ -58,20 +115,19 @@ fn rounds(cluster: &Cluster, namespace: &str) -> Result<Vec<Row>> {
             .create(kubectl, namespace)?;
         running(kubectl, namespace, NAME, PODS).map(drop)
     })?;
+    early.count(kubectl)?;
     let churned = measure(cluster, "churned", || churn(cluster, namespace))?;
+    early.count(kubectl)?;
     let down = measure(cluster, "down", || {
         scale(kubectl, namespace, NAME, 0)?;
         gone(kubectl, namespace, NAME)
     })?;
     delete(kubectl, &["deployment", NAME, "--namespace", namespace])?;
     delete(kubectl, &["spidersubnet", NAME])?;
-    let rows = [
-        (OURS, "up", up),
-        ("churned", "churned", churned),
-        ("down", "down", down),
-    ];
-    let row = |(key, what, figures)| Row::new(key, format!("orbweaver, {what}"), figures);
-    Ok(rows.map(row).into())
+    let rounds = [("up", up), ("churned", churned), ("down", down)];
+    let rows = keys.into_iter().zip(rounds);
+    let row = |(key, (what, figures))| Row::new(key, format!("{who}, {what}"), figures);
+    Ok(rows.map(row).collect())
 }
 
 /// All Pods deleted, until as many others are ready.

@@ -145,7 +145,7 @@ impl<'a> Round<'a> {
 
     fn ask<'p>(&self, pools: &'p PoolOf) -> Ask<'p> {
         match self.way {
-            Way::Product | Way::Alone => Ask::Add,
+            Way::Product | Way::Early | Way::Alone => Ask::Add,
             Way::OneByOne => Ask::AddFrom(pools),
         }
     }
@@ -435,6 +435,7 @@ mod tests {
             let record = Record {
                 pod: format!("load/{pod}"),
                 uid: format!("uid-{pod}"),
+                sandbox: None,
             };
             (address.parse().unwrap(), record)
         };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use super::figures::{Figures, Meter};
-use super::fleet::Way;
+use super::fleet::{Way, bound_early};
 use super::kubelets::in_flight;
 use super::quiet::{Quiet, WatchBytes};
 use super::round::{Clock, Round, Trouble, end_pods, take_away};
@@ -55,8 +55,8 @@ pub enum Work {
 /// How much is done of a piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// What the product can fail at, in minutes: only the harder round, and no baseline, which
-    /// takes longer there than everything else together.
+    /// What the product can fail at, in minutes: of (b) only the harder round, and no baseline,
+    /// which takes longer there than everything else together.
     Gate,
     /// All of it.
     Full,
@@ -86,19 +86,22 @@ impl Work {
 }
 
 /// (a): beside it an agent without Pods listens to the round where all is in motion.
-pub fn auto_pools(stage: &Stage<'_>) -> Result<(Section, WatchBytes)> {
+pub fn auto_pools(stage: &Stage<'_>, extent: Extent) -> Result<(Section, WatchBytes)> {
     let shape = Shape::AutoPools;
     let mut quiet = Quiet::start(stage)?;
     let idle = quiet.idle()?;
     let live = quiet.during(|| Round::add(stage, shape, Way::Product, Clock::Live))?;
     let watch = quiet.compare(idle)?;
     let live = live.delete()?;
-    let rows = vec![
+    let mut rows = vec![
         bound(stage, shape, Way::Product)?,
         Row::new("ours_live", LIVE, live.clone()),
-        bound(stage, shape, Way::Alone)?,
-        bound(stage, shape, Way::OneByOne)?,
     ];
+    if extent == Extent::Full {
+        rows.push(early(stage, shape)?);
+    }
+    rows.push(bound(stage, shape, Way::Alone)?);
+    rows.push(bound(stage, shape, Way::OneByOne)?);
     let section = section("a", shape.to_string(), rows, [said_of_live(&live)]);
     Ok((section, watch))
 }
@@ -186,7 +189,7 @@ pub fn scaled(stage: &Stage<'_>) -> Result<Section> {
         said_of_live(&figures),
         "The baseline makes no pools".to_owned(),
     ];
-    let rows = vec![Row::new(OURS, LIVE, figures)];
+    let rows = vec![Row::new(OURS, LIVE, figures), early(stage, shape)?];
     Ok(section("e", shape.to_string(), rows, notes))
 }
 
@@ -231,9 +234,18 @@ fn bound(stage: &Stage<'_>, shape: Shape, way: Way) -> Result<Row> {
     Ok(row(way, figures))
 }
 
+/// As [`LIVE`], with path 0.
+fn early(stage: &Stage<'_>, shape: Shape) -> Result<Row> {
+    let figures = bound_early(stage.cluster, || {
+        add_and_delete(stage, shape, Way::Early, Clock::Live)
+    })?;
+    Ok(Row::new("ours_early", format!("{LIVE}, early"), figures))
+}
+
 fn row(way: Way, figures: Figures) -> Row {
     let key = match way {
         Way::Product => OURS,
+        Way::Early => "ours_early",
         Way::Alone => "ours_alone",
         Way::OneByOne => BASELINE,
     };

@@ -189,6 +189,7 @@ mod tests {
         let record = |uid: &str| Record {
             pod: format!("ns/{uid}"),
             uid: uid.to_owned(),
+            sandbox: None,
         };
         Pool {
             name: name.to_owned(),

@@ -58,6 +58,9 @@ pub struct Record {
     /// Which of the Pods that had this name.
     #[serde(rename = "podUid")]
     pub uid: String,
+    /// The sandbox that asked for it; none where it was recorded before one did.
+    #[serde(default)]
+    pub sandbox: Option<String>,
 }
 
 /// Counts that a status tells.

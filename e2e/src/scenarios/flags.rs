@@ -4,6 +4,7 @@
 //! Every upgrade is also an upgrade on the hostNetwork: the new Pods of the product need the ports
 //! that the old ones hold, on every node there is.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -13,16 +14,18 @@ use crate::cluster::Cluster;
 use crate::product;
 use crate::product::addresses::{Addresses, addresses, told};
 use crate::product::books::Books;
-use crate::product::objects::{Pod, Pool, Subnet};
+use crate::product::objects::{Pod, Pool, Record, Subnet};
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, SETTLE, SUBNET, apply_example, delete, gone, leaving_nothing, pool, running, scale,
+    Deployment, NUMBER, SETTLE, SUBNET, apply_example, delete, gone, leaving_nothing, pool,
+    running, scale,
 };
 
 const IPV4: &str = "ipam.enableIPv4";
 const IPV6: &str = "ipam.enableIPv6";
 const SUBNETS: &str = "ipam.spiderSubnet.enable";
 const AUTO_POOLS: &str = "ipam.spiderSubnet.autoPool.enable";
+const EARLY: &str = "ipam.allocator.earlyBinding";
 const SPARE: &str = "ipam.spiderSubnet.autoPool.defaultRedundantIPNumber";
 
 /// Runs it.
@@ -37,6 +40,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         stage.spare_addresses_are_counted()?;
         stage.auto_pools_are_switched()?;
         stage.subnets_are_switched()?;
+        stage.early_binding_is_switched()?;
 
         let still = stage.families_of("dual", 1, 1)?;
         ensure!(
@@ -139,6 +143,48 @@ impl Stage<'_> {
         scale(kubectl, self.namespace, "own", 2)?;
         running(kubectl, self.namespace, "own", 2)?;
         self.pool_has("own", 3)
+    }
+
+    /// What is recorded names no sandbox, unless one asked for it: Pods that come while there is room
+    /// have their address before their sandboxes ask, where that is wanted.
+    fn early_binding_is_switched(&self) -> Result<()> {
+        let kubectl = self.cluster.kubectl();
+        self.upgrade(&[(SPARE, "1"), (EARLY, "true")])?;
+        Deployment::new("soon", 1)
+            .with_subnet("net4")
+            .annotated(NUMBER, "+2")
+            .create(kubectl, self.namespace)?;
+        running(kubectl, self.namespace, "soon", 1)?;
+        self.pool_has("soon", 3)?;
+        let former: BTreeSet<_> = self.records_of("soon")?.into_keys().collect();
+        scale(kubectl, self.namespace, "soon", 3)?;
+        let pods = running(kubectl, self.namespace, "soon", 3)?;
+        let records = self.records_of("soon")?;
+        let asked: Vec<_> = records
+            .iter()
+            .filter(|(ip, record)| !former.contains(ip) && record.sandbox.is_some())
+            .collect();
+        ensure!(asked.is_empty(), "sandboxes had to ask: {asked:?}");
+        let (has, recorded) = (all_ips(&pods), records.into_keys().collect());
+        ensure!(
+            has == recorded,
+            "the Pods have {}, recorded are {}",
+            told(&has),
+            told(&recorded)
+        );
+
+        self.upgrade(&[(EARLY, "false")])?;
+        scale(kubectl, self.namespace, "soon", 4)?;
+        running(kubectl, self.namespace, "soon", 4)?;
+        let asked = self.records_of("soon")?;
+        let asked = asked.iter().filter(|(ip, _)| !has.contains(ip));
+        let all: Vec<_> = asked.map(|(_, record)| record.sandbox.is_some()).collect();
+        ensure!(all == [true], "no sandbox asked for the last: {all:?}");
+        self.remove("soon")
+    }
+
+    fn records_of(&self, name: &str) -> Result<BTreeMap<IpAddr, Record>> {
+        Ok(Pool::of_deployment(self.cluster.kubectl(), self.namespace, name)?.records)
     }
 
     fn upgrade(&self, flags: &[(&str, &str)]) -> Result<()> {
