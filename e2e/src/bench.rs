@@ -51,7 +51,8 @@ struct Report<'a> {
     sections: Vec<Section>,
 }
 
-/// Measures programs and work, each piece so many times, prints the figures and writes them down.
+/// Measures programs and work, what is compared so many times, prints the figures and writes them
+/// down.
 pub fn run(cluster: &Cluster, works: &[Work], runs: usize) -> Result<()> {
     product::ensure_built(cluster, Profile::Release)?;
     let programs = measure_programs(&Programs::build(cluster.paths(), Profile::Release)?)?;
@@ -70,20 +71,30 @@ pub fn run(cluster: &Cluster, works: &[Work], runs: usize) -> Result<()> {
             Some(nodes) => Stage::with(cluster, Profile::Release, nodes, |stage| {
                 report.measure_ceiling(stage)?;
                 let mut all = same.iter();
-                all.try_for_each(|work| report.add(|report| report.measure(*work, stage)))
+                all.try_for_each(|work| {
+                    let first = report.measure(*work, stage)?;
+                    report.add(first, || work::compared(*work, stage))
+                })
             })?,
-            None => report.add(|_| real::kubelets(cluster))?,
+            None => report.add(real::kubelets(cluster)?, || Ok(None))?,
         }
     }
     plot::draw(cluster.paths(), &report.as_json())
 }
 
 impl Report<'_> {
-    /// Does a piece of work as often as is wanted, shows what came of it, and writes it down.
-    fn add(&mut self, mut measure: impl FnMut(&mut Self) -> Result<Section>) -> Result<()> {
-        let mut runs = Vec::new();
-        for _ in 0..self.runs {
-            runs.push(measure(self)?);
+    /// Has what is compared of a piece of work measured again as often as is wanted, shows what came
+    /// of it all, and writes it down.
+    fn add(
+        &mut self,
+        first: Section,
+        mut again: impl FnMut() -> Result<Option<Section>>,
+    ) -> Result<()> {
+        let mut runs = vec![first];
+        while runs.len() < self.runs
+            && let Some(more) = again()?
+        {
+            runs.push(more);
         }
         let section = Section::middle(&runs).context("at least one run is needed")?;
         show(&section);

@@ -50,7 +50,7 @@ enum Command {
         /// Which work, all by default
         #[arg(long, value_delimiter = ',', value_enum, default_values_t = Work::ALL)]
         work: Vec<Work>,
-        /// How often each; the run in the middle counts
+        /// How often what is compared with the baseline; of each row the run in the middle counts
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
         runs: u8,
     },

@@ -85,6 +85,21 @@ impl Work {
     }
 }
 
+/// Only the rows that are compared with the baseline, in a run of their own; `None` where none is.
+pub fn compared(work: Work, stage: &Stage<'_>) -> Result<Option<Section>> {
+    let (key, shape) = match work {
+        Work::AutoPools => ("a", Shape::AutoPools),
+        Work::OnePool => ("b", Shape::OnePool),
+        Work::Churn => return churn(stage).map(Some),
+        Work::PoolsMade | Work::Scaled | Work::Rest | Work::Crowd | Work::Kubelets => {
+            return Ok(None);
+        }
+    };
+    let rows = [Way::Product, Way::OneByOne].map(|way| bound(stage, shape, way));
+    let rows = rows.into_iter().collect::<Result<_>>()?;
+    Ok(Some(section(key, shape.to_string(), rows, [])))
+}
+
 /// (a): beside it an agent without Pods listens to the round where all is in motion.
 pub fn auto_pools(stage: &Stage<'_>, extent: Extent) -> Result<(Section, WatchBytes)> {
     let shape = Shape::AutoPools;
