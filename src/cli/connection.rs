@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{ListParams, ObjectList};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, Status};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 
@@ -75,10 +75,7 @@ pub(super) enum ClusterError {
         source: Box<kube::Error>,
     },
     /// The kind does not exist there.
-    #[error(
-        "the cluster at {server} has no {kind}: install the definitions first \
-         (`orbweaver crds | kubectl apply --server-side -f -`)"
-    )]
+    #[error("the cluster at {server} has no {kind}{}", where_from(kind))]
     NoKind {
         /// Where.
         server: String,
@@ -302,7 +299,7 @@ fn meaning(error: kube::Error, server: &str, kind: String) -> ClusterError {
             kind,
         },
         kube::Error::Api(status) if status.code == 401 => ClusterError::Unauthorized { server },
-        kube::Error::Api(status) if status.code == 404 && kind.ends_with(names::GROUP) => {
+        kube::Error::Api(status) if status.code == 404 && !names_an_object(&status) => {
             ClusterError::NoKind { server, kind }
         }
         error @ (kube::Error::HyperError(_) | kube::Error::Service(_)) => {
@@ -318,9 +315,24 @@ fn meaning(error: kube::Error, server: &str, kind: String) -> ClusterError {
     }
 }
 
+/// Whether what is missing is an object, and not its kind.
+fn names_an_object(status: &Status) -> bool {
+    let details = status.details.as_ref();
+    details.is_some_and(|details| !details.name.is_empty())
+}
+
+/// How a cluster comes by a kind, if it is one of ours.
+fn where_from(kind: &str) -> &'static str {
+    if kind.ends_with(names::GROUP) {
+        ": install the definitions first (`orbweaver crds | kubectl apply --server-side -f -`)"
+    } else {
+        ""
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::core::Status;
+    use kube::core::response::StatusDetails;
 
     use super::*;
 
@@ -353,6 +365,23 @@ mod tests {
         );
         assert!(said(401, "Unauthorized", "pods").ends_with("log in again"));
         assert_eq!(said(500, "etcd is slow", "pods"), "pods could not be read");
+        let not_found = "the server could not find the requested resource";
+        assert_eq!(
+            said(404, not_found, "rollouts.argoproj.io"),
+            format!("the cluster at {SERVER} has no rollouts.argoproj.io")
+        );
+    }
+
+    #[test]
+    fn an_object_that_is_missing_is_not_a_kind_that_is() {
+        let details: StatusDetails =
+            serde_json::from_value(serde_json::json!({"name": "web"})).unwrap();
+        let status = Status::failure("pods \"web\" not found", "NotFound")
+            .with_code(404)
+            .with_details(details);
+        let error = kube::Error::Api(Box::new(status));
+        let error = meaning(error, SERVER, "pods".to_owned());
+        assert!(matches!(error, ClusterError::Other { .. }), "{error}");
     }
 
     fn map(text: &str) -> ConfigMap {

@@ -417,3 +417,34 @@ async fn a_manifest_that_can_t_be_meant_is_a_problem_and_not_a_crash() {
     assert_eq!(names, ["typo"]);
     assert!(convert::pool(&examples(&["subnets.yaml"], more).pools[0]).is_err());
 }
+
+/// A cluster without Argo and Kruise, whose kinds the configuration names.
+#[cfg(feature = "demo")]
+#[tokio::test(start_paused = true)]
+async fn kinds_that_are_not_installed_are_no_reason_not_to_plan_a_cluster() {
+    let client = kubesim::Server::new(1).client("test");
+    let definitions = kube::Api::all(client.clone());
+    for definition in crate::api::crd::definitions().unwrap() {
+        let params = kube::api::PostParams::default();
+        definitions.create(&params, &definition).await.unwrap();
+    }
+    let subnet = json!({
+        "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+        "metadata": {"name": "net4"},
+        "spec": {"subnet": "172.18.41.0/24", "ips": ["172.18.41.40-172.18.41.50"]},
+    });
+    let subnets: kube::Api<crate::api::SpiderSubnet> = kube::Api::all(client.clone());
+    let subnet = serde_json::from_value(subnet).unwrap();
+    let params = kube::api::PostParams::default();
+    subnets.create(&params, &subnet).await.unwrap();
+    let (connection, config) = (
+        super::super::connection::Connection::to(client),
+        Config::default(),
+    );
+    let rule = crate::cli::controller::options(&config, None).default_rule;
+    let objects = Objects::of_cluster(&connection, rule, &config.kinds()).await;
+    let objects = objects.unwrap_or_else(|error| panic!("{error}"));
+    assert!(!config.kinds().others().is_empty() && !objects.is_empty());
+    assert_eq!(objects.notes, Vec::<String>::new());
+    assert!(planned(objects, &changes(&[], &[], &[])).await.fits);
+}
