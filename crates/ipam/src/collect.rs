@@ -39,6 +39,9 @@ pub const LOST_AFTER: TimeDelta = TimeDelta::minutes(6);
 /// How long a Pod must be gone and a kubelet ready to show that it has stopped the Pod.
 pub const SETTLED: TimeDelta = TimeDelta::minutes(10);
 
+/// No cache is behind for this long.
+const BEHIND_MAX: TimeDelta = TimeDelta::minutes(2);
+
 /// How many records may go at once: a node's worth, and not a cluster's.
 pub const BRAKE: Brake = Brake {
     many: 128,
@@ -269,8 +272,36 @@ pub struct Found {
 pub struct Suspects {
     free: Looks<Holding>,
     for_agents: Looks<Holding>,
-    /// Since when records without a node have seemed free.
-    settling: BTreeMap<Holding, DateTime<Utc>>,
+    /// Records without a node that have seemed free at every look lately.
+    settling: BTreeMap<Holding, Settling>,
+}
+
+/// Since when a Pod has surely been gone. A single look may be behind, and nothing is known of the
+/// time until the next: what counts begins with a look that no cache can be behind at any more.
+#[derive(Debug, Clone, Copy)]
+struct Settling {
+    /// The first look that found the Pod gone.
+    first: DateTime<Utc>,
+    /// The first after it that is sure.
+    sure: Option<DateTime<Utc>>,
+}
+
+impl Settling {
+    /// A look finds the Pod gone, once more or for the first time.
+    fn look(before: Option<&Self>, now: DateTime<Utc>) -> Self {
+        let first = before.map_or(now, |before| before.first);
+        let is_sure = now.signed_duration_since(first) >= BEHIND_MAX;
+        let sure = before.and_then(|before| before.sure);
+        Self {
+            first,
+            sure: sure.or(is_sure.then_some(now)),
+        }
+    }
+
+    fn is_settled(&self, now: DateTime<Utc>) -> bool {
+        let for_long = |since| now.signed_duration_since(since) >= SETTLED;
+        self.sure.is_some_and(for_long)
+    }
 }
 
 impl Default for Suspects {
@@ -298,11 +329,11 @@ impl Suspects {
                 Verdict::InUse | Verdict::Waits(_) => {}
                 Verdict::Agent(_) => for_agents.push(holding.clone()),
                 Verdict::Goes(Proof::Settled) => {
-                    let since = self.settling.get(holding).copied().unwrap_or(now);
-                    if now.signed_duration_since(since) >= SETTLED {
+                    let seen = Settling::look(self.settling.get(holding), now);
+                    if seen.is_settled(now) {
                         free.push(holding.clone());
                     }
-                    settling.insert(holding.clone(), since);
+                    settling.insert(holding.clone(), seen);
                 }
                 Verdict::Goes(Proof::Deleted(_) | Proof::OutOfService(_) | Proof::Lost(..)) => {
                     free.push(holding.clone());

@@ -201,12 +201,24 @@ fn a_record_goes_at_the_second_look_and_one_without_node_when_its_pod_is_long_go
 
     let mut suspects = Suspects::default();
     let settled = Verdict::Goes(Proof::Settled);
-    let freed = [0, 5, 9, 10, 11].map(|at| look(&mut suspects, &settled, at).free.now.len());
-    assert_eq!(freed, [0, 0, 0, 0, 1]);
+    let mut freed =
+        |looks: [i64; 6]| looks.map(|at| look(&mut suspects, &settled, at).free.now.len());
+    // It is sure of the Pod's end at 5, and so of ten minutes at 15.
+    assert_eq!(freed([0, 1, 5, 14, 15, 16]), [0, 0, 0, 0, 0, 1]);
     // A doubt between starts anew.
-    look(&mut suspects, &Verdict::Waits(Doubt::Ending), 12);
-    let freed = [13, 14, 22, 23, 24].map(|at| look(&mut suspects, &settled, at).free.now.len());
-    assert_eq!(freed, [0, 0, 0, 0, 1]);
+    look(&mut suspects, &Verdict::Waits(Doubt::Ending), 17);
+    let mut freed =
+        |looks: [i64; 6]| looks.map(|at| look(&mut suspects, &settled, at).free.now.len());
+    assert_eq!(freed([18, 19, 20, 29, 30, 31]), [0, 0, 0, 0, 0, 1]);
+}
+
+#[test]
+fn the_time_between_a_look_that_was_behind_and_the_next_proves_nothing() {
+    let mut suspects = Suspects::default();
+    let settled = Verdict::Goes(Proof::Settled);
+    // The first did not know the Pod yet; it goes at 30, and its containers stop a while later.
+    let freed = [0, 1, 30, 31].map(|at| look(&mut suspects, &settled, at).free.now.len());
+    assert_eq!(freed, [0; 4]);
 }
 
 #[test]
