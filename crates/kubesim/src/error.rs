@@ -209,7 +209,6 @@ impl ApiError {
         Self::new(409, "Conflict", text).with_details(kind.details(name, &kind.kind))
     }
 
-    #[expect(dead_code, reason = "server-side apply lands next")]
     /// 409 of a server-side apply: others own fields.
     pub(crate) fn apply_conflict(message: String, causes: &[Cause]) -> Self {
         let causes: Vec<Value> = causes.iter().map(cause_json).collect();

@@ -21,6 +21,7 @@ mod error;
 mod events;
 mod head;
 mod kinds;
+mod managed;
 mod object;
 mod openapi;
 mod patch;

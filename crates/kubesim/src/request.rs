@@ -202,7 +202,6 @@ impl Call {
         })
     }
 
-    #[expect(dead_code, reason = "server-side apply lands next")]
     /// Who is said to own the fields that this call writes.
     pub(crate) fn manager(&self) -> String {
         let named = self.query.get("fieldManager");

@@ -241,7 +241,15 @@ impl Tokens {
             );
             match self.next().as_str() {
                 "" => break,
-                "," => {}
+                "," => {
+                    let next = self.peek();
+                    if matches!(
+                        next,
+                        "," | "=" | "==" | "!=" | "(" | ")" | "in" | "notin" | ">" | "<" | ""
+                    ) {
+                        return Err(format!("found '{next}', expected: identifier after ','"));
+                    }
+                }
                 other => {
                     return Err(format!(
                         "unable to parse requirement: found '{other}', expected: ',' or 'end of string'"

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::body::ResponseBody;
 use crate::clock;
 use crate::error::ApiError;
+use crate::managed::Books;
 use crate::object;
 use crate::read::present;
 use crate::request::{Call, Part, Shape, Verb};
@@ -63,6 +64,8 @@ pub(crate) struct Turn<'a> {
     state: &'a mut State,
     now: Timestamp,
     call: &'a Call,
+    /// Who owns which field after an apply, until it is entered.
+    books: Option<Books>,
 }
 
 /// Carries out a write.
@@ -71,7 +74,12 @@ pub(crate) fn answer(
     now: Timestamp,
     call: &Call,
 ) -> Result<Response<ResponseBody>, ApiError> {
-    let mut turn = Turn { state, now, call };
+    let mut turn = Turn {
+        state,
+        now,
+        call,
+        books: None,
+    };
     let answer = match (call.verb, call.part) {
         (Verb::Create, Part::Binding) => turn.bind(),
         (Verb::Create, Part::Eviction) => turn.evict(),

@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use side::Side;
 
 /// How many requests a run makes, if it isn't told.
-const OPERATIONS: usize = 3_000;
+const OPERATIONS: usize = 3_400;
+/// One of so many is a server-side apply.
+const APPLY_EVERY: usize = 8;
 /// How many earlier requests for the object of a difference are told.
 const TOLD_BEFORE: usize = 6;
 /// How many differences are told of, before it is enough.
@@ -54,11 +56,17 @@ async fn both_servers_answer_the_same() {
     let starts = (list_version(&mut real).await, list_version(&mut ours).await);
     let seed = number("CONFORMANCE_SEED", 1) as u64;
     let mut rng = StdRng::seed_from_u64(seed);
+    let mut applies = StdRng::seed_from_u64(!seed);
     let mut differences: Vec<String> = Vec::new();
     let operations = number("CONFORMANCE_OPS", OPERATIONS);
     let mut before: Vec<Op> = Vec::new();
     for step in 0..operations {
-        let op = script::next(&mut rng);
+        // Of a stream of their own: more of them shift no other request.
+        let op = if step % APPLY_EVERY == 0 {
+            script::apply(&mut applies)
+        } else {
+            script::next(&mut rng)
+        };
         let (theirs, mine) = (real.ask(&op).await, ours.ask(&op).await);
         if theirs != mine {
             differences.push(told(step, &op, &theirs, &mine) + &history(&before, &op));

@@ -55,7 +55,15 @@ fn merge_map(schema: &'static Value, object: &mut Value, patch: &Value) -> Resul
             delete_from(object, list, value);
             continue;
         }
+        let before = object.get(key).and_then(Value::as_array).cloned();
         merge_field(schema, object, key, value)?;
+        let is_ordered = given.contains_key(&format!("{ORDER_PREFIX}{key}"));
+        if let (Some(before), Value::Array(patch), false) = (before, value, is_ordered) {
+            let field = field_of(schema, key);
+            if field.is_some_and(|field| strategy(field).contains("merge")) {
+                arrange(object, key, field.and_then(merge_key), &before, patch);
+            }
+        }
     }
     for (key, order) in given {
         if let Some(list) = key.strip_prefix(ORDER_PREFIX) {
@@ -173,6 +181,35 @@ fn merge_list(
         }
     }
     Ok(())
+}
+
+/// Without an order: what the patch names stands in its order, before the first of the others that
+/// it did not stand behind already.
+fn arrange(object: &mut Value, list: &str, by: Option<&str>, before: &[Value], patch: &[Value]) {
+    let Some(Value::Array(list)) = object.get_mut(list) else {
+        return;
+    };
+    let place = |all: &[Value], one: &Value| {
+        all.iter().position(|other| match by {
+            Some(by) => other.get(by) == one.get(by),
+            None => other == one,
+        })
+    };
+    let (mut named, mut others): (Vec<Value>, Vec<Value>) = std::mem::take(list)
+        .into_iter()
+        .partition(|one| place(patch, one).is_some());
+    named.sort_by_key(|one| place(patch, one));
+    others.sort_by_key(|one| place(before, one));
+    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+    while let (Some(new), Some(old)) = (named.peek(), others.peek()) {
+        let is_first = place(before, new).is_some_and(|at| place(before, old) < Some(at));
+        list.extend(if is_first {
+            others.next()
+        } else {
+            named.next()
+        });
+    }
+    list.extend(others.chain(named));
 }
 
 fn delete_from(object: &mut Value, list: &str, gone: &Value) {

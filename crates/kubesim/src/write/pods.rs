@@ -84,6 +84,7 @@ impl Turn<'_> {
             state: &mut *self.state,
             now: self.now,
             call: &call,
+            books: None,
         }
         .delete()?;
         Ok(Answer::created(success()))

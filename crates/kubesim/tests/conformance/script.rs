@@ -39,6 +39,7 @@ pub(crate) struct Subject {
 pub(crate) const MERGE: &str = "application/merge-patch+json";
 pub(crate) const JSON_PATCH: &str = "application/json-patch+json";
 pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 pub(crate) const PLAIN: &str = "application/json";
 
 const NAMES: &[&str] = &["a", "b", "c"];
@@ -414,6 +415,73 @@ pub(crate) fn next(rng: &mut StdRng) -> Op {
             ));
             op
         }
+    }
+}
+
+/// Server-side apply by one of two managers, of objects that nobody writes otherwise: what those own
+/// who never applied, only the real server knows.
+pub(crate) fn apply(rng: &mut StdRng) -> Op {
+    let (namespace, name) = (*pick(rng, NAMESPACES), "applied");
+    let (root, plural, body) = if one_in(rng, 2) {
+        let mut data = json!({});
+        for key in ["a", "b", "c"] {
+            if one_in(rng, 2) {
+                data[key] = json!(*pick(rng, &["1", "2"]));
+            }
+        }
+        if data == json!({}) {
+            // Whose an empty map is depends on how the server compares it to none.
+            data["a"] = json!("1");
+        }
+        let body = json!({ "apiVersion": "v1", "kind": "ConfigMap", "data": data });
+        ("/api/v1", "configmaps", body)
+    } else {
+        let mut containers = Vec::new();
+        for name in ["c", "d"] {
+            if containers.is_empty() || one_in(rng, 2) {
+                let mut container =
+                    json!({ "name": name, "image": *pick(rng, &["busybox:1", "busybox:2"]) });
+                if one_in(rng, 2) {
+                    let variable = json!({ "name": *pick(rng, &["X", "Y"]), "value": *pick(rng, &["1", "2"]) });
+                    container["env"] = json!([variable]);
+                }
+                containers.push(container);
+            }
+        }
+        let template = json!({ "metadata": { "labels": { "app": "x" } }, "spec": { "containers": containers } });
+        let mut spec =
+            json!({ "selector": { "matchLabels": { "app": "x" } }, "template": template });
+        if one_in(rng, 2) {
+            spec["replicas"] = json!(rng.random_range(1..3));
+        }
+        let body = json!({ "apiVersion": "apps/v1", "kind": "Deployment", "spec": spec });
+        ("/apis/apps/v1", "deployments", body)
+    };
+    let path = format!("{root}/namespaces/{namespace}/{plural}/{name}");
+    if one_in(rng, 12) {
+        return Op {
+            method: "DELETE",
+            path,
+            query: Vec::new(),
+            content_type: PLAIN,
+            body: None,
+        };
+    }
+    let mut query = vec![("fieldManager", (*pick(rng, &["m1", "m2"])).to_owned())];
+    if one_in(rng, 3) {
+        query.push(("force", "true".to_owned()));
+    }
+    let mut body = body;
+    body["metadata"] = json!({ "name": name });
+    if one_in(rng, 3) {
+        body["metadata"]["labels"] = json!({ "tier": *pick(rng, &["x", "y"]) });
+    }
+    Op {
+        method: "PATCH",
+        path,
+        query,
+        content_type: APPLY,
+        body: Some(body),
     }
 }
 
