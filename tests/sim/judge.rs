@@ -1,9 +1,39 @@
 //! The judge: looks at every revision, every request and every CNI call, and says what may not be.
 //!
-//! Owns: the history (its hash, its trace), what is in use on the nodes, and the rules S1 to S17 as
-//! far as they can be seen from outside. Never does: change anything; what it hears it hears in the
-//! server's commit hook, or from the network. `ipam::audit` is asked where it has the rule; who
-//! really uses an address is noted here, from the calls of the runtimes alone.
+//! Owns: the history (its hash, its trace), what is in use on the nodes, and the rules below. Never
+//! does: change anything; what it hears it hears in the server's commit hook, or from the network.
+//! `ipam::audit` is asked where it has the rule; who really uses an address is noted here, from the
+//! calls of the runtimes alone.
+//!
+//! | rule | at every revision, request and reply |
+//! |---|---|
+//! | S1 | an address has one record in all pools, and one sandbox uses it |
+//! | S2 | what a reply gives is recorded, and for that Pod |
+//! | S3 | a record goes only once its Pod is over and no sandbox has the address |
+//! | S4 | what is recorded is the pool's and not reserved, and the pool is admitted |
+//! | S5, S6 | pools of a subnet are disjoint and within their entries of the ledger, which frees nothing that a pool still has |
+//! | S7 | a Pod that asks again is given the same |
+//! | S8 | a write of what holds addresses carries the version and uid it was computed from; so does a deletion |
+//! | S9 | a Pod of a StatefulSet is given what its name had before |
+//! | S10 | a pool made for a workload serves no other, and its workload has addresses from no other pool |
+//! | S11 | what others wrote stays, and what can't be read is never written |
+//! | S12 | counts are those of the same write |
+//! | S13 | a record is of a Pod that was there, on the node that asked |
+//! | S14 | no object of ours grows too large |
+//! | S15 | nothing that holds addresses is gone before they are |
+//! | S17 | address, prefix and gateway of a reply are the pool's |
+//! | hold-off | an address rests after the DEL of its last sandbox, and while its network namespace is there |
+//! | O1 | a workload's only pool is not made smaller than the workload has wanted for a minute |
+//! | O2 | the controller asks for no list older than it knows |
+//! | L2 | an agent that lives answers before the plugin gives up |
+//! | L5 | no ADD fails since somebody else was faster |
+//! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written; nobody loses hundreds of writes in a row |
+//! | L4 | when all workloads are gone, so is all that was theirs |
+//!
+//! Not judged here: that no two network namespaces have one address (S16), which needs a kernel and
+//! is for `e2e`; how soon a lost Pod's address is back (L3), a waiting Pod served (L9) and a lost
+//! leader replaced (L6), for which only L1's time is a limit; what caches hold (L7), of which only
+//! what comes of it is seen; bounds of queues (L8), which unit tests have.
 
 mod objects;
 mod replies;

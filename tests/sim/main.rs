@@ -17,6 +17,7 @@
 )]
 
 mod cluster;
+mod discipline;
 mod fault;
 mod goal;
 mod judge;
@@ -32,18 +33,21 @@ mod twin;
 mod user;
 
 use std::cell::RefCell;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::Parser;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
+use sha2::{Digest as _, Sha256};
 
 use run::Recipe;
 use scenario::Scenario;
 use tally::{Tally, Wanted};
 use twin::Twin;
+
+/// Fewest writes of a scenario in which a process dies after each.
+const WRITES_MIN: usize = 15;
 
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -162,7 +166,7 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
         None => None,
     };
     if arguments.exhaustive {
-        return Ok(exhaustive(wanted, arguments.twin));
+        return exhaustive(wanted, arguments.twin);
     }
     let of = |seed| wanted.map_or_else(|| Recipe::of_seed(seed), |one| Recipe::of(one, seed));
     let Some(seed) = arguments.seed else {
@@ -180,7 +184,9 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
 }
 
 /// A crash after each write of the undisturbed runs, its answer heard and lost.
-fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Vec<Recipe> {
+///
+/// Errors: a scenario makes too few writes to be worth it.
+fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Result<Vec<Recipe>, String> {
     let all = scenario::ALL.iter().filter(|scenario| scenario.exhaustive);
     let all = all.filter(|scenario| wanted.is_none_or(|wanted| wanted.name == scenario.name));
     let mut recipes = Vec::new();
@@ -190,6 +196,12 @@ fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Vec<Recipe> {
         if !silent {
             say(&format!("{}: {writes} writes", scenario.name));
         }
+        if writes < WRITES_MIN {
+            let name = scenario.name;
+            return Err(format!(
+                "{name} makes {writes} writes, {WRITES_MIN} are wanted"
+            ));
+        }
         recipes.push(plain.clone());
         for write in 1..=writes {
             recipes.extend([false, true].map(|lost| Recipe {
@@ -198,7 +210,7 @@ fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Vec<Recipe> {
             }));
         }
     }
-    recipes
+    Ok(recipes)
 }
 
 thread_local! {
@@ -215,11 +227,17 @@ pub(crate) fn say(line: &str) {
     println!("{line}");
 }
 
-/// A seed of its own for `name`: a draw more in one stream shifts no other.
+/// A seed of its own for `name`: a draw more in one stream shifts no other. The same with every
+/// compiler, so that a seed that found something finds it again.
 pub(crate) fn seed_of(seed: u64, name: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (seed, name).hash(&mut hasher);
-    hasher.finish()
+    let digest = Sha256::new()
+        .chain_update(seed.to_le_bytes())
+        .chain_update(name)
+        .finalize();
+    digest
+        .iter()
+        .take(8)
+        .fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 /// The stream of `name`.

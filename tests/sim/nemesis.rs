@@ -1,6 +1,7 @@
 //! The nemesis: carries out a list of faults.
 //!
-//! Owns: what each kind does to the cluster, and its healing. Never does: choose anything.
+//! Owns: what each kind does to the cluster, its healing, and the count of those that met something
+//! at once. Never does: choose anything.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -72,16 +73,15 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
         }
         Kind::NodeCut => {
             for process in [format!("kubelet-{target}"), format!("agent-{target}")] {
-                cluster.net.inflict(&process, Kind::Cut, lasting);
+                cluster.net.inflict(&process, fault.kind, lasting);
             }
+            return; // counted where it meets a request
         }
         Kind::Outage | Kind::WebhookDown => {
             for process in cluster.all() {
                 cluster.net.inflict(&process, fault.kind, lasting);
             }
-            if fault.kind == Kind::WebhookDown {
-                return; // counted where it meets a request
-            }
+            return; // counted where it meets a request
         }
         Kind::Compact => {
             cluster.server.compact(cluster.server.revision());
@@ -90,11 +90,15 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
             }
         }
         Kind::Storm => storm(user, lasting).await,
-        Kind::StealLease => steal(user).await,
+        Kind::StealLease if !steal(user).await => return,
+        Kind::StealLease => {}
         Kind::TwoLeaders => {
             cluster.all_lead(true);
             sleep(lasting).await;
             cluster.all_lead(false);
+            if cluster.size.controllers < 2 {
+                return;
+            }
         }
         Kind::ClockStep => {
             let step = i64::try_from(fault.lasts).unwrap_or_default();
@@ -117,30 +121,29 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
                 return; // counted where it meets a request
             }
         }
-        Kind::ForceDelete => drop(user.delete_pod(number, true).await),
-        Kind::DeletePod => drop(user.delete_pod(number, false).await),
-        Kind::ShrinkPool => {
-            if let Some(pool) = auto_pool(user, number).await
-                && let Some([first, ..]) = pool.spec.ips.as_deref()
-            {
-                let first = first.split('-').next().unwrap_or_default();
-                user.resize_pool(&pool.name_any(), &[first]).await;
+        Kind::ForceDelete | Kind::DeletePod => {
+            let by_force = fault.kind == Kind::ForceDelete;
+            if user.delete_pod(number, by_force).await.is_none() {
+                return;
             }
         }
-        Kind::DeletePool => {
-            if let Some(pool) = auto_pool(user, number).await {
-                user.delete_pool(&pool.name_any()).await;
+        Kind::ShrinkPool | Kind::DeletePool => {
+            let Some(pool) = auto_pool(user, number).await else {
+                return;
+            };
+            let name = pool.name_any();
+            match pool.spec.ips.as_deref() {
+                _ if fault.kind == Kind::DeletePool => user.delete_pool(&name).await,
+                Some([first, ..]) => {
+                    let first = first.split('-').next().unwrap_or_default();
+                    user.resize_pool(&name, &[first]).await;
+                }
+                Some([]) | None => return,
             }
         }
         kind => {
             cluster.net.inflict(target, kind, lasting);
-            let is_lasting = matches!(
-                kind,
-                Kind::Slow | Kind::Cut | Kind::WatchStall | Kind::WatchClose
-            );
-            if !is_lasting {
-                return; // counted where it meets a request
-            }
+            return; // counted where it meets a request
         }
     }
     cluster.judge.happened(fault.kind);
@@ -183,12 +186,13 @@ async fn storm(user: &User, lasting: Duration) {
     }
 }
 
-async fn steal(user: &User) {
+/// False where there is no Lease yet: nothing to steal.
+async fn steal(user: &User) -> bool {
     let api: Api<Lease> = Api::namespaced(user.cluster().client("thief"), "kube-system");
     let patch = json!({"spec": {"holderIdentity": "thief", "leaseDurationSeconds": 5}});
     let params = PatchParams::default();
-    // There is none yet: nothing to steal.
-    let _ = api
+    let stolen = api
         .patch(names::CONTROLLER_LEASE, &params, &Patch::Merge(patch))
         .await;
+    stolen.is_ok()
 }

@@ -1,8 +1,10 @@
 //! The network between every process and the API server, where most faults are.
 //!
-//! Owns: the way of each request and its answer, the noting of all of them, and the rule that the
-//! product's writes of address holders carry what they were computed from (S8). A request that left
-//! its process may be carried out even if the process is dead by then.
+//! Owns: the way of each request and its answer, and the noting of all of them. A request that left
+//! its process may be carried out even if the process is dead by then. Streams of answers are in
+//! `tap`; what a request of the product may be like is in `crate::discipline`.
+
+mod tap;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -35,13 +37,13 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nobody loses so many writes in a row, whatever storm there is.
 const LOST_MAX: u32 = 300;
 /// Kinds that hold addresses.
-const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+pub(crate) const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
 /// Kinds whose changes webhooks review.
 const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
-/// How a watch says last that what it asks for is forgotten.
-const FORGOTTEN: &[u8] = b"\"type\":\"ERROR\"}\n";
-/// What tells of addresses, and goes with a Pod.
-const DERIVED: &str = "spiderendpoints";
+/// How much longer a request takes at most that is slow.
+const SLOW: Duration = Duration::from_millis(700);
+/// What the query of a list says that may be answered from memory.
+const FROM_MEMORY: &str = "resourceVersion=0&resourceVersionMatch=NotOlderThan";
 
 /// The network. Clones are the same one.
 #[derive(Clone)]
@@ -68,17 +70,49 @@ struct Link {
     rng: StdRng,
     /// Faults that meet the next request they fit.
     armed: VecDeque<(Kind, Duration)>,
-    slow: Option<(Instant, Duration)>,
-    cut_until: Instant,
-    stale_until: Instant,
-    /// Until then its writes of what webhooks review fail.
-    unreviewed_until: Instant,
-    stall_until: Instant,
+    /// Its requests take longer.
+    slow: Spell,
+    /// Its requests are lost.
+    cut: Spell,
+    /// Its lists from memory are old.
+    stale: Spell,
+    /// Its writes of what webhooks review fail.
+    unreviewed: Spell,
+    /// Its watches say nothing.
+    stall: Spell,
     /// Writes since the last that did not lose against another.
     lost: u32,
     /// Dropped to close every open watch, in the order in which they were opened: not tokio's `watch`,
     /// which wakes its receivers in an order drawn anew in each process.
     open: Vec<oneshot::Sender<()>>,
+}
+
+/// A fault that lasts, and is counted when it meets something first.
+#[derive(Clone, Copy)]
+struct Spell {
+    kind: Kind,
+    until: Instant,
+    has_met: bool,
+}
+
+impl Spell {
+    fn new(kind: Kind, until: Instant) -> Self {
+        Self {
+            kind,
+            until,
+            has_met: false,
+        }
+    }
+
+    /// Whether it meets what happens now.
+    fn meets(&mut self, judge: &Judge) -> bool {
+        let is_on = Instant::now() < self.until;
+        if is_on && !self.has_met {
+            self.has_met = true;
+            judge.happened(self.kind);
+        }
+        is_on
+    }
 }
 
 /// What becomes of a request.
@@ -146,15 +180,20 @@ impl Net {
         let link = link(&mut links, self.seed, process);
         let until = Instant::now() + lasting;
         match kind {
-            Kind::Slow => link.slow = Some((until, Duration::from_millis(700))),
-            Kind::Cut | Kind::Outage => {
-                link.cut_until = until;
-                link.stall_until = until;
+            Kind::Slow => link.slow = Spell::new(kind, until),
+            Kind::Cut | Kind::NodeCut | Kind::Outage => {
+                link.cut = Spell::new(kind, until);
+                link.stall = Spell::new(kind, until);
             }
-            Kind::StaleList => link.stale_until = until,
-            Kind::WebhookDown => link.unreviewed_until = until,
-            Kind::WatchStall => link.stall_until = until,
-            Kind::WatchClose => link.open.clear(),
+            Kind::StaleList => link.stale = Spell::new(kind, until),
+            Kind::WebhookDown => link.unreviewed = Spell::new(kind, until),
+            Kind::WatchStall => link.stall = Spell::new(kind, until),
+            Kind::WatchClose => {
+                if link.open.iter().any(|open| !open.is_closed()) {
+                    self.judge.happened(kind);
+                }
+                link.open.clear();
+            }
             kind => link.armed.push_back((kind, lasting)),
         }
     }
@@ -165,10 +204,14 @@ impl Net {
         let now = Instant::now();
         for link in self.links().values_mut() {
             link.armed.clear();
-            link.slow = None;
-            link.cut_until = now;
-            link.unreviewed_until = now;
-            link.stall_until = now;
+            for spell in [
+                &mut link.slow,
+                &mut link.cut,
+                &mut link.unreviewed,
+                &mut link.stall,
+            ] {
+                spell.until = now;
+            }
         }
     }
 
@@ -179,28 +222,24 @@ impl Net {
     fn fate(&self, process: &str, head: &Parts) -> Fate {
         let mut links = self.links();
         let link = link(&mut links, self.seed, process);
-        let now = Instant::now();
         let mut fate = Fate {
             before: Duration::from_micros(link.rng.random_range(500..3_000)),
             after: Duration::from_micros(link.rng.random_range(500..3_000)),
-            stale: now < link.stale_until,
             ..Fate::default()
         };
-        if let Some((until, by)) = link.slow
-            && now < until
-        {
+        if link.slow.meets(&self.judge) {
             let part = link.rng.random_range(0.0..1.0);
-            fate.before += by.mul_f64(part);
-            fate.after += by.mul_f64(1.0 - part);
+            fate.before += SLOW.mul_f64(part);
+            fate.after += SLOW.mul_f64(1.0 - part);
         }
-        if now < link.cut_until {
+        if link.cut.meets(&self.judge) {
             fate.lost = true;
             return fate;
         }
+        fate.stale = is_from_memory(head) && link.stale.meets(&self.judge);
         let is_write = head.method != Method::GET;
-        if now < link.unreviewed_until && is_reviewed(head) {
+        if is_reviewed(head) && link.unreviewed.meets(&self.judge) {
             fate.answer = Some((500, false));
-            self.judge.happened(Kind::WebhookDown);
             return fate;
         }
         // The election is disturbed by faults of its own.
@@ -222,7 +261,7 @@ impl Net {
         let body = body.collect_bytes().await?;
         let wrote = self.judge.request(process, &head, &body);
         if !crate::judge::is_foreign(process)
-            && let Some((rule, fault)) = undisciplined(process, &head, &body)
+            && let Some((rule, fault)) = crate::discipline::breach(process, &head, &body)
         {
             self.judge.violation(rule, &format!("{process}: {fault}"));
         }
@@ -302,84 +341,16 @@ impl Net {
 
     /// A list that may be served from memory is served as it was a while ago.
     fn look_back(&self, head: &mut Parts) {
-        let text = head.uri.to_string();
-        let any = "resourceVersion=0&resourceVersionMatch=NotOlderThan";
-        if !text.contains(any) || text.contains("watch=") {
-            return;
-        }
         let then = self.server.revision().saturating_sub(20).max(1);
         let exact = format!("resourceVersion={then}&resourceVersionMatch=Exact");
-        if let Ok(uri) = text.replace(any, &exact).parse() {
+        let text = head.uri.to_string().replace(FROM_MEMORY, &exact);
+        if let Ok(uri) = text.parse() {
             head.uri = uri;
-            self.judge.happened(Kind::StaleList);
         }
-    }
-
-    /// An answer whose stream can be stalled and closed.
-    fn tapped(&self, process: &str, answer: Response<ResponseBody>) -> Reply {
-        let (head, body) = answer.into_parts();
-        if http_body::Body::size_hint(&body).exact().is_some() {
-            return Response::from_parts(head, StreamBody::new(body));
-        }
-        let (open, closed) = oneshot::channel();
-        {
-            let mut links = self.links();
-            let watches = &mut link(&mut links, self.seed, process).open;
-            watches.retain(|open| !open.is_closed());
-            watches.push(open);
-        }
-        let tap = Tap {
-            net: self.clone(),
-            process: process.to_owned(),
-            body,
-            closed,
-        };
-        let stream = futures::stream::unfold(Some(tap), |tap| async move {
-            let mut tap = tap?;
-            match tap.next().await {
-                Some(Ok(bytes)) => Some((Ok(bytes), Some(tap))),
-                Some(Err(error)) => Some((Err(error), None)),
-                None => None,
-            }
-        });
-        Response::from_parts(head, StreamBody::from_stream(stream))
     }
 }
 
 type Reply = Response<StreamBody>;
-
-struct Tap {
-    net: Net,
-    process: String,
-    body: ResponseBody,
-    closed: oneshot::Receiver<()>,
-}
-
-impl Tap {
-    async fn next(&mut self) -> Option<Result<bytes::Bytes, BoxError>> {
-        let frame = tokio::select! {
-            biased;
-            _ = &mut self.closed => return Some(Err(broken("stream closed"))),
-            frame = self.body.frame() => frame?,
-        };
-        sleep(Duration::from_millis(1)).await;
-        loop {
-            let until = {
-                let mut links = self.net.links();
-                link(&mut links, self.net.seed, &self.process).stall_until
-            };
-            if until <= Instant::now() {
-                break;
-            }
-            sleep_until(until).await;
-        }
-        let bytes = frame.ok()?.into_data().ok()?;
-        if bytes.ends_with(FORGOTTEN) && !crate::judge::is_foreign(&self.process) {
-            self.net.judge.saw(Sight::Forgotten);
-        }
-        Some(Ok(bytes))
-    }
-}
 
 impl Doom {
     /// Whether the sender of this write dies before it hears of it.
@@ -418,16 +389,19 @@ impl Fate {
 }
 
 fn link<'l>(links: &'l mut BTreeMap<String, Link>, seed: u64, process: &str) -> &'l mut Link {
-    links.entry(process.to_owned()).or_insert_with(|| Link {
-        rng: StdRng::seed_from_u64(crate::seed_of(seed, process)),
-        armed: VecDeque::new(),
-        slow: None,
-        cut_until: Instant::now(),
-        stale_until: Instant::now(),
-        unreviewed_until: Instant::now(),
-        stall_until: Instant::now(),
-        lost: 0,
-        open: Vec::new(),
+    links.entry(process.to_owned()).or_insert_with(|| {
+        let never = |kind| Spell::new(kind, Instant::now());
+        Link {
+            rng: StdRng::seed_from_u64(crate::seed_of(seed, process)),
+            armed: VecDeque::new(),
+            slow: never(Kind::Slow),
+            cut: never(Kind::Cut),
+            stale: never(Kind::StaleList),
+            unreviewed: never(Kind::WebhookDown),
+            stall: never(Kind::WatchStall),
+            lost: 0,
+            open: Vec::new(),
+        }
     })
 }
 
@@ -488,36 +462,17 @@ fn json_reply(code: StatusCode, body: &Value) -> Reply {
     response
 }
 
+/// Whether it is a list that the API server may answer from memory.
+fn is_from_memory(head: &Parts) -> bool {
+    let query = head.uri.query().unwrap_or_default();
+    head.method == Method::GET && query.contains(FROM_MEMORY) && !query.contains("watch=")
+}
+
 /// Whether a webhook is asked about it: what people write of pools, subnets and reservations.
 fn is_reviewed(head: &Parts) -> bool {
     let path = head.uri.path();
     let is_change = head.method == Method::POST || head.method == Method::PUT;
     is_change && REVIEWED.iter().any(|kind| path.contains(kind)) && !path.ends_with("/status")
-}
-
-/// The rule that a request breaks, and how: a write of an address holder that would not fail where
-/// the object moved (S8), or a list of the controller's that may be older than what it knows (L7).
-fn undisciplined(process: &str, head: &Parts, body: &[u8]) -> Option<(&'static str, String)> {
-    let (path, method) = (head.uri.path(), &head.method);
-    let query = head.uri.query().unwrap_or_default();
-    if *method == Method::GET {
-        let is_old = query.contains("resourceVersion=0") && !query.contains("watch=");
-        return (is_old && process.starts_with("controller"))
-            .then(|| ("L7", format!("list of any version: {path}?{query}")));
-    }
-    let holds = HOLDERS.iter().any(|kind| path.contains(kind));
-    let goes_with = *method == Method::DELETE && path.contains(DERIVED);
-    if !(holds || goes_with) || *method == Method::POST {
-        return None;
-    }
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let has = |path: &str| body.pointer(path).is_some_and(|v| v.as_str() != Some(""));
-    let is_fenced = match *method {
-        Method::PUT => has("/metadata/resourceVersion") && has("/metadata/uid"),
-        Method::DELETE => has("/preconditions/uid"),
-        _ => false,
-    };
-    (!is_fenced).then(|| ("S8", format!("unfenced {method} {path}")))
 }
 
 /// One process's way to the API server.

@@ -206,7 +206,12 @@ impl Plugin {
             .body(Body::from(body))
             .map_err(|error| error.to_string())?;
         let answer = timeout(PLUGIN_MAX, self.socket.call(request)).await;
-        let (code, body) = answer.map_err(|_| "the agent gave no answer".to_owned())??;
+        let answer = answer.map_err(|_| {
+            let what = format!("the agent of {} lives, and does not answer", self.node);
+            self.judge.violation("L2", &what);
+            "the agent gave no answer".to_owned()
+        });
+        let (code, body) = answer??;
         if code.is_success() {
             return Ok(body);
         }

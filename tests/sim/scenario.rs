@@ -59,22 +59,25 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
 
 /// The usual cluster; now and then a large one, by the seed.
 pub(crate) fn size(scenario: &Scenario, seed: u64) -> Size {
-    let nodes = match seed % 50 {
+    // Drawn, and not by remainders of the seed, which go with its scenario's.
+    let draw = |of: &str| crate::seed_of(seed, of);
+    let nodes = match draw("nodes") % 50 {
         _ if scenario.exhaustive && seed == 0 => 3,
         49 => 50,
         17 | 31 => 12,
         other => 3 + usize::try_from(other % 3).unwrap_or(0),
     };
-    let controllers = if seed.is_multiple_of(3) { 1 } else { 2 };
+    let controllers = if draw("controllers").is_multiple_of(3) {
+        1
+    } else {
+        2
+    };
     // The original's agents don't find what is bound early: it is not for them.
-    let early = seed != 0
-        && scenario.name != "changed_over"
-        && crate::seed_of(seed, "early").is_multiple_of(4);
+    let early = seed != 0 && scenario.name != "changed_over" && draw("early").is_multiple_of(4);
     Size {
         controllers,
         nodes,
-        // Not by parity: that of a seed may go with its scenario's.
-        allocator: early || crate::seed_of(seed, "allocator") % 2 == 1,
+        allocator: early || draw("allocator") % 2 == 1,
         early,
     }
 }

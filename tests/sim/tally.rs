@@ -141,7 +141,7 @@ impl<'r> Tally<'r> {
         #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
         let rate = seeds as f64 / took;
         say(&format!(
-            "{seeds} seeds in {took:.0} s, {rate:.1} a second; {requests} requests"
+            "{seeds} runs in {took:.0} s, {rate:.1} a second; {requests} requests"
         ));
         let violations = self.violations();
         let faults: u64 = happened.values().sum();

@@ -120,7 +120,7 @@ impl State {
         }
     }
 
-    /// L2: a workload's only pool does not fall below what that has asked for all along, unless
+    /// O1: a workload's only pool does not fall below what that has asked for all along, unless
     /// somebody deleted the pool.
     fn shrunk(&mut self, commit: &Commit, old: Option<&Pool>, new: &Pool) {
         let owner = |pool: &Pool| Some(pool.owner.as_ref()?.uid.clone());
@@ -143,7 +143,7 @@ impl State {
             let (name, actor) = (&new.name, &commit.actor);
             let what =
                 format!("{actor} left {now} addresses to {name} of {before}, wanted are {wanted}");
-            self.blame("L2", &what);
+            self.blame("O1", &what);
         }
     }
 
