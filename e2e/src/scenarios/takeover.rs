@@ -148,6 +148,8 @@ impl Stage<'_> {
                 checked.text
             );
         }
+        let planned = said[2].ensure_code(2)?;
+        ensure!(planned.text.contains("net6"), "{}", planned.text);
         Ok(())
     }
 
