@@ -111,7 +111,7 @@ mutants-core: ## By night: is each break of the core noticed? FILES='keep.rs led
 	@hack/mutants-core.sh $(FILES)
 
 .PHONY: bench
-bench: ## Figures: adds/s, latencies, API calls, CPU, memory; WORK=a,b for a part, RUNS=5 for medians
+bench: ## Figures: adds/s, latencies, API calls, CPU, memory; WORK=a,b for a part, RUNS=5 for medians of what is compared
 	@$(E2E) bench $(if $(WORK),--work $(WORK)) $(if $(RUNS),--runs $(RUNS))
 
 .PHONY: image

@@ -16,7 +16,7 @@ mod named;
 mod plan;
 mod render;
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -27,6 +27,10 @@ use tokio::task::JoinSet;
 use crate::api::names::env;
 use crate::error::ErrorChain;
 use crate::ports::{self, PortError};
+
+/// Exit codes of who ended by a signal, as shells have them.
+const SIGINT: u8 = 128 + 2;
+const SIGPIPE: u8 = 128 + 13;
 
 /// Kubernetes IP address management: an IP pool of its own for every workload.
 #[derive(Debug, Parser)]
@@ -147,8 +151,13 @@ impl MetricArguments {
 /// The end of a command that answers a person.
 fn told(result: anyhow::Result<ExitCode>) -> ExitCode {
     result.unwrap_or_else(|error| {
+        let is_unread = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+        if error.downcast_ref().is_some_and(is_unread) {
+            // Who reads, as `head` does, has read enough.
+            return ExitCode::from(SIGPIPE);
+        }
         // Where nothing can be printed nobody reads it.
-        let _ = writeln!(std::io::stderr(), "error: {}", ErrorChain(error.as_ref()));
+        let _ = writeln!(io::stderr(), "error: {}", ErrorChain(error.as_ref()));
         ExitCode::FAILURE
     })
 }

@@ -4,7 +4,9 @@
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Output};
+    use std::io::{BufRead as _, BufReader};
+    use std::path::PathBuf;
+    use std::process::{Child, Command, Output, Stdio};
 
     const DEMO: &str = env!("CARGO_BIN_EXE_orbweaver");
 
@@ -91,6 +93,81 @@ mod tests {
             "{row:?}"
         );
         assert!(shown.contains("3 missing; add 3 addresses to spec.ips of SpiderSubnet narrow"));
+    }
+
+    fn interrupt(demo: &Child) {
+        let id = demo.id().to_string();
+        let done = Command::new("kill").args(["-INT", &id]).status();
+        assert!(done.unwrap().success());
+    }
+
+    /// Starts the demo and reads what it prints, up to a line that has this; the line.
+    fn start(arguments: &[&str], until: &str) -> (Child, String) {
+        let mut demo = Command::new(DEMO)
+            .arg("demo")
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+        let line = lines.find_map(|line| line.ok().filter(|line| line.contains(until)));
+        // What it prints from here on is read, too: nobody waits for room in a pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        (demo, line.unwrap())
+    }
+
+    #[test]
+    fn kept_up_it_is_looked_in_by_the_lines_that_it_prints() {
+        let (mut demo, line) = start(&["--keep"], "kubectl --server ");
+        let url = line.split_whitespace().nth(2).unwrap();
+        let show = Command::new(DEMO)
+            .args(["ipam", "show", "--server", url])
+            .output();
+        assert!(text(&show.unwrap()).contains("auto4-shop-eth0"));
+        let plan = Command::new(DEMO).args(["plan", "--server", url]).output();
+        assert!(text(&plan.unwrap()).contains("no pool would change"));
+        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+        let home = || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache"));
+        let kubectl = cache
+            .or_else(home)
+            .unwrap()
+            .join("orbweaver/tools/bin/kubectl");
+        if kubectl.is_file() {
+            let words = line.split(' ').skip(1);
+            let output = Command::new(kubectl).args(words).output().unwrap();
+            let shown = text(&output);
+            assert!(
+                shown.contains("auto4-shop-eth0") && shown.contains("pod/web-"),
+                "{shown}"
+            );
+        } else if std::env::var_os("ORBWEAVER_REQUIRE_TOOLS").is_some() {
+            panic!("kubectl is missing: make tools");
+        } else {
+            eprintln!("SKIPPED: kubectl is not there; `make tools` builds it");
+        }
+        interrupt(&demo);
+        assert!(demo.wait().unwrap().success());
+    }
+
+    #[test]
+    fn who_interrupts_the_story_gets_no_success() {
+        let (mut demo, _) = start(&[], "✓ both Pods run");
+        interrupt(&demo);
+        assert_eq!(demo.wait().unwrap().code(), Some(130));
+    }
+
+    #[test]
+    fn who_reads_no_further_ends_it_without_a_complaint() {
+        let mut demo = Command::new(DEMO)
+            .arg("demo")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(demo.stdout.take());
+        let output = demo.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(141));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub(super) struct Target {
     /// The kubeconfig; KUBECONFIG or ~/.kube/config without it.
     #[arg(long, global = true, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
+    /// API server that asks for no credentials, as that of `orbweaver demo --keep`; in place of a
+    /// kubeconfig.
+    #[arg(long, global = true, value_name = "URL", conflicts_with_all = ["context", "kubeconfig"])]
+    server: Option<http::Uri>,
     /// Namespace of what is named without one; the context's without it.
     #[arg(long, short, global = true)]
     pub(super) namespace: Option<String>,
@@ -142,6 +146,9 @@ impl Target {
             context: self.context.clone(),
             ..KubeConfigOptions::default()
         };
+        if let Some(server) = &self.server {
+            return Ok(Config::new(server.clone()));
+        }
         match &self.kubeconfig {
             Some(path) => {
                 let file = Kubeconfig::read_from(path);
@@ -424,6 +431,7 @@ mod tests {
         let target = |context: &str| Target {
             context: Some(context.to_owned()),
             kubeconfig: Some(path.clone()),
+            server: None,
             namespace: None,
         };
         let connection = target("here").open().await.unwrap();

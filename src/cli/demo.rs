@@ -12,6 +12,7 @@ mod screen;
 mod seen;
 mod story;
 
+use std::cell::Cell;
 use std::process::ExitCode;
 
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ pub(super) struct Arguments {
     port: u16,
 }
 
-/// Plays the demo.
+/// Plays the demo; who interrupts it before its end gets no success.
 ///
 /// Errors: what was expected and did not happen.
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -44,8 +45,10 @@ async fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let shutdown = super::shutdown()?;
     let (lab, mut parts) = Lab::start(port).await?;
     let mut story = Story::new(lab.client(), Screen::new(start));
+    let is_played = Cell::new(false);
     let told = async {
         story.play(&lab).await?;
+        is_played.set(true);
         if keep {
             story.stay(&lab).await
         } else {
@@ -56,7 +59,12 @@ async fn play(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         biased;
         outcome = told => outcome?,
         error = parts.ended() => return Err(error),
-        () = shutdown => {}
+        () = shutdown => {
+            // Before its end nothing is shown to be as it should be.
+            if !is_played.get() {
+                return Ok(ExitCode::from(super::SIGINT));
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -173,7 +173,7 @@ impl Story {
 
     async fn rolling(&mut self) -> anyhow::Result<()> {
         self.screen
-            .title("A rolling update: every Pod is replaced, the pool stays what it is")?;
+            .title("A rolling update: the pool has room for both while every Pod is replaced")?;
         let before: BTreeSet<String> = self.names("web").await?;
         let at = jiff::Timestamp::now().to_string();
         let restart = json!({"spec": {"template": {"metadata": {"annotations": {
@@ -291,7 +291,7 @@ impl Story {
         self.screen
             .title("It stays up until you press Ctrl-C. Look in:")?;
         self.screen.print(&format!(
-            "kubectl --server {} get spiderippool,pods -o wide",
+            "kubectl --server {0} get spiderippool,pods -o wide\norbweaver ipam show --server {0}",
             lab.url
         ))?;
         loop {

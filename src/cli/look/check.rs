@@ -35,6 +35,7 @@ pub(in crate::cli) struct Arguments {
 
 /// What was found.
 #[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct Checked {
     /// True where nothing was found.
     consistent: bool,
@@ -43,6 +44,8 @@ pub(super) struct Checked {
     pools: usize,
     /// Addresses that no Pod gets, since other hosts use them; nothing is inconsistent in that.
     quarantined: u128,
+    /// Pools that are refused, or not looked at by the controller yet: they give nothing.
+    not_admitted: Vec<String>,
     findings: Vec<Finding>,
     /// What a repair writes; only where one was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -156,6 +159,13 @@ impl Checked {
                 .iter()
                 .map(|p| p.records.quarantined().count().get())
                 .sum(),
+            not_admitted: sight
+                .world
+                .pools
+                .iter()
+                .filter(|pool| !pool.is_admitted() && !pool.terminating)
+                .map(|pool| pool.name.to_string())
+                .collect(),
             findings,
             steps: vec![],
             repaired: false,
@@ -185,6 +195,11 @@ impl Report for Checked {
                 "addresses"
             };
             objects = format!("{objects}; {} {noun} in quarantine", self.quarantined);
+        }
+        if !self.not_admitted.is_empty() {
+            let names = self.not_admitted.join(", ");
+            objects =
+                format!("{objects}; not admitted, so without use: {names} (`ipam show` says why)");
         }
         let mended = if self.repaired { "repaired; " } else { "" };
         if self.consistent {

@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::bail;
-use clap::ValueEnum;
+use anyhow::{Context as _, bail};
 use ipam::name::Nic;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -25,11 +24,9 @@ const NO_POOL: u8 = 2;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
-    /// Pods are what has pools.
-    #[arg(value_enum)]
-    kind: Kind,
-    /// The Pod, NAME or NAMESPACE/NAME.
-    pod: String,
+    /// The Pod: pod NAME, pod NAMESPACE/NAME, pod/NAME or NAMESPACE/pod/NAME.
+    #[arg(num_args = 1..=2, required = true)]
+    pod: Vec<String>,
     /// Its interface.
     #[arg(long, default_value = "eth0")]
     nic: String,
@@ -42,12 +39,6 @@ pub(in crate::cli) struct Arguments {
     /// Multus network behind the first NIC of Pods that name none, as the agents are told.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     cluster_network: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
-    #[value(aliases = ["po", "pods"])]
-    Pod,
 }
 
 /// The answer.
@@ -93,17 +84,17 @@ pub(super) async fn run(
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let Arguments {
-        kind: Kind::Pod,
         pod,
         nic,
         config_path,
         agent_namespace,
         cluster_network,
     } = arguments;
-    let (namespace, name) = match pod.split_once('/') {
-        Some((namespace, name)) => (namespace, name),
-        None => (connection.namespace.as_str(), pod.as_str()),
-    };
+    let (namespace, name) = named(&pod).with_context(|| {
+        let words = pod.join(" ");
+        format!("'{words}' names no Pod: write pod/NAME or NAMESPACE/pod/NAME")
+    })?;
+    let namespace = namespace.unwrap_or(&connection.namespace);
     let api: Api<Pod> = Api::namespaced(connection.client.clone(), namespace);
     let Some(object) = connection.answer::<Pod, _>(api.get_opt(name).await)? else {
         bail!("no Pod {namespace}/{name}: see `kubectl get pods --namespace {namespace}`");
@@ -129,6 +120,21 @@ pub(super) async fn run(
     } else {
         ExitCode::from(NO_POOL)
     })
+}
+
+/// The Pod's namespace and name, as a person writes them. Pure.
+fn named(words: &[String]) -> Option<(Option<&str>, &str)> {
+    let is_pod = |word: &str| ["pod", "pods", "po"].contains(&word);
+    let parts: Vec<&str> = words.iter().flat_map(|word| word.split('/')).collect();
+    match parts.as_slice() {
+        parts if parts.iter().any(|part| part.is_empty()) => None,
+        [kind, name] if is_pod(kind) => Some((None, name)),
+        [kind, namespace, name] if is_pod(kind) && words.len() == 2 => {
+            Some((Some(namespace), name))
+        }
+        [namespace, kind, name] if is_pod(kind) => Some((Some(namespace), name)),
+        _ => None,
+    }
 }
 
 /// The answer from what was found. Pure.

@@ -13,7 +13,7 @@ use super::sight::{Said, Sight};
 use crate::api::names;
 use crate::cli::connection::Connection;
 use crate::cli::named::Named;
-use crate::cli::render::{Output, Report, Table, fields, paragraph};
+use crate::cli::render::{Output, Report, Table, counted, fields, paragraph};
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Arguments {
@@ -319,8 +319,12 @@ fn printed(table: &Table, width: Option<usize>) -> String {
 impl ShownSubnet {
     fn text(&self, width: Option<usize>) -> String {
         let figures = format!(
-            "{} in all, {} with {} pools, {} in use, {} free",
-            self.total, self.taken, self.pools, self.used, self.free
+            "{} in all, {} with {}, {} in use, {} free",
+            self.total,
+            self.taken,
+            counted(self.pools, "pool"),
+            self.used,
+            self.free
         );
         let shown = [
             ("Subnet", self.name.clone()),

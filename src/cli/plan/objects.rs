@@ -3,6 +3,7 @@
 //! Owns: reading both, and what the API server would add to a manifest. Never does: change them;
 //! that is [`super::change`].
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -93,6 +94,31 @@ impl Load {
             asks: !on_host && !object.has_ended(),
             pods: seen.replicas,
             seen,
+        }
+    }
+}
+
+/// What the manifests had until here.
+#[derive(Default)]
+struct ReadSoFar {
+    /// Kinds that do not matter.
+    others: BTreeSet<String>,
+    /// Where each object is.
+    places: BTreeMap<String, String>,
+}
+
+impl ReadSoFar {
+    /// Errors: the object was there before; which of both would be meant?
+    fn note(&mut self, place: &str, object: &Value, group: &str) -> anyhow::Result<()> {
+        let kind = text_at(object, "/kind");
+        let namespace = text_at(object, "/metadata/namespace");
+        let name = text_at(object, "/metadata/name");
+        let full = format!("{kind}.{group} {namespace}/{name}");
+        match self.places.insert(full, place.to_owned()) {
+            Some(before) => {
+                bail!("{kind} {name} is twice in the manifests: in {before} and {place}")
+            }
+            None => Ok(()),
         }
     }
 }
@@ -194,7 +220,7 @@ impl Objects {
         defaults: Defaults<'_>,
     ) -> anyhow::Result<Self> {
         let mut objects = Self::default();
-        let mut others: Vec<String> = vec![];
+        let mut read_so_far = ReadSoFar::default();
         let mut later = vec![];
         for (place, text) in texts {
             let read: Vec<Value> = serde_saphyr::from_multiple(text)
@@ -205,16 +231,15 @@ impl Objects {
                     // How many Pods it has depends on how many Nodes there are.
                     later.push((place, object));
                 } else {
-                    objects.add(place, object, defaults, &mut others)?;
+                    objects.add(place, object, defaults, &mut read_so_far)?;
                 }
             }
         }
         for (place, object) in later {
-            objects.add(place, object, defaults, &mut others)?;
+            objects.add(place, object, defaults, &mut read_so_far)?;
         }
-        others.sort();
-        others.dedup();
-        if !others.is_empty() {
+        if !read_so_far.others.is_empty() {
+            let others: Vec<String> = read_so_far.others.into_iter().collect();
             objects.notes.push(format!(
                 "left out, no addresses depend on them: {}",
                 others.join(", ")
@@ -228,7 +253,7 @@ impl Objects {
         place: &str,
         mut object: Value,
         defaults: Defaults<'_>,
-        others: &mut Vec<String>,
+        so_far: &mut ReadSoFar,
     ) -> anyhow::Result<()> {
         let kind = text_at(&object, "/kind");
         let (group, version) = match text_at(&object, "/apiVersion").split_once('/') {
@@ -247,16 +272,20 @@ impl Objects {
             &name,
             namespaced.then_some(defaults.namespace),
         );
+        so_far.note(place, &object, &group)?;
         let rule = defaults.rule;
         match (group.as_str(), version.as_str(), kind.as_str()) {
             (names::GROUP, names::VERSION, names::KIND_SUBNET) => {
-                self.subnets.push(typed(object, here)?);
+                let subnet = self.typed(object, here)?;
+                self.subnets.push(subnet);
             }
             (names::GROUP, names::VERSION, names::KIND_POOL) => {
-                self.pools.push(typed(object, here)?);
+                let pool = self.typed(object, here)?;
+                self.pools.push(pool);
             }
             (names::GROUP, names::VERSION, names::KIND_RESERVED_IP) => {
-                self.reserved.push(typed(object, here)?);
+                let reserved = self.typed(object, here)?;
+                self.reserved.push(reserved);
             }
             ("apps", "v1", "Deployment") => self.manifest::<Deployment>(object, here, rule)?,
             ("apps", "v1", "ReplicaSet") => self.manifest::<ReplicaSet>(object, here, rule)?,
@@ -273,15 +302,26 @@ impl Objects {
             }
             ("batch", "v1", "Job") => self.manifest::<Job>(object, here, rule)?,
             ("batch", "v1", "CronJob") => self.manifest::<CronJob>(object, here, rule)?,
-            ("", "v1", "Pod") => self.pods.push(typed(object, here)?),
-            ("", "v1", "Namespace") => self.namespaces.push(typed(object, here)?),
-            ("", "v1", "Node") => self.nodes.push(typed(object, here)?),
+            ("", "v1", "Pod") => {
+                let pod = self.typed(object, here)?;
+                self.pods.push(pod);
+            }
+            ("", "v1", "Namespace") => {
+                let namespace = self.typed(object, here)?;
+                self.namespaces.push(namespace);
+            }
+            ("", "v1", "Node") => {
+                let node = self.typed(object, here)?;
+                self.nodes.push(node);
+            }
             _ => match defaults.kinds.other(&group, &kind) {
                 Some(other) => {
-                    let object: DynamicObject = typed(object, here)?;
+                    let object: DynamicObject = self.typed(object, here)?;
                     self.workloads.push(Load::of_other(&object, other, rule));
                 }
-                None => others.push(kind),
+                None => {
+                    so_far.others.insert(kind);
+                }
             },
         }
         Ok(())
@@ -293,9 +333,30 @@ impl Objects {
         here: (&str, &str),
         rule: SizeRule,
     ) -> anyhow::Result<()> {
-        let object: W = typed(object, here)?;
+        let object: W = self.typed(object, here)?;
         self.workloads.push(Load::of(&object, rule));
         Ok(())
+    }
+
+    /// An object of its kind; fields that the kind does not have are told of: `kubectl` refuses them.
+    fn typed<T: DeserializeOwned>(
+        &mut self,
+        object: Value,
+        (place, name): (&str, &str),
+    ) -> anyhow::Result<T> {
+        let kind = text_at(&object, "/kind");
+        let mut unknown = |path: serde_ignored::Path<'_>| {
+            // Optional parents are marked by question marks.
+            let path = path.to_string().replace(".?", "");
+            if path == "apiVersion" || path == "kind" {
+                return; // types of our own know theirs without
+            }
+            self.notes.push(format!(
+                "{place}: {kind} {name} has no field {path}: it is ignored"
+            ));
+        };
+        serde_ignored::deserialize(object, &mut unknown)
+            .map_err(|e| anyhow::anyhow!("{place}: {kind} {name}: {e}"))
     }
 
     /// True where there is nothing to plan.
@@ -415,11 +476,6 @@ fn text_at(object: &Value, pointer: &str) -> String {
     found.unwrap_or_default().to_owned()
 }
 
-fn typed<T: DeserializeOwned>(object: Value, (place, name): (&str, &str)) -> anyhow::Result<T> {
-    let kind = text_at(&object, "/kind");
-    serde_json::from_value(object).map_err(|e| anyhow::anyhow!("{place}: {kind} {name}: {e}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -471,6 +527,21 @@ spec: {selector: {}, template: {spec: {containers: []}}}
         );
         assert!(refused("a: [").starts_with("here.yaml is no YAML"));
         assert!(refused("{kind: Pod}").contains("without kind or metadata.name"));
+        let twice = "{kind: Pod, apiVersion: v1, metadata: {name: p}}";
+        assert_eq!(
+            refused(&format!("{twice}\n---\n{twice}")),
+            "Pod p is twice in the manifests: in here.yaml and here.yaml"
+        );
+    }
+
+    #[test]
+    fn a_field_that_the_kind_does_not_have_is_told_of() {
+        let text = "{kind: Deployment, apiVersion: apps/v1, metadata: {name: web}, spec: {replcas: 3, selector: {}, template: {spec: {containers: [{name: c, imag: i}]}}}}";
+        let notes = read(text).unwrap().notes;
+        let said = "here.yaml: Deployment web has no field";
+        let fields = ["spec.replcas", "spec.template.spec.containers.0.imag"];
+        let expected = fields.map(|field| format!("{said} {field}: it is ignored"));
+        assert_eq!(notes, expected);
     }
 
     #[test]

@@ -35,6 +35,7 @@ use super::trouble::{outside, problems, told, waits};
 use crate::agent::Settings;
 use crate::agent::explain::{Explainer, Question, Ranking, Unserved};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, time};
+use crate::cli::render::counted;
 use crate::controller::Options;
 use crate::controller::rehearsal::Rehearsal;
 
@@ -108,8 +109,8 @@ pub(super) async fn foresee(
     problems.dedup();
     if crowd.strangers > 0 {
         notes.push(format!(
-            "{} workloads name neither subnet nor pool and have no default pool: left out",
-            crowd.strangers
+            "left out, as they name neither subnet nor pool and there is no default pool: {}",
+            counted(crowd.strangers, "workload")
         ));
     }
     Ok(Outlook {

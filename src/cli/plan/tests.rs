@@ -122,7 +122,7 @@ async fn a_workload_that_names_a_pool_made_for_another_is_told_why_it_would_not_
           all IPv4 IPPools [static-ipv4-ippool] of eth0 filtered out: unmatched Pod affinity of IPPool
           static-ipv4-ippool
 
-        does not fit: 3 workloads, 4 of 6 Pods start
+        does not fit: 2 of 6 Pods would not start (1 of 3 workloads)
         "#);
 }
 
@@ -152,7 +152,7 @@ async fn a_workload_scaled_beyond_its_subnet_does_not_fit_and_says_what_lacks() 
           addresses, IPPool auto4-web-eth0-xxxxx has 200: SpiderSubnet net4 has no more to give, 51 missing;
           add 51 addresses to spec.ips of SpiderSubnet net4
 
-        does not fit: 1 workload, 200 of 250 Pods start
+        does not fit: 50 of 250 Pods would not start (1 of 1 workload)
         "#);
 }
 
@@ -175,7 +175,7 @@ async fn a_pool_of_a_fixed_size_does_not_grow_with_its_workload() {
           eth0 from IPPools [auto4-db-eth0-xxxxx]: all IP addresses used out; annotation
           ipam.spidernet.io/ippool-ip-number fixes the pool's size at 4
 
-        does not fit: 1 workload, 4 of 6 Pods start
+        does not fit: 2 of 6 Pods would not start (1 of 1 workload)
         "#);
 }
 
@@ -191,7 +191,7 @@ async fn a_subnet_that_does_not_exist_is_named() {
         ! Deployment default/web: 2 of 2 Pods would not start: SpiderSubnet net4 does not exist: create it,
           or name another one in the annotation
 
-        does not fit: 1 workload, 0 of 2 Pods start
+        does not fit: 2 of 2 Pods would not start (1 of 1 workload)
         "#);
 }
 
@@ -353,7 +353,7 @@ async fn addresses_in_use_outside_of_a_smaller_subnet_are_named() {
 
         note: SpiderSubnet net4 is left with 59 of 200 addresses
 
-        does not fit: 1 workload, 2 of 2 Pods start
+        does not fit, though all start (1 workload, 2 Pods): see above
         "#);
 }
 

@@ -332,12 +332,16 @@ impl PlanView {
         let workloads = counted(self.workloads.len(), "workload");
         let pods: u64 = self.workloads.iter().map(|w| u64::from(w.pods)).sum();
         let start: u64 = self.workloads.iter().map(|w| u64::from(w.start)).sum();
-        if self.fits {
-            return format!("fits: {workloads}, {}, all start\n", counted(pods, "Pod"));
+        let waiting = self.workloads.iter().filter(|w| w.start < w.pods).count();
+        let all = format!("{workloads}, {}", counted(pods, "Pod"));
+        match waiting {
+            0 if self.fits => format!("fits: {all}, all start\n"),
+            0 => format!("does not fit, though all start ({all}): see above\n"),
+            _ => format!(
+                "does not fit: {} of {} would not start ({waiting} of {workloads})\n",
+                pods - start,
+                counted(pods, "Pod")
+            ),
         }
-        format!(
-            "does not fit: {workloads}, {start} of {} start\n",
-            counted(pods, "Pod")
-        )
     }
 }

@@ -313,8 +313,9 @@ fn report(
         )
     } else {
         let remedy = format!(
-            "SpiderSubnet {subnet} has no more to give, {missing} missing; add {missing} addresses \
-             to spec.ips of SpiderSubnet {subnet}"
+            "SpiderSubnet {subnet} has no more to give, {missing} missing; add {} to spec.ips of \
+             SpiderSubnet {subnet}",
+            say::addresses(missing)
         );
         ("SubnetExhausted", remedy)
     };

@@ -124,10 +124,21 @@ fn sum(subnet: &Subnet, first: &Shortfall, all: &[Shortfall]) -> String {
     let remedy = if subnet.terminating {
         "it is being deleted: name another one".to_owned()
     } else {
-        format!("add {missing} addresses to its spec.ips")
+        format!("add {} to its spec.ips", addresses(missing))
     };
     format!(
-        "{who} {missing} addresses of SpiderSubnet {}: {remedy}",
+        "{who} {} of SpiderSubnet {}: {remedy}",
+        addresses(missing),
         subnet.name
     )
+}
+
+/// So many addresses, in words.
+pub(super) fn addresses(count: AddrCount) -> String {
+    let noun = if count.get() == 1 {
+        "address"
+    } else {
+        "addresses"
+    };
+    format!("{count} {noun}")
 }
