@@ -180,8 +180,18 @@ async fn script(cluster: &Arc<Cluster>, recipe: &Recipe) -> usize {
 /// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
 async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     let loses_dels = |fault: &Fault| matches!(fault.kind, Kind::CrashWiped | Kind::PowerOff);
-    // An agent that was down doesn't know whether it ever gave a Pod what was bound early.
-    let forgets = |fault: &Fault| fault.kind == Kind::Crash && fault.target.starts_with("agent");
+    // An agent that was down, or did not hear that a Pod came and went, doesn't know whether it ever
+    // gave that what was bound early: then it is for the looks.
+    let forgets = |fault: &Fault| match fault.kind {
+        Kind::Crash => fault.target.starts_with("agent"),
+        Kind::Compact
+        | Kind::WatchClose
+        | Kind::WatchStall
+        | Kind::Cut
+        | Kind::NodeCut
+        | Kind::Outage => true,
+        _ => false,
+    };
     let is_slow = matches!(recipe.scenario.name, "node_lost" | "changed_over")
         || recipe.faults.iter().any(loses_dels)
         || (cluster.size.early && recipe.faults.iter().any(forgets));
