@@ -276,16 +276,13 @@ impl Objects {
         let rule = defaults.rule;
         match (group.as_str(), version.as_str(), kind.as_str()) {
             (names::GROUP, names::VERSION, names::KIND_SUBNET) => {
-                let subnet = self.typed(object, here)?;
-                self.subnets.push(subnet);
+                self.subnets.push(typed(object, here, &mut self.notes)?);
             }
             (names::GROUP, names::VERSION, names::KIND_POOL) => {
-                let pool = self.typed(object, here)?;
-                self.pools.push(pool);
+                self.pools.push(typed(object, here, &mut self.notes)?);
             }
             (names::GROUP, names::VERSION, names::KIND_RESERVED_IP) => {
-                let reserved = self.typed(object, here)?;
-                self.reserved.push(reserved);
+                self.reserved.push(typed(object, here, &mut self.notes)?);
             }
             ("apps", "v1", "Deployment") => self.manifest::<Deployment>(object, here, rule)?,
             ("apps", "v1", "ReplicaSet") => self.manifest::<ReplicaSet>(object, here, rule)?,
@@ -303,20 +300,17 @@ impl Objects {
             ("batch", "v1", "Job") => self.manifest::<Job>(object, here, rule)?,
             ("batch", "v1", "CronJob") => self.manifest::<CronJob>(object, here, rule)?,
             ("", "v1", "Pod") => {
-                let pod = self.typed(object, here)?;
-                self.pods.push(pod);
+                self.pods.push(typed(object, here, &mut self.notes)?);
             }
             ("", "v1", "Namespace") => {
-                let namespace = self.typed(object, here)?;
-                self.namespaces.push(namespace);
+                self.namespaces.push(typed(object, here, &mut self.notes)?);
             }
             ("", "v1", "Node") => {
-                let node = self.typed(object, here)?;
-                self.nodes.push(node);
+                self.nodes.push(typed(object, here, &mut self.notes)?);
             }
             _ => match defaults.kinds.other(&group, &kind) {
                 Some(other) => {
-                    let object: DynamicObject = self.typed(object, here)?;
+                    let object: DynamicObject = typed(object, here, &mut self.notes)?;
                     self.workloads.push(Load::of_other(&object, other, rule));
                 }
                 None => {
@@ -333,30 +327,9 @@ impl Objects {
         here: (&str, &str),
         rule: SizeRule,
     ) -> anyhow::Result<()> {
-        let object: W = self.typed(object, here)?;
+        let object: W = typed(object, here, &mut self.notes)?;
         self.workloads.push(Load::of(&object, rule));
         Ok(())
-    }
-
-    /// An object of its kind; fields that the kind does not have are told of: `kubectl` refuses them.
-    fn typed<T: DeserializeOwned>(
-        &mut self,
-        object: Value,
-        (place, name): (&str, &str),
-    ) -> anyhow::Result<T> {
-        let kind = text_at(&object, "/kind");
-        let mut unknown = |path: serde_ignored::Path<'_>| {
-            // Optional parents are marked by question marks.
-            let path = path.to_string().replace(".?", "");
-            if path == "apiVersion" || path == "kind" {
-                return; // types of our own know theirs without
-            }
-            self.notes.push(format!(
-                "{place}: {kind} {name} has no field {path}: it is ignored"
-            ));
-        };
-        serde_ignored::deserialize(object, &mut unknown)
-            .map_err(|e| anyhow::anyhow!("{place}: {kind} {name}: {e}"))
     }
 
     /// True where there is nothing to plan.
@@ -474,6 +447,27 @@ fn daemon_set(mut object: Value) -> Value {
 fn text_at(object: &Value, pointer: &str) -> String {
     let found = object.pointer(pointer).and_then(Value::as_str);
     found.unwrap_or_default().to_owned()
+}
+
+/// An object of its kind; fields that the kind does not have are noted: `kubectl` refuses them.
+fn typed<T: DeserializeOwned>(
+    object: Value,
+    (place, name): (&str, &str),
+    notes: &mut Vec<String>,
+) -> anyhow::Result<T> {
+    let kind = text_at(&object, "/kind");
+    let mut unknown = |path: serde_ignored::Path<'_>| {
+        // Optional parents are marked by question marks.
+        let path = path.to_string().replace(".?", "");
+        if path == "apiVersion" || path == "kind" {
+            return; // types of our own know theirs without
+        }
+        notes.push(format!(
+            "{place}: {kind} {name} has no field {path}: it is ignored"
+        ));
+    };
+    serde_ignored::deserialize(object, &mut unknown)
+        .map_err(|e| anyhow::anyhow!("{place}: {kind} {name}: {e}"))
 }
 
 #[cfg(test)]

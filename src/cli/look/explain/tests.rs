@@ -99,3 +99,25 @@ fn a_pod_without_candidates_is_told_what_its_cni_call_says() {
               can't be seen from here
         "#);
 }
+
+#[test]
+fn a_pod_is_named_as_kubectl_names_it() {
+    let said = |words: &[&str]| {
+        let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+        named(&words).map(|(namespace, name)| (namespace.map(str::to_owned), name.to_owned()))
+    };
+    let web = |namespace: Option<&str>| Some((namespace.map(str::to_owned), "web".to_owned()));
+    assert_eq!(said(&["pod", "web"]), web(None));
+    assert_eq!(said(&["po/web"]), web(None));
+    assert_eq!(said(&["pods", "shop/web"]), web(Some("shop")));
+    assert_eq!(said(&["shop/pod/web"]), web(Some("shop")));
+    for wrong in [
+        &["web"][..],
+        &["deploy/web"],
+        &["pod/"],
+        &["/pod/web"],
+        &["a/b/c/d"],
+    ] {
+        assert_eq!(said(wrong), None, "{wrong:?}");
+    }
+}
