@@ -47,7 +47,7 @@ struct Owner {
 }
 
 /// The books of one object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Books(Vec<Owner>);
 
 /// Who writes.
@@ -82,11 +82,6 @@ impl Books {
     pub(crate) fn of(object: &Value) -> Option<Self> {
         let entries = object.pointer(ENTRIES)?.as_array()?;
         Some(Self(entries.iter().map(owner).collect()))
-    }
-
-    /// Those of an object that is applied for the first time.
-    pub(crate) fn new() -> Self {
-        Self(Vec::new())
     }
 
     /// Writes them into an object.
@@ -128,8 +123,7 @@ impl Books {
         if !conflicts.is_empty() {
             return Err(conflict(&conflicts));
         }
-        let before = self.0.iter().find(|it| writer.is(it, "Apply"));
-        let before = before.map(|it| it.fields.clone()).unwrap_or_default();
+        let before = self.owned_by(writer, "Apply");
         let others = self.0.iter().filter(|it| !writer.is(it, "Apply"));
         let others: Fields = others.flat_map(|it| it.fields.clone()).collect();
         // Deepest first: what an element had goes before it.
@@ -156,15 +150,16 @@ impl Books {
         strip(&mut given);
         crate::object::as_map(&mut given).remove("status");
         let own: Fields = fields(schema, &given).into_iter().filter(changed).collect();
-        if !own.is_empty() {
-            let before = self.0.iter().find(|it| writer.is(it, "Update"));
-            let before = before.map(|it| it.fields.clone()).unwrap_or_default();
-            self.own(writer, "Update", &own | &before);
-        }
-        self.0.retain(|owner| !owner.fields.is_empty());
+        let before = self.owned_by(writer, "Update");
+        self.own(writer, "Update", &own | &before);
     }
 
-    /// Keeps the time of an owner of whom nothing changes.
+    fn owned_by(&self, writer: &Writer<'_>, operation: &str) -> Fields {
+        let owner = self.0.iter().find(|it| writer.is(it, operation));
+        owner.map(|it| it.fields.clone()).unwrap_or_default()
+    }
+
+    /// Has the writer own these fields, and nobody none. Keeps the time of who owns what they did.
     fn own(&mut self, writer: &Writer<'_>, operation: &str, fields: Fields) {
         match self.0.iter_mut().find(|it| writer.is(it, operation)) {
             Some(known) if known.fields == fields => {}
@@ -504,7 +499,7 @@ mod tests {
 
     #[test]
     fn what_a_manager_applied_and_applies_no_longer_goes_and_the_rest_stays() {
-        let mut books = Books::new();
+        let mut books = Books::default();
         let first = pod(&json!([{ "name": "a", "image": "1" }, { "name": "b", "image": "1" }]));
         let object = json!({ "spec": { "nodeName": "n", "containers": [{ "name": "x" }] } });
         let object = books
@@ -521,7 +516,7 @@ mod tests {
 
     #[test]
     fn who_changes_the_field_of_another_is_told_whose_it_is_or_takes_it_by_force() {
-        let mut books = Books::new();
+        let mut books = Books::default();
         let of = |image: &str| pod(&json!([{ "name": "c", "image": image }]));
         let object = books
             .apply(POD, &writer("a"), &json!({}), of("1"), false)
@@ -548,7 +543,7 @@ mod tests {
 
     #[test]
     fn what_is_updated_is_the_writer_s() {
-        let mut books = Books::new();
+        let mut books = Books::default();
         let of = |value: &str| json!({ "data": { "a": value } });
         let schema = "io.k8s.api.core.v1.ConfigMap";
         let object = books
@@ -565,7 +560,7 @@ mod tests {
 
     #[test]
     fn books_are_read_as_they_were_written() {
-        let mut books = Books::new();
+        let mut books = Books::default();
         let ports = json!([{ "containerPort": 80, "protocol": "TCP" }]);
         let given = pod(&json!([{ "name": "c", "ports": ports, "args": ["x"] }]));
         let mut object = books

@@ -19,7 +19,7 @@ impl Turn<'_> {
         let mut object = taken.object;
         let name = self.call.name.clone();
         object::metadata(&mut object).insert("name".to_owned(), Value::String(name));
-        self.merged(Books::new(), &json!({}))?;
+        self.merged(Books::default(), &json!({}))?;
         Ok(Answer::created(self.store_new(object)?).warning(taken.warnings))
     }
 
@@ -29,7 +29,7 @@ impl Turn<'_> {
     pub(super) fn apply_changed(&mut self, key: Key, old: &Arc<Value>) -> Result<Answer, ApiError> {
         let warnings = self.taken()?.warnings;
         let shown = crate::read::present(&self.call.kind, old);
-        let books = Books::of(old).unwrap_or_else(Books::new);
+        let books = Books::of(old).unwrap_or_default();
         let merged = self.merged(books, &shown)?;
         let object = self.read_into(merged)?.object;
         let changed = self.store_changed(key, old, object)?;
