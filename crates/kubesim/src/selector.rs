@@ -243,10 +243,7 @@ impl Tokens {
                 "" => break,
                 "," => {
                     let next = self.peek();
-                    if matches!(
-                        next,
-                        "," | "=" | "==" | "!=" | "(" | ")" | "in" | "notin" | ">" | "<" | ""
-                    ) {
+                    if is_symbol(next) && next != "!" {
                         return Err(format!("found '{next}', expected: identifier after ','"));
                     }
                 }
@@ -315,10 +312,14 @@ impl Tokens {
 
     fn identifier(&mut self) -> Result<String, String> {
         let word = self.next();
-        let is_symbol = word.is_empty() || word.starts_with(['(', ')', ',', '=', '!', '<', '>']);
-        if is_symbol {
+        if is_symbol(&word) {
             return Err(format!("found '{word}', expected: identifier"));
         }
         Ok(word)
     }
+}
+
+/// Whether a word is none that a person chose; the end is no word either.
+fn is_symbol(word: &str) -> bool {
+    word.is_empty() || word.starts_with(['(', ')', ',', '=', '!', '<', '>'])
 }

@@ -47,31 +47,86 @@ fn merge_map(schema: &'static Value, object: &mut Value, patch: &Value) -> Resul
     {
         map.retain(|key, _| kept.iter().any(|one| one.as_str() == Some(key)));
     }
+    let orders = orders(schema, object, given);
     for (key, value) in given {
         if key == PATCH || key == RETAIN_KEYS || key.starts_with(ORDER_PREFIX) {
             continue;
         }
-        if let Some(list) = key.strip_prefix(DELETE_PREFIX) {
-            delete_from(object, list, value);
-            continue;
-        }
-        let before = object.get(key).and_then(Value::as_array).cloned();
-        merge_field(schema, object, key, value)?;
-        let is_ordered = given.contains_key(&format!("{ORDER_PREFIX}{key}"));
-        if let (Some(before), Value::Array(patch), false) = (before, value, is_ordered) {
-            let field = field_of(schema, key);
-            if field.is_some_and(|field| strategy(field).contains("merge")) {
-                arrange(object, key, field.and_then(merge_key), &before, patch);
-            }
+        match key.strip_prefix(DELETE_PREFIX) {
+            Some(list) => delete_from(object, list, value),
+            None => merge_field(schema, object, key, value)?,
         }
     }
-    for (key, order) in given {
-        if let Some(list) = key.strip_prefix(ORDER_PREFIX) {
-            let merge_key = field_of(schema, list).and_then(merge_key);
-            reorder(object, list, merge_key, order);
-        }
+    for order in orders {
+        order.bring_to(object);
     }
     Ok(())
+}
+
+/// In which order a merged list is to be.
+struct Order<'p> {
+    list: &'p str,
+    by: Option<&'static str>,
+    /// As it was.
+    before: Vec<Value>,
+    /// As the patch has it: in so many words, or by what it names.
+    wanted: &'p [Value],
+}
+
+/// Of every list that is merged, or only put in order.
+fn orders<'p>(
+    schema: &'static Value,
+    object: &Value,
+    given: &'p Map<String, Value>,
+) -> Vec<Order<'p>> {
+    let orders = given.iter().filter_map(|(key, value)| {
+        let list = match key.strip_prefix(ORDER_PREFIX) {
+            Some(list) => list,
+            None if given.contains_key(&format!("{ORDER_PREFIX}{key}")) => return None,
+            None => key,
+        };
+        let field = field_of(schema, list).filter(|field| strategy(field).contains("merge"))?;
+        let before = object.get(list).and_then(Value::as_array);
+        Some(Order {
+            list,
+            by: merge_key(field),
+            before: before.cloned().unwrap_or_default(),
+            wanted: value.as_array()?,
+        })
+    });
+    orders.collect()
+}
+
+impl Order<'_> {
+    /// What the patch names stands in its order, before the first of the others that it did not stand
+    /// behind already.
+    fn bring_to(&self, object: &mut Value) {
+        let Some(Value::Array(list)) = object.get_mut(self.list) else {
+            return;
+        };
+        let place = |all: &[Value], one: &Value| {
+            all.iter().position(|other| match self.by {
+                Some(by) => other.get(by) == one.get(by),
+                None => other == one,
+            })
+        };
+        let (mut named, mut others): (Vec<Value>, Vec<Value>) = std::mem::take(list)
+            .into_iter()
+            .partition(|one| place(self.wanted, one).is_some());
+        named.sort_by_key(|one| place(self.wanted, one));
+        others.sort_by_key(|one| place(&self.before, one));
+        let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
+        while let (Some(new), Some(old)) = (named.peek(), others.peek()) {
+            let at = place(&self.before, new);
+            let is_behind = at.is_some() && place(&self.before, old) < at;
+            list.extend(if is_behind {
+                others.next()
+            } else {
+                named.next()
+            });
+        }
+        list.extend(others.chain(named));
+    }
 }
 
 fn merge_field(
@@ -183,71 +238,11 @@ fn merge_list(
     Ok(())
 }
 
-/// Without an order: what the patch names stands in its order, before the first of the others that
-/// it did not stand behind already.
-fn arrange(object: &mut Value, list: &str, by: Option<&str>, before: &[Value], patch: &[Value]) {
-    let Some(Value::Array(list)) = object.get_mut(list) else {
-        return;
-    };
-    let place = |all: &[Value], one: &Value| {
-        all.iter().position(|other| match by {
-            Some(by) => other.get(by) == one.get(by),
-            None => other == one,
-        })
-    };
-    let (mut named, mut others): (Vec<Value>, Vec<Value>) = std::mem::take(list)
-        .into_iter()
-        .partition(|one| place(patch, one).is_some());
-    named.sort_by_key(|one| place(patch, one));
-    others.sort_by_key(|one| place(before, one));
-    let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
-    while let (Some(new), Some(old)) = (named.peek(), others.peek()) {
-        let is_first = place(before, new).is_some_and(|at| place(before, old) < Some(at));
-        list.extend(if is_first {
-            others.next()
-        } else {
-            named.next()
-        });
-    }
-    list.extend(others.chain(named));
-}
-
 fn delete_from(object: &mut Value, list: &str, gone: &Value) {
     let gone = gone.as_array().map_or(&[][..], Vec::as_slice);
     if let Some(Value::Array(list)) = object.get_mut(list) {
         list.retain(|one| !gone.contains(one));
     }
-}
-
-/// Puts the elements that an order names into that order; the others keep their places behind
-/// those they stood behind.
-fn reorder(object: &mut Value, list: &str, by: Option<&str>, order: &Value) {
-    let Some(Value::Array(list)) = object.get_mut(list) else {
-        return;
-    };
-    let order = order.as_array().map_or(&[][..], Vec::as_slice);
-    let rank = |one: &Value| {
-        order.iter().position(|wanted| match by {
-            Some(by) => wanted.get(by) == one.get(by),
-            None => wanted == one,
-        })
-    };
-    let mut named: Vec<Value> = list
-        .iter()
-        .filter(|one| rank(one).is_some())
-        .cloned()
-        .collect();
-    named.sort_by_key(|one| rank(one));
-    let others: Vec<(usize, Value)> = list
-        .iter()
-        .cloned()
-        .enumerate()
-        .filter(|(_, one)| rank(one).is_none())
-        .collect();
-    for (at, other) in others {
-        named.insert(at.min(named.len()), other);
-    }
-    *list = named;
 }
 
 fn field_of(schema: &'static Value, key: &str) -> Option<&'static Value> {
