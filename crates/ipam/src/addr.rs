@@ -108,6 +108,12 @@ impl AddrCount {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// `1 address`, `2 addresses`.
+    pub fn in_words(self) -> String {
+        let noun = if self.0 == 1 { "address" } else { "addresses" };
+        format!("{self} {noun}")
+    }
+
     /// The count as the `int64` of a status field, clamped at [`i64::MAX`].
     pub fn to_wire(self) -> i64 {
         i64::try_from(self.0).unwrap_or(i64::MAX)

@@ -39,13 +39,14 @@ pub fn kubelets(cluster: &Cluster) -> Result<Section> {
     let judge = Judge::start(cluster)?;
     let (mut rows, mut early) = (Vec::new(), Early::default());
     leaving_nothing(cluster, NAME, |namespace| {
-        rows = rounds(cluster, namespace, KEYS, "orbweaver", &mut Early::default())?;
+        (rows, _) = rounds(cluster, namespace, KEYS, "orbweaver")?;
         Ok(())
     })?;
     bound_early(cluster, || {
         leaving_nothing(cluster, NAME, |namespace| {
-            let more = rounds(cluster, namespace, EARLY, "bound early", &mut early)?;
+            let (more, counted) = rounds(cluster, namespace, EARLY, "bound early")?;
             rows.extend(more);
+            early = counted;
             Ok(())
         })
     })?;
@@ -103,9 +104,8 @@ fn rounds(
     namespace: &str,
     keys: [&'static str; 3],
     who: &str,
-    early: &mut Early,
-) -> Result<Vec<Row>> {
-    let kubectl = cluster.kubectl();
+) -> Result<(Vec<Row>, Early)> {
+    let (kubectl, mut early) = (cluster.kubectl(), Early::default());
     // As many again as there are Pods: a new one need not wait for an old one.
     subnet(kubectl, NAME, &["172.18.41.60-172.18.41.179"])?;
     let up = measure(cluster, "up", || {
@@ -127,7 +127,7 @@ fn rounds(
     let rounds = [("up", up), ("churned", churned), ("down", down)];
     let rows = keys.into_iter().zip(rounds);
     let row = |(key, (what, figures))| Row::new(key, format!("{who}, {what}"), figures);
-    Ok(rows.map(row).collect())
+    Ok((rows.map(row).collect(), early))
 }
 
 /// All Pods deleted, until as many others are ready.

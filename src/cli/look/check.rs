@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ipam::addr::AddrCount;
 use ipam::repair::{self, Remedy, Repair};
 use serde::Serialize;
 
@@ -189,12 +190,8 @@ impl Report for Checked {
         let (subnets, pools) = (counted(self.subnets, "subnet"), counted(self.pools, "pool"));
         let mut objects = format!("{subnets}, {pools}");
         if self.quarantined > 0 {
-            let noun = if self.quarantined == 1 {
-                "address"
-            } else {
-                "addresses"
-            };
-            objects = format!("{objects}; {} {noun} in quarantine", self.quarantined);
+            let quarantined = AddrCount::new(self.quarantined).in_words();
+            objects = format!("{objects}; {quarantined} in quarantine");
         }
         if !self.not_admitted.is_empty() {
             let names = self.not_admitted.join(", ");

@@ -192,6 +192,12 @@ fn look(suspects: &mut Suspects, verdict: &Verdict, minute: i64) -> Found {
     suspects.look(&[(held(1), verdict.clone())], 9, at(minute))
 }
 
+/// How many looks at these minutes free, each of which finds a Pod without node gone.
+fn freed<const N: usize>(suspects: &mut Suspects, minutes: [i64; N]) -> [usize; N] {
+    let settled = Verdict::Goes(Proof::Settled);
+    minutes.map(|minute| look(suspects, &settled, minute).free.now.len())
+}
+
 #[test]
 fn a_record_goes_at_the_second_look_and_one_without_node_when_its_pod_is_long_gone() {
     let mut suspects = Suspects::default();
@@ -200,25 +206,20 @@ fn a_record_goes_at_the_second_look_and_one_without_node_when_its_pod_is_long_go
     assert_eq!(look(&mut suspects, &deleted, 1).free.now, [held(1)]);
 
     let mut suspects = Suspects::default();
-    let settled = Verdict::Goes(Proof::Settled);
-    let mut freed =
-        |looks: [i64; 6]| looks.map(|at| look(&mut suspects, &settled, at).free.now.len());
     // It is sure of the Pod's end at 5, and so of ten minutes at 15.
-    assert_eq!(freed([0, 1, 5, 14, 15, 16]), [0, 0, 0, 0, 0, 1]);
+    let found = freed(&mut suspects, [0, 1, 5, 14, 15, 16]);
+    assert_eq!(found, [0, 0, 0, 0, 0, 1]);
     // A doubt between starts anew.
     look(&mut suspects, &Verdict::Waits(Doubt::Ending), 17);
-    let mut freed =
-        |looks: [i64; 6]| looks.map(|at| look(&mut suspects, &settled, at).free.now.len());
-    assert_eq!(freed([18, 19, 20, 29, 30, 31]), [0, 0, 0, 0, 0, 1]);
+    let found = freed(&mut suspects, [18, 19, 20, 29, 30, 31]);
+    assert_eq!(found, [0, 0, 0, 0, 0, 1]);
 }
 
 #[test]
 fn the_time_between_a_look_that_was_behind_and_the_next_proves_nothing() {
     let mut suspects = Suspects::default();
-    let settled = Verdict::Goes(Proof::Settled);
     // The first did not know the Pod yet; it goes at 30, and its containers stop a while later.
-    let freed = [0, 1, 30, 31].map(|at| look(&mut suspects, &settled, at).free.now.len());
-    assert_eq!(freed, [0; 4]);
+    assert_eq!(freed(&mut suspects, [0, 1, 30, 31]), [0; 4]);
 }
 
 #[test]

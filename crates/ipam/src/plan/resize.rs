@@ -315,7 +315,7 @@ fn report(
         let remedy = format!(
             "SpiderSubnet {subnet} has no more to give, {missing} missing; add {} to spec.ips of \
              SpiderSubnet {subnet}",
-            say::addresses(missing)
+            missing.in_words()
         );
         ("SubnetExhausted", remedy)
     };

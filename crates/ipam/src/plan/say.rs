@@ -124,21 +124,11 @@ fn sum(subnet: &Subnet, first: &Shortfall, all: &[Shortfall]) -> String {
     let remedy = if subnet.terminating {
         "it is being deleted: name another one".to_owned()
     } else {
-        format!("add {} to its spec.ips", addresses(missing))
+        format!("add {} to its spec.ips", missing.in_words())
     };
     format!(
         "{who} {} of SpiderSubnet {}: {remedy}",
-        addresses(missing),
+        missing.in_words(),
         subnet.name
     )
-}
-
-/// So many addresses, in words.
-pub(super) fn addresses(count: AddrCount) -> String {
-    let noun = if count.get() == 1 {
-        "address"
-    } else {
-        "addresses"
-    };
-    format!("{count} {noun}")
 }
