@@ -86,7 +86,7 @@ use self::wait::Waits;
 use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
 use crate::kube_io::locked;
-use crate::kube_io::tasks::Tasks;
+use crate::kube_io::tasks::{Tasks, start};
 use crate::kube_io::turn::Turns;
 use crate::pool_writer::{Attachment, Writers};
 
@@ -340,7 +340,10 @@ impl Work {
     ) -> Self {
         let (agent, woken) = Agent::new(settings, &clients, disk, metrics, allocator);
         let mut background = JoinSet::new();
-        background.spawn(Arc::clone(&agent).background(clients, woken));
+        start(
+            &mut background,
+            Arc::clone(&agent).background(clients, woken),
+        );
         Self { agent, background }
     }
 

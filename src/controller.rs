@@ -48,7 +48,7 @@ use crate::kube_io::cache::Cache;
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::kube_io::retry::{Backoff, Outcome};
-use crate::kube_io::tasks::Tasks;
+use crate::kube_io::tasks::{Tasks, start};
 use crate::kube_io::time;
 use crate::pool_writer::Writers;
 
@@ -182,7 +182,7 @@ pub async fn run(
         allocator.map(|endpoint| ctx.allocator(endpoint, leadership.clone(), Arc::clone(&writers)));
     let synced = watches::watch_all(&ctx, &mut tasks);
     others::watch_all(&ctx, &mut tasks);
-    tasks.spawn(events.run(leadership.clone()));
+    start(&mut tasks, events.run(leadership.clone()));
     let gc = Gc {
         options: &options.gc,
         keeps: options.keeps,
@@ -346,7 +346,7 @@ async fn passes(
                 tracing::error!(%error, "a pass broke off; it is repeated");
             },
             key = ctx.queue.next(), if running.len() < PASSES_AT_ONCE => {
-                running.spawn(guarded_pass(ctx.clone(), key));
+                start(&mut running, guarded_pass(ctx.clone(), key));
             }
         }
     }

@@ -229,6 +229,33 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_the_roles_start_where_their_clock_goes_with_them() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+        // What these start looks at no wall clock: the socket's server, connections, the brake.
+        let free = ["agent.rs", "link.rs", "clients.rs", "tasks.rs"];
+        let mut wrong = Vec::new();
+        for role in ["agent", "controller", "pool_writer", "kube_io"] {
+            let own = root.join(format!("{role}.rs"));
+            for file in sources(&root.join(role)).into_iter().chain([own]) {
+                let text = fs::read_to_string(&file).unwrap();
+                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+                let name = file.file_name().unwrap().to_string_lossy().into_owned();
+                let is_test = file
+                    .iter()
+                    .any(|part| part == "tests" || part == "tests.rs" || part == "testing.rs");
+                let strays = without_comments(text)
+                    .lines()
+                    .filter(|line| line.contains("spawn(") && !line.contains("tasks.spawn("))
+                    .count();
+                if strays > 0 && !is_test && !free.contains(&&*name) {
+                    wrong.push(file);
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "not by kube_io::tasks: {wrong:#?}");
+    }
+
+    #[test]
     fn no_select_leaves_to_chance_which_branch_it_looks_at_first() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (product, cluster) = (root.join("src"), root.join("crates/kubesim/src"));

@@ -4,26 +4,35 @@
 //! core speaks. Never does: arithmetic. Invariants: no other file of this package names both, and
 //! none reads the wall clock.
 
-use std::cell::RefCell;
+use std::future::Future;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 
-type Wall = Box<dyn Fn() -> Timestamp>;
+/// What shows the time on a machine.
+pub type Wall = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-thread_local! {
-    static WALL: RefCell<Wall> = RefCell::new(Box::new(Timestamp::now));
+tokio::task_local! {
+    /// The clock of the machine that this task runs on, where that is not this one.
+    static WALL: Option<Wall>;
 }
 
 /// The wall clock now. The core takes time as a parameter; this is where it comes from.
 pub fn now() -> DateTime<Utc> {
-    from_timestamp(WALL.with_borrow(|wall| wall()))
+    let wall = WALL.try_with(Clone::clone).ok().flatten();
+    from_timestamp(wall.map_or_else(Timestamp::now, |wall| wall()))
 }
 
-/// Hangs another clock on this thread's wall: that of a simulation, whose time is tokio's.
-pub fn read_from(wall: impl Fn() -> Timestamp + 'static) {
-    WALL.set(Box::new(wall));
+/// `task` as on a machine with this clock: in a simulation each has its own, and one thread them all.
+pub fn on_machine<F: Future>(wall: Wall, task: F) -> impl Future<Output = F::Output> {
+    WALL.scope(Some(wall), task)
+}
+
+/// `task` as on the machine of whoever starts it: tokio's tasks inherit nothing by themselves.
+pub fn on_same_machine<F: Future>(task: F) -> impl Future<Output = F::Output> {
+    WALL.scope(WALL.try_with(Clone::clone).ok().flatten(), task)
 }
 
 /// A time on an object, for the core.
@@ -77,12 +86,17 @@ mod tests {
         assert_eq!(to_wire(core), wire);
     }
 
-    #[test]
-    fn the_wall_clock_is_the_one_that_hangs_on_this_thread() {
-        read_from(|| Timestamp::UNIX_EPOCH);
-        assert_eq!(now(), DateTime::UNIX_EPOCH);
-        let elsewhere = std::thread::spawn(now).join().unwrap();
-        assert!(elsewhere > DateTime::UNIX_EPOCH);
+    #[tokio::test]
+    async fn each_machine_has_its_clock_and_tasks_stay_on_theirs() {
+        let wall: Wall = Arc::new(|| Timestamp::UNIX_EPOCH);
+        let there = on_machine(wall, async {
+            let task = tokio::spawn(on_same_machine(async { now() }));
+            (now(), task.await.unwrap(), tokio::spawn(async { now() }).await.unwrap())
+        });
+        let (own, of_task, of_stray) = there.await;
+        assert_eq!((own, of_task), (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH));
+        assert!(of_stray > DateTime::UNIX_EPOCH, "this machine's");
+        assert!(now() > DateTime::UNIX_EPOCH);
     }
 
     #[test]

@@ -34,6 +34,7 @@ use super::workload::{self, Seen};
 use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Held, Key};
 use crate::kube_io::retry::Backoff;
+use crate::kube_io::tasks::start;
 
 /// First and longest cap of the pause after a try that failed.
 const AGAIN_AFTER: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -53,7 +54,7 @@ pub(super) fn watch_all(ctx: &Arc<Context>, tasks: &mut JoinSet<()>) {
             objects: Cache::new(),
             told: Mutex::default(),
         });
-        tasks.spawn(follower.run());
+        start(tasks, follower.run());
     }
 }
 

@@ -22,6 +22,7 @@ use super::workload::{self, Seen, Workload};
 use super::{Context, index};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::kube_io::cache::{Cache, Change, Held};
+use crate::kube_io::tasks::start;
 
 /// Ends when the first list of a watch is complete.
 pub(super) type Synced = futures::future::BoxFuture<'static, ()>;
@@ -115,7 +116,7 @@ where
 {
     cache.on_change(on_change);
     let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
-    tasks.spawn(cache.clone().run(api, watcher::Config::default(), trim));
+    start(tasks, cache.clone().run(api, watcher::Config::default(), trim));
     Box::pin(async move { cache.synced().await })
 }
 

@@ -1,6 +1,7 @@
-//! The tasks that a role starts beside its calls: they end with it.
+//! The tasks that a role starts: they end with it.
 //!
-//! Owns: their lives. Never does: wait for them.
+//! Owns: their start, in one place, and the lives of those that run beside calls. Never does: wait for
+//! them. Invariant: a task has the wall clock of whoever starts it.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -9,6 +10,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
 use super::locked;
+use crate::api::time;
+
+/// Starts `task` among `running`.
+pub fn start<T: Send + 'static>(
+    running: &mut JoinSet<T>,
+    task: impl Future<Output = T> + Send + 'static,
+) {
+    running.spawn(time::on_same_machine(task));
+}
 
 /// Where tasks are started.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +31,7 @@ impl Tasks {
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = locked(&self.running);
         while running.try_join_next().is_some() {}
-        running.spawn(task);
+        start(&mut running, task);
     }
 
     /// Runs `task` to its end even if the caller leaves; `None` if it panics, or the agent ends.

@@ -19,7 +19,8 @@ use kube::api::{Api, ApiResource, PostParams};
 use kubesim::actors::{self, Kubelet, Machine, NodeSettings, Timings};
 use kubesim::{Clock as _, Server, TokioClock};
 use orbweaver::agent::Settings;
-use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names, time};
+use orbweaver::api::time::{self, Wall};
+use orbweaver::api::{self, SpiderEndpoint, SpiderIPPool, names};
 use orbweaver::config::{Config, EndpointMode};
 use orbweaver::controller::index::{Features, Switch};
 use orbweaver::controller::{self, Endpoint, Metrics, Options, Signals, gc};
@@ -72,8 +73,8 @@ pub(crate) struct Cluster {
     /// Whether a replica believes that it leads, whatever the election says; one for each of them,
     /// since tokio wakes the receivers of one in an order drawn anew in each process.
     forced: Vec<watch::Sender<bool>>,
-    /// How far the wall clock is set off, in milliseconds.
-    pub(crate) skew: Arc<Mutex<i64>>,
+    /// How far the wall clock of a process's machine is set off.
+    skews: Arc<Mutex<BTreeMap<String, SignedDuration>>>,
     _control: JoinSet<()>,
 }
 
@@ -97,12 +98,6 @@ impl Cluster {
     pub(crate) async fn start(size: Size, seed: u64, trace: bool) -> Self {
         chance::seed(seed);
         let clock = TokioClock::starting_at(EPOCH);
-        let skew = Arc::new(Mutex::new(0));
-        let set_off = Arc::clone(&skew);
-        time::read_from(move || {
-            let skew = *set_off.lock().unwrap_or_else(PoisonError::into_inner);
-            clock.now() + SignedDuration::from_millis(skew)
-        });
         let server = Server::with_clock(seed, clock);
         let judge = Judge::new(trace);
         define(&server.client("admin")).await;
@@ -129,7 +124,7 @@ impl Cluster {
             forced: (0..size.controllers)
                 .map(|_| watch::Sender::new(false))
                 .collect(),
-            skew,
+            skews: Arc::default(),
             _control: control,
         };
         for process in cluster.all() {
@@ -144,6 +139,13 @@ impl Cluster {
         let nodes = self.nodes.keys();
         let of_nodes = nodes.flat_map(|node| [format!("kubelet-{node}"), format!("agent-{node}")]);
         controllers.chain(of_nodes).collect()
+    }
+
+    /// The names of those that are the product's.
+    pub(crate) fn product(&self) -> Vec<String> {
+        let mut all = self.all();
+        all.retain(|process| !process.starts_with("kubelet"));
+        all
     }
 
     /// The names of the nodes.
@@ -167,6 +169,21 @@ impl Cluster {
             replica.send_replace(lead);
         }
         self.lines.divide(lead);
+    }
+
+    /// Sets the wall clock of a process's machine so far off the others'.
+    pub(crate) fn set_clock(&self, process: &str, off: SignedDuration) {
+        let mut skews = self.skews.lock().unwrap_or_else(PoisonError::into_inner);
+        skews.insert(process.to_owned(), off);
+    }
+
+    /// The wall clock of a process's machine.
+    fn wall(&self, process: &str) -> Wall {
+        let (clock, skews, process) = (self.clock, Arc::clone(&self.skews), process.to_owned());
+        Arc::new(move || {
+            let skews = skews.lock().unwrap_or_else(PoisonError::into_inner);
+            clock.now() + skews.get(&process).copied().unwrap_or_default()
+        })
     }
 
     /// Kills a process, at whatever it waits for.
@@ -248,10 +265,11 @@ impl Cluster {
         let (elected, forced) = (elector.leadership(), forced.subscribe());
         let (tell, leadership) = watch::channel(Leadership::Follower);
         tasks.spawn(believe(elected, forced, tell));
-        tasks.spawn(async move {
+        let wall = self.wall(process);
+        tasks.spawn(time::on_machine(Arc::clone(&wall), async move {
             let (_stop, stopped) = watch::channel(false);
             elector.run(stopped).await;
-        });
+        }));
         let options = Options {
             features: Features {
                 ipv4: true,
@@ -276,7 +294,7 @@ impl Cluster {
         });
         let judge = self.judge.clone();
         let name = process.to_owned();
-        tasks.spawn(async move {
+        tasks.spawn(time::on_machine(wall, async move {
             let (ready, _ready) = watch::channel(false);
             let (_stop, stopped) = watch::channel(false);
             let metrics = Metrics::register(&mut Registry::default(), false);
@@ -287,7 +305,7 @@ impl Cluster {
             };
             controller::run(options, clients, metrics, signals, allocator).await;
             judge.violation("run", &format!("{name} ended by itself"));
-        });
+        }));
     }
 
     fn agent(&self, process: &str, node: &str, tasks: &mut JoinSet<()>) {
@@ -322,7 +340,8 @@ impl Cluster {
         let clients = self.net.clients(process);
         let lines = || self.lines.dial(process, clients.read.clone());
         let allocator = self.size.allocator.then(lines);
-        tasks.spawn(node::agent(settings, clients, disk, socket, allocator));
+        let agent = node::agent(settings, clients, disk, socket, allocator);
+        tasks.spawn(time::on_machine(self.wall(process), agent));
     }
 
     fn kubelet(&self, process: &str, node: &str, tasks: &mut JoinSet<()>) {

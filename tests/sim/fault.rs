@@ -57,12 +57,12 @@ kinds! {
     WatchStall "watch-stall" Product 15_000 "Watches say nothing, and then all at once.";
     WatchClose "watch-close" Product 0 "Every watch breaks off.";
     Compact "compact" Cluster 0 "History is forgotten and every watch breaks off: 410.";
-    StaleList "stale-list" Agent 3_600_000 "Lists from the API server's memory are old, as they may be at any time.";
-    WebhookDown "webhook-down" Cluster 20_000 "No controller or agent changes a pool, subnet or reservation: another's webhook fails closed.";
+    StaleList "stale-list" Agent 3_600_000 "Lists from the API server's memory are old, as they may be at any time; a controller asks for none (O2).";
+    WebhookDown "webhook-down" Cluster 20_000 "Nobody changes a pool, subnet or reservation: another's webhook fails closed; people try again.";
     Storm "storm" Cluster 1_500 "Somebody else writes every pool again and again.";
     StealLease "steal-lease" Cluster 0 "Another holds the Lease now.";
     TwoLeaders "two-leaders" Cluster 20_000 "Both replicas believe that they lead.";
-    ClockStep "clock-step" Cluster 3_600_000 "The wall clock is set; all processes have the same one.";
+    ClockStep "clock-step" Cluster 3_600_000 "The wall clock of a controller's or agent's machine is set off the others'.";
     AddReplyLost "add-reply-lost" Node 0 "An ADD is done, and the runtime hears an error.";
     AddGivenUp "add-given-up" Node 0 "The runtime gives an ADD up at once; the agent goes on.";
     DelReplyLost "del-reply-lost" Node 0 "A DEL is done, and the runtime hears an error.";
@@ -137,18 +137,6 @@ impl FromStr for Fault {
             lasts: lasts.parse().map_err(|_| format!("'{lasts}' is no time"))?,
         })
     }
-}
-
-/// A list in one line, as `--faults` takes it.
-pub(crate) fn line(faults: &[Fault]) -> String {
-    let texts: Vec<String> = faults.iter().map(ToString::to_string).collect();
-    texts.join("; ")
-}
-
-/// Reads what [`line`] wrote.
-pub(crate) fn parse(line: &str) -> Result<Vec<Fault>, String> {
-    let texts = line.split(';').map(str::trim).filter(|t| !t.is_empty());
-    texts.map(str::parse).collect()
 }
 
 /// Who is there to be hit.

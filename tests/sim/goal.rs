@@ -1,6 +1,6 @@
 //! What a cluster should come to, once nothing disturbs it any more.
 //!
-//! Owns: the look at all objects that says what is lacking (L1, L3, L4, L9). Never does: wait.
+//! Owns: the looks at all objects that say what is lacking (L1, L3, L4, L9). Never does: wait.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 
-/// What is looked for: [`lacks`], [`asked_about`] or [`left_over`].
+/// What is looked for: one of the functions below.
 pub(crate) type Goal = fn(&Server) -> Vec<String>;
 
 /// A look that is taken anew only where something has moved that it looks at.
@@ -45,18 +45,8 @@ impl Gaze {
 
 /// What is lacking to the state that the workloads ask for; empty where nothing is.
 pub(crate) fn lacks(server: &Server) -> Vec<String> {
-    let mut lacks = Vec::new();
-    let pods = server.objects("pods");
-    let mut living = BTreeSet::new();
-    for pod in &pods {
-        let name = text(pod, "/metadata/name");
-        if pod.pointer("/metadata/deletionTimestamp").is_some() {
-            lacks.push(format!("Pod {name} still terminates"));
-        } else if text(pod, "/status/phase") != "Running" {
-            lacks.push(format!("Pod {name} is {}", text(pod, "/status/phase")));
-        }
-        living.insert(text(pod, "/metadata/uid"));
-    }
+    let mut lacks = unserved(server);
+    lacks.append(&mut unreleased(server));
     let mut replicas = BTreeMap::new();
     for resource in ["deployments.apps", "statefulsets.apps"] {
         for workload in server.objects(resource) {
@@ -81,10 +71,55 @@ pub(crate) fn lacks(server: &Server) -> Vec<String> {
         }
     }
     let pools = server.objects("spiderippools.spiderpool.spidernet.io");
+    let living = living(server);
     for pool in &pools {
         pool_lacks(pool, &pools, &living, &replicas, &mut lacks);
     }
     lacks
+}
+
+/// Pods that wait, for an address or for their end (L9).
+pub(crate) fn unserved(server: &Server) -> Vec<String> {
+    let pods = server.objects("pods");
+    let waits = pods.iter().filter_map(|pod| {
+        let (name, phase) = (text(pod, "/metadata/name"), text(pod, "/status/phase"));
+        if pod.pointer("/metadata/deletionTimestamp").is_some() {
+            Some(format!("Pod {name} still terminates"))
+        } else {
+            (phase != "Running").then(|| format!("Pod {name} is {phase}"))
+        }
+    });
+    waits.collect()
+}
+
+/// Addresses of Pods that are gone (L3).
+pub(crate) fn unreleased(server: &Server) -> Vec<String> {
+    let living = living(server);
+    let mut held = Vec::new();
+    for pool in server.objects("spiderippools.spiderpool.spidernet.io") {
+        let (name, records) = (text(&pool, "/metadata/name"), records(&pool));
+        let gone = records
+            .iter()
+            .filter(|(_, record)| !record.kept && !living.contains(record.uid.as_str()));
+        held.extend(gone.map(|(address, record)| {
+            format!(
+                "{address} of {name} is recorded for {}, which is gone",
+                record.pod
+            )
+        }));
+    }
+    held
+}
+
+/// The uids of all Pods there are.
+fn living(server: &Server) -> BTreeSet<String> {
+    let pods = server.objects("pods");
+    pods.iter().map(|pod| text(pod, "/metadata/uid")).collect()
+}
+
+fn records(pool: &Value) -> Records {
+    let text = pool.pointer("/status/allocatedIPs").and_then(Value::as_str);
+    Records::parse(text).unwrap_or_default()
 }
 
 /// How many addresses the pool's workload still has in pools that are on their way out, as one is
@@ -97,17 +132,14 @@ fn left_elsewhere(pool: &Value, pools: &[Arc<Value>], living: &BTreeSet<String>)
     let others = pools.iter().filter(|other| {
         other.pointer("/metadata/deletionTimestamp").is_some() && of(other) == of(pool)
     });
-    let records = others.map(|other| {
-        let text = other
-            .pointer("/status/allocatedIPs")
-            .and_then(Value::as_str);
-        let records = Records::parse(text).unwrap_or_default();
+    let held = others.map(|other| {
+        let records = records(other);
         let held = records
             .iter()
             .filter(|(_, record)| living.contains(record.uid.as_str()));
         held.count()
     });
-    i64::try_from(records.sum::<usize>()).unwrap_or(i64::MAX)
+    i64::try_from(held.sum::<usize>()).unwrap_or(i64::MAX)
 }
 
 fn pool_lacks(
@@ -118,21 +150,11 @@ fn pool_lacks(
     lacks: &mut Vec<String>,
 ) {
     let name = text(pool, "/metadata/name");
-    let records = pool.pointer("/status/allocatedIPs").and_then(Value::as_str);
-    let records = Records::parse(records).unwrap_or_default();
     let goes = pool.pointer("/metadata/deletionTimestamp").is_some();
-    if goes && records.iter().next().is_none() {
+    if goes && records(pool).iter().next().is_none() {
         lacks.push(format!(
             "pool {name} does not go, and nobody holds an address of it"
         ));
-    }
-    for (address, record) in records.iter() {
-        if !record.kept && !living.contains(record.uid.as_str()) {
-            lacks.push(format!(
-                "{address} of {name} is recorded for {}, which is gone",
-                record.pod
-            ));
-        }
     }
     let labels = pool.pointer("/metadata/labels");
     let label = |name: &str| {

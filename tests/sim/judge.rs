@@ -28,12 +28,12 @@
 //! | L2 | an agent that lives answers before the plugin gives up |
 //! | L5 | no ADD fails since somebody else was faster |
 //! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written; nobody loses hundreds of writes in a row |
+//! | L3, L6, L9 | by then the addresses of Pods that are gone are free, a controller leads, and no Pod waits: each within a limit of its own |
 //! | L4 | when all workloads are gone, so is all that was theirs |
 //!
 //! Not judged here: that no two network namespaces have one address (S16), which needs a kernel and
-//! is for `e2e`; how soon a lost Pod's address is back (L3), a waiting Pod served (L9) and a lost
-//! leader replaced (L6), for which only L1's time is a limit; what caches hold (L7), of which only
-//! what comes of it is seen; bounds of queues (L8), which unit tests have.
+//! is for `e2e`; what caches hold (L7), of which only what comes of it is seen; bounds of queues
+//! (L8), which unit tests have.
 
 mod objects;
 mod replies;

@@ -7,7 +7,12 @@
 //! ```text
 //! make sim SEEDS=50000 SEED_START=1                   a night; the last line says what came of it
 //! make sim ARGS='--scenario grow --seed 7 --trace'    one run, with all that happens in it
+//! make sim ARGS='--recipe FILE --trace'               the same of what a violation left behind
 //! ```
+//!
+//! A violation leaves a recipe: scenario, seed, and the fewest faults that still show it. Once it is
+//! mended, the recipe goes into `found/`, with words about what was wrong; each hunt of all scenarios
+//! begins with those.
 
 #![expect(
     clippy::unwrap_used,
@@ -33,6 +38,9 @@ mod twin;
 mod user;
 
 use std::cell::RefCell;
+use std::fmt::Display;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -48,6 +56,8 @@ use twin::Twin;
 
 /// Fewest writes of a scenario in which a process dies after each.
 const WRITES_MIN: usize = 15;
+/// Where recipes are kept.
+const KEPT: &str = "tests/sim/found";
 
 #[derive(Parser)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
@@ -76,15 +86,9 @@ struct Arguments {
     /// One seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// The faults of that run, in place of the seed's.
-    #[arg(long)]
-    faults: Option<String>,
-    /// The write of that run after which its process dies.
-    #[arg(long)]
-    crash_at: Option<usize>,
-    /// Whether the process hears the answer to that write: `heard` or `lost`.
-    #[arg(long, default_value = "heard")]
-    answer: String,
+    /// The run that a file says, as a violation leaves one.
+    #[arg(long, conflicts_with_all = ["scenario", "seed"])]
+    recipe: Option<PathBuf>,
     /// Print all that happens.
     #[arg(long)]
     trace: bool,
@@ -130,7 +134,7 @@ fn wanted(arguments: &Arguments) -> Wanted {
         Wanted::Histories
     } else if arguments.first {
         Wanted::First
-    } else if arguments.faults.is_some() {
+    } else if arguments.recipe.is_some() {
         Wanted::AsGiven
     } else {
         Wanted::Least
@@ -156,31 +160,45 @@ fn run_all(arguments: &Arguments, tally: &Tally) {
 
 /// What is to be run.
 fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
-    let wanted = match &arguments.scenario {
-        Some(name) => Some(
-            scenario::ALL
-                .iter()
-                .find(|scenario| scenario.name == name)
-                .ok_or_else(|| format!("there is no scenario '{name}'"))?,
-        ),
-        None => None,
-    };
+    if let Some(file) = &arguments.recipe {
+        let recipe = Recipe {
+            trace: arguments.trace,
+            ..read(file)?
+        };
+        return Ok(vec![recipe]);
+    }
+    let wanted = arguments.scenario.as_deref().map(scenario::named);
+    let wanted = wanted.transpose()?;
     if arguments.exhaustive {
         return exhaustive(wanted, arguments.twin);
     }
     let of = |seed| wanted.map_or_else(|| Recipe::of_seed(seed), |one| Recipe::of(one, seed));
     let Some(seed) = arguments.seed else {
         let seeds = arguments.seed_start..arguments.seed_start + arguments.seeds;
-        return Ok(seeds.map(of).collect());
+        let kept = if wanted.is_none() { kept()? } else { Vec::new() };
+        return Ok(kept.into_iter().chain(seeds.map(of)).collect());
     };
-    let mut recipe = of(seed);
-    recipe.trace = arguments.trace;
-    if let Some(faults) = &arguments.faults {
-        recipe.faults = fault::parse(faults)?;
-    }
-    let answer_lost = arguments.answer == "lost";
-    recipe.crash_at = arguments.crash_at.map(|write| (write, answer_lost));
-    Ok(vec![recipe])
+    Ok(vec![Recipe {
+        trace: arguments.trace,
+        ..of(seed)
+    }])
+}
+
+/// What once showed something wrong, in the order of their names: it is run before all else.
+fn kept() -> Result<Vec<Recipe>, String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(KEPT);
+    let unread = |error| format!("{}: {error}", folder.display());
+    let files = std::fs::read_dir(&folder).map_err(unread)?;
+    let files = files.map(|file| Ok(file?.path())).collect::<io::Result<_>>();
+    let mut files: Vec<PathBuf> = files.map_err(unread)?;
+    files.sort();
+    files.iter().map(|file| read(file)).collect()
+}
+
+fn read(file: &Path) -> Result<Recipe, String> {
+    let named = |error: &dyn Display| format!("{}: {error}", file.display());
+    let text = std::fs::read_to_string(file).map_err(|error| named(&error))?;
+    text.parse().map_err(|error: String| named(&error))
 }
 
 /// A crash after each write of the undisturbed runs, its answer heard and lost.

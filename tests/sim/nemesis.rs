@@ -3,9 +3,9 @@
 //! Owns: what each kind does to the cluster, its healing, and the count of those that met something
 //! at once. Never does: choose anything.
 
-use std::sync::PoisonError;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt as _;
 use kube::api::{Api, Patch, PatchParams, PostParams};
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fault::{Fault, Kind};
-use crate::user::User;
+use crate::user::{PERSON, User};
 
 /// Pause between two writes of a storm.
 const STORM_PAUSE: Duration = Duration::from_millis(15);
@@ -77,10 +77,17 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
             }
             return; // counted where it meets a request
         }
-        Kind::Outage | Kind::WebhookDown => {
+        Kind::Outage => {
             for process in cluster.all() {
                 cluster.net.inflict(&process, fault.kind, lasting);
             }
+            return; // counted where it meets a request
+        }
+        Kind::WebhookDown => {
+            for process in cluster.product() {
+                cluster.net.inflict(&process, fault.kind, lasting);
+            }
+            cluster.net.inflict(PERSON, fault.kind, lasting);
             return; // counted where it meets a request
         }
         Kind::Compact => {
@@ -101,9 +108,12 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
             }
         }
         Kind::ClockStep => {
-            let step = i64::try_from(fault.lasts).unwrap_or_default();
-            let sign = if number.is_multiple_of(2) { 1 } else { -1 };
-            *cluster.skew.lock().unwrap_or_else(PoisonError::into_inner) = sign * step;
+            let off = SignedDuration::try_from(lasting).unwrap_or_default();
+            let off = if number.is_multiple_of(2) { off } else { -off };
+            let machines = cluster.product();
+            if let Some(at) = number.checked_rem(machines.len()) {
+                cluster.set_clock(&machines[at], off);
+            }
         }
         Kind::AddReplyLost
         | Kind::AddGivenUp
@@ -173,6 +183,9 @@ async fn storm(user: &User, lasting: Duration) {
     let mut count = 0;
     while Instant::now() < end {
         for mut pool in user.list_pools().await {
+            if user.cluster().net.turns_away(PERSON) {
+                break;
+            }
             count += 1;
             let mark = format!("storm-{count}");
             pool.annotations_mut()

@@ -39,7 +39,7 @@ const LOST_MAX: u32 = 300;
 /// Kinds that hold addresses.
 pub(crate) const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
 /// Kinds whose changes webhooks review.
-const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
+pub(crate) const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
 /// How much longer a request takes at most that is slow.
 const SLOW: Duration = Duration::from_millis(700);
 /// What the query of a list says that may be answered from memory.
@@ -196,6 +196,13 @@ impl Net {
             }
             kind => link.armed.push_back((kind, lasting)),
         }
+    }
+
+    /// Whether what `process` would write of what webhooks review is turned away now.
+    pub(crate) fn turns_away(&self, process: &str) -> bool {
+        let mut links = self.links();
+        let link = link(&mut links, self.seed, process);
+        link.unreviewed.meets(&self.judge)
     }
 
     /// Ends every fault that lasts, and forgets those that met nothing. Old lists stay: nobody has a

@@ -18,6 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode, header};
 use kubesim::actors::{Network, PodId};
+use orbweaver::api::time;
 use orbweaver::agent::{Connect, Disk, Metrics, Settings, Work};
 use orbweaver::kube_io::clients::Clients;
 use prometheus_client::registry::Registry;
@@ -150,7 +151,7 @@ pub(crate) async fn answer(calls: Router, socket: Socket) {
     while let Some((request, mut reply)) = told.recv().await {
         while running.try_join_next().is_some() {}
         let calls = calls.clone();
-        running.spawn(async move {
+        running.spawn(time::on_same_machine(async move {
             // A call whose connection closes is dropped, as the HTTP server does.
             let response = tokio::select! {
                 biased;
@@ -160,7 +161,7 @@ pub(crate) async fn answer(calls: Router, socket: Socket) {
             let code = response.status();
             let body = to_bytes(response.into_body(), 1 << 20).await;
             let _ = reply.send((code, body.unwrap_or_default().to_vec()));
-        });
+        }));
     }
 }
 

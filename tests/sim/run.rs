@@ -3,11 +3,15 @@
 //! Owns: the order of a run, and its limits in virtual time. Invariant: a recipe has one history.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt as _;
 use kube::api::{Api, ListParams};
+use orbweaver::api::names;
+use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::cluster::Cluster;
@@ -18,11 +22,21 @@ use crate::scenario::Scenario;
 use crate::user::User;
 use crate::{goal, nemesis, scenario};
 
+/// Whether who dies after a write heard its answer.
+const HEARD: &str = "heard";
+const LOST: &str = "lost";
 /// Longest script.
 const SCRIPT_MAX: Duration = Duration::from_secs(900);
 /// Faults come within this, from the script's begin.
 const FAULTS_OVER: Duration = Duration::from_secs(75);
-/// Until all is as it should be, once nothing disturbs it (L1, L9).
+/// Until a controller leads again, once nothing disturbs it (L6): a Lease that its holder left behind
+/// runs out, and one try.
+const LED_MAX: Duration = Duration::from_secs(30);
+/// Until every Pod is served (L9).
+const SERVED_MAX: Duration = Duration::from_secs(90);
+/// Until the addresses of Pods that are gone are free (L3).
+const RELEASED_MAX: Duration = Duration::from_secs(120);
+/// Until all is as it should be (L1).
 const SETTLE_MAX: Duration = Duration::from_secs(180);
 /// The same where DELs were lost with a disk, or with the original's agent: the controller's look, and
 /// two of the agent's (L3).
@@ -34,7 +48,9 @@ const QUIET: Duration = Duration::from_secs(600);
 /// What was decided before the cluster came to rest is carried out within this.
 const CALM_DOWN: Duration = Duration::from_secs(120);
 
-/// What is to be run.
+/// What is to be run. Its text, which a violation leaves behind and `--recipe` reads, is a line for
+/// each: `scenario NAME`, `seed N`, `crash-at WRITE heard|lost`, `fault AT KIND TARGET LASTS`; and
+/// words of people after `#`.
 #[derive(Clone)]
 pub(crate) struct Recipe {
     pub(crate) scenario: &'static Scenario,
@@ -43,6 +59,8 @@ pub(crate) struct Recipe {
     /// The process that makes this write dies after it; `true`: before it hears the answer.
     pub(crate) crash_at: Option<(usize, bool)>,
     pub(crate) trace: bool,
+    /// Whether it was read from a file, and is no seed of a hunt.
+    pub(crate) kept: bool,
 }
 
 /// What came of it.
@@ -90,24 +108,8 @@ impl Recipe {
             faults: Vec::new(),
             crash_at: None,
             trace: false,
+            kept: false,
         }
-    }
-
-    /// How a person runs it again.
-    pub(crate) fn command(&self) -> String {
-        let (name, seed, faults) = (
-            self.scenario.name,
-            self.seed,
-            crate::fault::line(&self.faults),
-        );
-        let crash = self.crash_at.map(|(write, lost)| {
-            let answer = if lost { "lost" } else { "heard" };
-            format!(" --crash-at {write} --answer {answer}")
-        });
-        let crash = crash.unwrap_or_default();
-        format!(
-            "make sim ARGS='--scenario {name} --seed {seed} --faults \"{faults}\"{crash} --trace'"
-        )
     }
 
     /// Runs it in a thread of its own.
@@ -129,6 +131,51 @@ impl Recipe {
                 writes: 0,
             },
         }
+    }
+}
+
+impl fmt::Display for Recipe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "scenario {}\nseed {}", self.scenario.name, self.seed)?;
+        if let Some((write, lost)) = self.crash_at {
+            let answer = if lost { LOST } else { HEARD };
+            writeln!(f, "crash-at {write} {answer}")?;
+        }
+        self.faults
+            .iter()
+            .try_for_each(|fault| writeln!(f, "fault {fault}"))
+    }
+}
+
+impl FromStr for Recipe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (mut scenario, mut seed, mut crash_at, mut faults) = (None, None, None, Vec::new());
+        let number = |text: &str| format!("'{text}' is no number");
+        for line in text.lines().map(str::trim) {
+            match line.split_once(' ') {
+                _ if line.is_empty() || line.starts_with('#') => {}
+                Some(("scenario", name)) => scenario = Some(scenario::named(name)?),
+                Some(("seed", of)) => seed = Some(of.parse().map_err(|_| number(of))?),
+                Some(("fault", of)) => faults.push(of.parse()?),
+                Some(("crash-at", of)) => match of.split_once(' ') {
+                    Some((write, answer @ (HEARD | LOST))) => {
+                        let write = write.parse().map_err(|_| number(write))?;
+                        crash_at = Some((write, answer == LOST));
+                    }
+                    _ => return Err(format!("'{of}' is not: WRITE {HEARD}|{LOST}")),
+                },
+                _ => return Err(format!("'{line}' is no line of a recipe")),
+            }
+        }
+        let scenario = scenario.ok_or("no line names the scenario")?;
+        Ok(Self {
+            faults,
+            crash_at,
+            kept: true,
+            ..Self::undisturbed(scenario, seed.ok_or("no line has the seed")?)
+        })
     }
 }
 
@@ -195,12 +242,23 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     let is_slow = matches!(recipe.scenario.name, "node_lost" | "changed_over")
         || recipe.faults.iter().any(loses_dels)
         || (cluster.size.early && recipe.faults.iter().any(forgets));
-    let patience = if is_slow { LEAK_MAX } else { SETTLE_MAX };
-    if !comes(cluster, patience, "L1", goal::lacks).await {
+    let patience = |usual| if is_slow { LEAK_MAX } else { usual };
+    let healed = Instant::now();
+    if !is_led(cluster, healed + LED_MAX).await {
         return;
     }
+    let steps: [(&str, Duration, Goal); 3] = [
+        ("L9", SERVED_MAX, goal::unserved),
+        ("L3", RELEASED_MAX, goal::unreleased),
+        ("L1", SETTLE_MAX, goal::lacks),
+    ];
+    for (rule, within, goal) in steps {
+        if !comes(cluster, healed, patience(within), rule, goal).await {
+            return;
+        }
+    }
     sleep(CALM_DOWN).await;
-    if !comes(cluster, LOOK_MAX, "L1", goal::asked_about).await {
+    if !comes(cluster, Instant::now(), LOOK_MAX, "L1", goal::asked_about).await {
         return;
     }
     let before = cluster.judge.writes();
@@ -211,12 +269,47 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
         cluster.judge.violation("L1", &what);
     }
     clear_away(cluster).await;
-    comes(cluster, patience, "L4", goal::left_over).await;
+    let (cleared, patience) = (Instant::now(), patience(SETTLE_MAX));
+    comes(cluster, cleared, patience, "L4", goal::left_over).await;
+}
+
+/// Waits until a controller renews the Lease. False if that takes too long (L6).
+async fn is_led(cluster: &Cluster, until: Instant) -> bool {
+    let lease = || {
+        let leases = cluster.server.objects("leases.coordination.k8s.io");
+        let ours = |lease: &&Arc<Value>| lease["metadata"]["name"] == names::CONTROLLER_LEASE;
+        leases.iter().find(ours).map(|lease| {
+            let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
+            (holder.to_owned(), lease["metadata"]["resourceVersion"].clone())
+        })
+    };
+    let before = lease();
+    loop {
+        let now = lease();
+        if let Some((holder, _)) = &now
+            && holder.starts_with("controller")
+            && now != before
+        {
+            return true;
+        }
+        if Instant::now() > until {
+            let what = format!("no controller leads; the Lease is {now:?}");
+            cluster.judge.violation("L6", &what);
+            return false;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Waits until nothing lacks. False if that takes too long, or a rule was broken meanwhile.
-async fn comes(cluster: &Cluster, patience: Duration, rule: &str, goal: Goal) -> bool {
-    let end = Instant::now() + patience;
+async fn comes(
+    cluster: &Cluster,
+    since: Instant,
+    patience: Duration,
+    rule: &str,
+    goal: Goal,
+) -> bool {
+    let end = since + patience;
     let mut gaze = Gaze::at(goal);
     loop {
         if !cluster.judge.violations().is_empty() {

@@ -57,6 +57,12 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     listed_anew false,
 };
 
+/// Errors: none has this name.
+pub(crate) fn named(name: &str) -> Result<&'static Scenario, String> {
+    let found = ALL.iter().find(|scenario| scenario.name == name);
+    found.ok_or_else(|| format!("there is no scenario '{name}'"))
+}
+
 /// The usual cluster; now and then a large one, by the seed.
 pub(crate) fn size(scenario: &Scenario, seed: u64) -> Size {
     // Drawn, and not by remainders of the seed, which go with its scenario's.

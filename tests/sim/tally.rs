@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -114,7 +115,7 @@ impl<'r> Tally<'r> {
                 let (name, seed) = (recipe.scenario.name, recipe.seed);
                 let there = there.map_or("none".to_owned(), |hash| format!("{hash:016x}"));
                 let what = format!("{name} seed {seed}: history {hash:016x} here, {there} there");
-                self.accuse(|| say(&format!("{what}\n  {}", recipe.command())));
+                self.accuse(|| say(&format!("{what}\n  {}", leave(recipe))));
             }
         }
     }
@@ -135,30 +136,32 @@ impl<'r> Tally<'r> {
         for sight in Sight::ALL {
             self.count(sight, seen.get(sight));
         }
-        let seeds = self.recipes.len();
+        let runs = self.recipes.len();
         let took = self.began.elapsed().as_secs_f64();
         let requests = self.requests.load(Ordering::SeqCst);
         #[expect(clippy::cast_precision_loss, reason = "a figure to look at")]
-        let rate = seeds as f64 / took;
+        let rate = runs as f64 / took;
         say(&format!(
-            "{seeds} runs in {took:.0} s, {rate:.1} a second; {requests} requests"
+            "{runs} runs in {took:.0} s, {rate:.1} a second; {requests} requests"
         ));
         let violations = self.violations();
         let faults: u64 = happened.values().sum();
         say(&format!(
-            "seeds {seeds} violations {violations} faults {faults}"
+            "seeds {} violations {violations} faults {faults}",
+            self.of_seeds().count()
         ));
+    }
+
+    fn of_seeds(&self) -> impl Iterator<Item = &Recipe> {
+        self.recipes.iter().filter(|recipe| !recipe.kept)
     }
 
     /// How often something happened. What a large hunt never saw it can't have judged.
     fn count(&self, name: impl Display, times: Option<&u64>) {
         let times = times.copied().unwrap_or(0);
         say(&format!("{times:>8} {name}"));
-        let of_seeds = self
-            .recipes
-            .iter()
-            .filter(|recipe| recipe.crash_at.is_none());
-        if times == 0 && of_seeds.count() >= LARGE && self.wanted == Wanted::Least {
+        let draws = self.of_seeds().filter(|recipe| recipe.crash_at.is_none());
+        if times == 0 && draws.count() >= LARGE && self.wanted == Wanted::Least {
             self.accuse(|| say(&format!("{name} never happened: it is blind there")));
         }
     }
@@ -187,6 +190,17 @@ fn accuse(recipe: &Recipe, report: &Report, shrinks: bool) {
         });
     }
     lines.extend(least.faults.iter().map(|fault| format!("  {fault}")));
-    lines.push(least.command());
+    lines.push(leave(&least));
     say(&lines.join("\n  "));
+}
+
+/// Writes a recipe where a person finds it, and says how it is run again.
+fn leave(recipe: &Recipe) -> String {
+    let crash = recipe.crash_at.map_or(0, |(write, _)| write);
+    let (name, seed) = (recipe.scenario.name, recipe.seed);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}-{crash}.recipe"));
+    match std::fs::write(&file, recipe.to_string()) {
+        Ok(()) => format!("make sim ARGS='--recipe {} --trace'", file.display()),
+        Err(error) => format!("{recipe}\n{} can't be written: {error}", file.display()),
+    }
 }

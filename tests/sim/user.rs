@@ -21,7 +21,12 @@ use crate::cluster::Cluster;
 use crate::fault::{Fault, Kind};
 use crate::goal::{self, Gaze};
 use crate::nemesis;
+use crate::net::REVIEWED;
 
+/// Who people are to the network.
+pub(crate) const PERSON: &str = "user";
+/// How soon a person tries again what a webhook turned away.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// Everything is in this Namespace.
 const NAMESPACE: &str = "default";
 
@@ -53,7 +58,7 @@ pub(crate) fn replicas(replicas: i32) -> Wish {
 impl User {
     pub(crate) fn new(cluster: &Arc<Cluster>) -> Self {
         Self {
-            client: cluster.client("user"),
+            client: cluster.client(PERSON),
             cluster: Arc::clone(cluster),
         }
     }
@@ -267,11 +272,20 @@ impl User {
         Api::all(self.client.clone())
     }
 
+    /// Tries again until the webhook that reviews changes of this kind, if any does, is up.
+    async fn reviewed<K: Resource<DynamicType = ()>>(&self) {
+        let is_reviewed = REVIEWED.contains(&&*K::plural(&()));
+        while is_reviewed && self.cluster.net.turns_away(PERSON) {
+            sleep(TRY_AGAIN).await;
+        }
+    }
+
     async fn create<K>(&self, api: &Api<K>, object: &Value)
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Serialize + std::fmt::Debug,
     {
         let object: K = serde_json::from_value(object.clone()).unwrap();
+        self.reviewed::<K>().await;
         api.create(&PostParams::default(), &object).await.unwrap();
     }
 
@@ -280,6 +294,7 @@ impl User {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
     {
+        self.reviewed::<K>().await;
         let patched = api
             .patch(name, &PatchParams::default(), &Patch::Merge(patch))
             .await;

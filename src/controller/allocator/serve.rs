@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::BUSY;
+use crate::kube_io::tasks::start;
 use crate::allocator::announce::Identity;
 
 /// Most connections: one an agent.
@@ -59,7 +60,7 @@ impl Listener {
                 accepted = self.listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                     Ok((stream, from)) => {
                         let one = connection(acceptor.clone(), stream, from, app.clone());
-                        connections.spawn(one);
+                        start(&mut connections, one);
                     }
                     Err(error) => {
                         tracing::warn!(%error, "connection not accepted");
