@@ -18,7 +18,7 @@ mod tests {
         "✓ 10 Pods run, the pool has 11 addresses",
         "✓ 3 Pods run, the pool has 4 addresses",
         "✓ 3 new Pods run, the pool has 4 addresses again",
-        "✓ 5 Pods run, the dual ones with two addresses each",
+        "✓ 7 Pods run, the dual ones with an address of each family, others with one on each interface",
         "✓ 4 Pods run, 2 wait, the Deployment is told what is missing",
         "✓ all 6 Pods run, the pool has 7 addresses",
         "✓ no Pod and no pool is left, no address in use",

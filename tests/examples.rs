@@ -67,6 +67,7 @@ mod tests {
             key::IP_NUMBER,
             key::RECLAIM,
             key::ROUTES,
+            ipam::attachment::NETWORKS,
         ];
         let (pools, subnets) = (names("SpiderIPPool"), names("SpiderSubnet"));
         for (place, object) in objects() {
@@ -77,7 +78,7 @@ mod tests {
             for name in annotations.keys() {
                 assert!(
                     known.contains(&name.as_str()),
-                    "{place}: {name} is not an annotation of ours"
+                    "{place}: {name} is no annotation that we know"
                 );
             }
             let get = |name: &str| annotations.get(name).and_then(Value::as_str);

@@ -91,7 +91,11 @@ mod tests {
         let wall: Wall = Arc::new(|| Timestamp::UNIX_EPOCH);
         let there = on_machine(wall, async {
             let task = tokio::spawn(on_same_machine(async { now() }));
-            (now(), task.await.unwrap(), tokio::spawn(async { now() }).await.unwrap())
+            (
+                now(),
+                task.await.unwrap(),
+                tokio::spawn(async { now() }).await.unwrap(),
+            )
         });
         let (own, of_task, of_stray) = there.await;
         assert_eq!((own, of_task), (DateTime::UNIX_EPOCH, DateTime::UNIX_EPOCH));

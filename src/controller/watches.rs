@@ -116,7 +116,10 @@ where
 {
     cache.on_change(on_change);
     let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
-    start(tasks, cache.clone().run(api, watcher::Config::default(), trim));
+    start(
+        tasks,
+        cache.clone().run(api, watcher::Config::default(), trim),
+    );
     Box::pin(async move { cache.synced().await })
 }
 

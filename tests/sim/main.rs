@@ -175,7 +175,11 @@ fn recipes(arguments: &Arguments) -> Result<Vec<Recipe>, String> {
     let of = |seed| wanted.map_or_else(|| Recipe::of_seed(seed), |one| Recipe::of(one, seed));
     let Some(seed) = arguments.seed else {
         let seeds = arguments.seed_start..arguments.seed_start + arguments.seeds;
-        let kept = if wanted.is_none() { kept()? } else { Vec::new() };
+        let kept = if wanted.is_none() {
+            kept()?
+        } else {
+            Vec::new()
+        };
         return Ok(kept.into_iter().chain(seeds.map(of)).collect());
     };
     Ok(vec![Recipe {
@@ -189,7 +193,9 @@ fn kept() -> Result<Vec<Recipe>, String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(KEPT);
     let unread = |error| format!("{}: {error}", folder.display());
     let files = std::fs::read_dir(&folder).map_err(unread)?;
-    let files = files.map(|file| Ok(file?.path())).collect::<io::Result<_>>();
+    let files = files
+        .map(|file| Ok(file?.path()))
+        .collect::<io::Result<_>>();
     let mut files: Vec<PathBuf> = files.map_err(unread)?;
     files.sort();
     files.iter().map(|file| read(file)).collect()

@@ -71,23 +71,10 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
             let processes = [format!("kubelet-{target}"), format!("agent-{target}")];
             bounce(user, &processes, lasting).await;
         }
-        Kind::NodeCut => {
-            for process in [format!("kubelet-{target}"), format!("agent-{target}")] {
+        Kind::NodeCut | Kind::Outage | Kind::WebhookDown => {
+            for process in all_met(user, fault) {
                 cluster.net.inflict(&process, fault.kind, lasting);
             }
-            return; // counted where it meets a request
-        }
-        Kind::Outage => {
-            for process in cluster.all() {
-                cluster.net.inflict(&process, fault.kind, lasting);
-            }
-            return; // counted where it meets a request
-        }
-        Kind::WebhookDown => {
-            for process in cluster.product() {
-                cluster.net.inflict(&process, fault.kind, lasting);
-            }
-            cluster.net.inflict(PERSON, fault.kind, lasting);
             return; // counted where it meets a request
         }
         Kind::Compact => {
@@ -157,6 +144,18 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
         }
     }
     cluster.judge.happened(fault.kind);
+}
+
+/// Whom a fault meets that meets several.
+fn all_met(user: &User, fault: &Fault) -> Vec<String> {
+    let cluster = user.cluster();
+    match fault.kind {
+        Kind::NodeCut => ["kubelet", "agent"]
+            .map(|process| format!("{process}-{}", fault.target))
+            .into(),
+        Kind::WebhookDown => [cluster.product(), vec![PERSON.to_owned()]].concat(),
+        _ => cluster.all(),
+    }
 }
 
 async fn bounce(user: &User, processes: &[String], lasting: Duration) {

@@ -280,7 +280,10 @@ async fn is_led(cluster: &Cluster, until: Instant) -> bool {
         let ours = |lease: &&Arc<Value>| lease["metadata"]["name"] == names::CONTROLLER_LEASE;
         leases.iter().find(ours).map(|lease| {
             let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or_default();
-            (holder.to_owned(), lease["metadata"]["resourceVersion"].clone())
+            (
+                holder.to_owned(),
+                lease["metadata"]["resourceVersion"].clone(),
+            )
         })
     };
     let before = lease();

@@ -109,7 +109,7 @@ impl Lab {
                 labels: std::collections::BTreeMap::new(),
                 timings: TIMINGS,
             };
-            let network = Arc::new(Plugin::new(&home)?);
+            let network = Arc::new(Plugin::new(&home, server.client(node))?);
             let client = server.client(node);
             let machine = Machine::default();
             let kubelet = Kubelet::new(client, clock, settings, machine, network, SEED);

@@ -1,7 +1,8 @@
 //! The network of a demo's node: the real plugin against the real agent, and no interfaces.
 //!
-//! Owns: what a container runtime hands to the plugin, and reading what it says. A network namespace
-//! is an empty file here, which is there as long as the real one would be.
+//! Owns: what a container runtime hands to the plugin, once for each interface, and reading what it
+//! says. A network namespace is a file here, which is there as long as the real one would be, and says
+//! which interfaces are in it.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -15,12 +16,18 @@ use cni::plugin::{
 };
 use cni::socket::SocketTransport;
 use futures::future::BoxFuture;
+use ipam::attachment::NETWORKS;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::Api;
+use kube::{Client, ResourceExt as _};
 use kubesim::actors::{Network, PodId};
 use serde_json::{Value, json};
 
 /// The plugin that has ours as its `ipam`, as it stands in the messages.
 const PLUGIN: &str = "macvlan";
 
+/// The interface of every Pod; its addresses are the Pod's.
+const FIRST: &str = "eth0";
 /// The agent's socket on the node whose files are in `home`.
 pub(super) fn socket(home: &Path) -> PathBuf {
     home.join("spiderpool.sock")
@@ -28,24 +35,38 @@ pub(super) fn socket(home: &Path) -> PathBuf {
 
 /// Executes the plugin for the sandboxes of one node.
 pub(super) struct Plugin {
+    client: Client,
     socket: PathBuf,
     namespaces: PathBuf,
 }
 
 impl Plugin {
-    /// The plugin of the node whose files are in `home`.
+    /// The plugin of the node whose files are in `home`; it reads Pods through `client`.
     ///
     /// Errors: the folder of the namespaces can't be made.
-    pub(super) fn new(home: &Path) -> io::Result<Self> {
+    pub(super) fn new(home: &Path, client: Client) -> io::Result<Self> {
         let namespaces = home.join("netns");
         std::fs::create_dir_all(&namespaces)?;
         Ok(Self {
+            client,
             socket: socket(home),
             namespaces,
         })
     }
 
-    fn invocation(&self, command: &str, pod: &PodId, sandbox: &str) -> Invocation {
+    /// The interfaces that a Pod asks for: `net1` and so on for networks besides the cluster's, as
+    /// Multus names them.
+    async fn interfaces(&self, pod: &PodId) -> Result<Vec<String>, String> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let found = pods.get(&pod.name).await.map_err(|e| e.to_string())?;
+        let networks = found.annotations().get(NETWORKS).map_or(0, |names| {
+            names.split(',').filter(|name| !name.is_empty()).count()
+        });
+        let others = (1..=networks).map(|number| format!("net{number}"));
+        Ok([FIRST.to_owned()].into_iter().chain(others).collect())
+    }
+
+    fn invocation(&self, command: &str, pod: &PodId, sandbox: &str, nic: &str) -> Invocation {
         let PodId {
             namespace,
             name,
@@ -59,12 +80,12 @@ impl Plugin {
             ("CNI_COMMAND", command.into()),
             ("CNI_CONTAINERID", sandbox.into()),
             ("CNI_NETNS", self.namespaces.join(sandbox).into()),
-            ("CNI_IFNAME", "eth0".into()),
+            ("CNI_IFNAME", nic.into()),
             ("CNI_PATH", "/opt/cni/bin".into()),
             ("CNI_ARGS", arguments.into()),
         ];
         let config = json!({
-            "cniVersion": "1.0.0", "name": "demo", "type": PLUGIN, "master": "eth0",
+            "cniVersion": "1.0.0", "name": "demo", "type": PLUGIN, "master": FIRST,
             "ipam": {"type": "spiderpool", "ipam_unix_socket_path": self.socket},
         });
         let env: BTreeMap<OsString, OsString> = env
@@ -84,28 +105,39 @@ impl Network for Plugin {
         pod: &'a PodId,
         sandbox: &'a str,
     ) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
-        let invocation = self.invocation("ADD", pod, sandbox);
-        let namespace = self.namespaces.join(sandbox);
         Box::pin(async move {
-            std::fs::write(&namespace, "").map_err(|error| error.to_string())?;
-            addresses(&execute(invocation).await?)
+            let interfaces = self.interfaces(pod).await?;
+            std::fs::write(self.namespaces.join(sandbox), interfaces.join("\n"))
+                .map_err(|error| error.to_string())?;
+            let mut of_pod = Vec::new();
+            for nic in &interfaces {
+                let invocation = self.invocation("ADD", pod, sandbox, nic);
+                let mut of_nic = addresses(&execute(invocation).await?)?;
+                if nic == FIRST {
+                    of_pod.append(&mut of_nic);
+                }
+            }
+            Ok(of_pod)
         })
     }
 
     fn del<'a>(&'a self, pod: &'a PodId, sandbox: &'a str) -> BoxFuture<'a, Result<(), String>> {
-        let invocation = self.invocation("DEL", pod, sandbox);
         let namespace = self.namespaces.join(sandbox);
         Box::pin(async move {
-            let outcome = execute(invocation).await?;
+            let interfaces = std::fs::read_to_string(&namespace);
+            let interfaces = interfaces.unwrap_or_else(|_| FIRST.to_owned());
+            for nic in interfaces.lines().rev() {
+                let outcome = execute(self.invocation("DEL", pod, sandbox, nic)).await?;
+                if !outcome.succeeded {
+                    return Err(format!(
+                        "plugin type={PLUGIN:?} failed (delete): {}",
+                        message(&outcome)
+                    ));
+                }
+            }
             // The second DEL finds it gone, as a real one does.
             let _ = std::fs::remove_file(namespace);
-            if outcome.succeeded {
-                return Ok(());
-            }
-            Err(format!(
-                "plugin type={PLUGIN:?} failed (delete): {}",
-                message(&outcome)
-            ))
+            Ok(())
         })
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::examples::{
-    AUTO, DUAL, Example, NARROW, REFUSED, ROUTES, STATEFUL, STATIC, SUBNETS, list, objects,
+    AUTO, DUAL, Example, NARROW, REFUSED, ROUTES, SEVERAL, STATEFUL, STATIC, SUBNETS, list, objects,
 };
 use super::lab::{Lab, NODES};
 use super::screen::Screen;
@@ -194,11 +194,13 @@ impl Story {
     }
 
     async fn other_shapes(&mut self) -> anyhow::Result<()> {
-        self.screen
-            .title("Two families a Pod, a StatefulSet with a pool of a fixed size, a Pod with a route of its own")?;
-        self.apply(&[&DUAL, &STATEFUL, &ROUTES]).await?;
+        self.screen.title(
+            "Two families a Pod, a StatefulSet with a pool of a fixed size, a Pod with a route of its own, \
+             Pods with two interfaces",
+        )?;
+        self.apply(&[&DUAL, &STATEFUL, &ROUTES, &SEVERAL]).await?;
         self.expect(
-            "5 Pods run, the dual ones with two addresses each",
+            "7 Pods run, the dual ones with an address of each family, others with one on each interface",
             |seen| {
                 running(seen, "dual", 2)?;
                 running(seen, "db", 2)?;
@@ -214,6 +216,9 @@ impl Story {
                 pool(seen, "auto4-db-eth0", 2, 4)?;
                 running(seen, "routed", 1)?;
                 pool(seen, "auto4-routed-eth0", 1, 2)?;
+                running(seen, "twoface", 2)?;
+                pool(seen, "auto4-twoface-eth0", 2, 3)?;
+                pool(seen, "auto4-twoface-net1", 2, 3)?;
                 holders_agree(seen)
             },
         )
@@ -266,7 +271,8 @@ impl Story {
     pub(super) async fn end(&mut self, start: Instant) -> anyhow::Result<()> {
         self.screen
             .title("The pools go with their workloads, and every address returns")?;
-        self.delete(&[&AUTO, &DUAL, &STATEFUL, &ROUTES]).await?;
+        self.delete(&[&AUTO, &DUAL, &STATEFUL, &ROUTES, &SEVERAL])
+            .await?;
         self.delete_one("apps/v1", "Deployment", "shop").await?;
         self.expect("no Pod and no pool is left, no address in use", |seen| {
             ensure(seen.pods.is_empty(), || {

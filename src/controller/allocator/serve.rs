@@ -16,8 +16,8 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::BUSY;
-use crate::kube_io::tasks::start;
 use crate::allocator::announce::Identity;
+use crate::kube_io::tasks::start;
 
 /// Most connections: one an agent.
 const CONNECTIONS: usize = 10_000;
