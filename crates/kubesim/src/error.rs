@@ -295,7 +295,6 @@ impl ApiError {
         let why = format!(
             "unable to create new content in namespace {namespace} because it is being terminated"
         );
-        let name = if name.is_empty() { "Unknown" } else { name };
         let mut error = Self::forbidden(kind, name, &why);
         if let Some(Value::Object(details)) = &mut error.details {
             let cause = json!({

@@ -113,7 +113,10 @@ impl Requirement {
 fn is_selectable(kind: &Kind, field: &str) -> bool {
     match field {
         "metadata.name" => true,
-        "metadata.namespace" => kind.namespaced || kind.builtin().is_some(),
+        "metadata.namespace" => {
+            // Of the kinds that are in no Namespace, those that select by fields of their own refuse it.
+            kind.namespaced || kind.builtin().is_some_and(|row| row.selectable.is_empty())
+        }
         _ => match (kind.builtin(), kind.custom()) {
             (Some(row), _) => row.selectable.contains(&field),
             (None, Some(custom)) => custom.selectable.iter().any(|one| one == field),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
-use crate::object::{self, metadata};
+use crate::object::{self, metadata, text};
 use crate::store::Key;
 
 use super::{Answer, Turn, prepare};
@@ -25,7 +25,8 @@ impl Turn<'_> {
     /// for one that is going, 409 for a name that is taken, 422 for wrong fields.
     pub(super) fn store_new(&mut self, mut object: Value) -> Result<Value, ApiError> {
         self.check_namespace(&mut object)?;
-        self.check_namespace_is_there(object::name(&object))?;
+        let named = [object::name(&object), text(&object, "/metadata/generateName")];
+        self.check_namespace_is_there(named.into_iter().find(|name| !name.is_empty()))?;
         let key = self.new_key(&mut object);
         self.prepare_new(&mut object);
         self.validate(&object, None)?;
@@ -86,7 +87,7 @@ impl Turn<'_> {
         ))
     }
 
-    fn check_namespace_is_there(&self, name: &str) -> Result<(), ApiError> {
+    fn check_namespace_is_there(&self, name: Option<&str>) -> Result<(), ApiError> {
         let kind = self.call.kind.as_ref();
         if !kind.namespaced {
             return Ok(());
@@ -100,7 +101,7 @@ impl Turn<'_> {
             None => Err(ApiError::namespace_not_found(&self.call.namespace)),
             Some(found) if object::is_going(found) => Err(ApiError::namespace_terminating(
                 kind,
-                name,
+                name.unwrap_or("Unknown"),
                 &self.call.namespace,
             )),
             Some(_) => Ok(()),

@@ -2,7 +2,7 @@
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::clock;
 use crate::kinds::Kind;
@@ -116,6 +116,7 @@ impl Turn<'_> {
         if kind.builtin().is_some() {
             match kind.plural.as_str() {
                 "secrets" => take_string_data(object),
+                "pods" => changed_pod(old, object),
                 "namespaces" => {
                     if let (Some(spec), Value::Object(map)) = (old.get("spec"), &mut *object) {
                         map.insert("spec".to_owned(), spec.clone());
@@ -229,6 +230,20 @@ fn new_job(object: &mut Value) {
     as_map(spec).insert("manualSelector".to_owned(), json!(false));
 }
 
+/// What admission adds to a changed Pod: the priority that it had, unless the change has one, and
+/// tolerations.
+fn changed_pod(old: &Value, object: &mut Value) {
+    let Some(Value::Object(spec)) = object.get_mut("spec") else {
+        return;
+    };
+    for key in ["priority", "preemptionPolicy"] {
+        if let Some(had) = old.pointer(&format!("/spec/{key}")) {
+            spec.entry(key).or_insert_with(|| had.clone());
+        }
+    }
+    tolerate_silent_nodes(spec);
+}
+
 fn take_string_data(object: &mut Value) {
     use base64::Engine as _;
     let Some(Value::Object(texts)) = as_map(object).remove("stringData") else {
@@ -278,6 +293,11 @@ fn new_pod(object: &mut Value, store: &crate::store::Store, _now: jiff::Timestam
     };
     spec.insert("priority".to_owned(), json!(priority));
     spec.insert("preemptionPolicy".to_owned(), json!(preemption));
+    tolerate_silent_nodes(spec);
+}
+
+/// What every Pod tolerates for five minutes, unless it says something about it.
+fn tolerate_silent_nodes(spec: &mut Map<String, Value>) {
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
     let Value::Array(tolerations) = tolerations else {
         return;
