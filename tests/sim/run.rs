@@ -33,9 +33,9 @@ const FAULTS_OVER: Duration = Duration::from_secs(75);
 /// runs out, and one try.
 const LED_MAX: Duration = Duration::from_secs(30);
 /// Until every Pod is served (L9).
-const SERVED_MAX: Duration = Duration::from_secs(90);
+const SERVED_MAX: Duration = Duration::from_secs(45);
 /// Until the addresses of Pods that are gone are free (L3).
-const RELEASED_MAX: Duration = Duration::from_secs(120);
+const RELEASED_MAX: Duration = Duration::from_secs(60);
 /// Until all is as it should be (L1).
 const SETTLE_MAX: Duration = Duration::from_secs(180);
 /// The same where DELs were lost with a disk, or with the original's agent: the controller's look, and
