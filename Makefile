@@ -26,6 +26,7 @@ help: ## This list
 
 .PHONY: demo
 demo: ## See it at work, no cluster and no root: pools appear, follow, refuse; KEEP=1 leaves it up
+	@$(CARGO) build --package orbweaver
 	@$(CARGO) run --quiet --package orbweaver -- demo $(if $(KEEP),--keep)
 
 .PHONY: demo-cluster
@@ -51,9 +52,10 @@ tools: ## Build what the other steps call, once: the cluster's binaries, helm, c
 	@$(E2E) tools
 
 .PHONY: lint
-lint: ## clippy on every target, shellcheck on every script; no warning passes
+lint: ## clippy on every target, shellcheck on every script, each mutant's patch; no warning passes
 	@$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	@hack/shellcheck.sh $(SCRIPTS)
+	@for patch in tests/sim/mutants/*.patch; do git apply --check "$$patch" || exit 1; done
 
 .PHONY: unit
 unit: ## Every test that needs no cluster

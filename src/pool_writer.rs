@@ -14,7 +14,7 @@ use ipam::ledger::{Ask, Claim};
 use ipam::name::{PodName, PoolName, Uid};
 use ipam::quarantine::{Conflict, Ruling};
 use ipam::release::{Release, Released};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 mod commit;
@@ -86,19 +86,30 @@ pub trait Host: Send + Sync + 'static {
     fn not_written(&self, outcome: Outcome, allocates: bool);
 }
 
+/// Most pools that are written at one time where the claims of all nodes meet. Enough for any API
+/// server's latency; a pool whose turn has not come takes in what is asked meanwhile, so the busier
+/// the API server is, the more a write carries.
+const WRITES_AT_ONCE: usize = 8;
+
 /// Access to every pool's writer.
 pub struct Writers<H> {
     host: Arc<H>,
     tasks: Tasks,
+    turns: Arc<Semaphore>,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
 impl<H: Host> Writers<H> {
     /// Without any writer yet; they will run in `tasks`.
     pub fn new(host: H, tasks: Tasks) -> Self {
+        let at_once = match H::RIVALS {
+            Rivals::None => WRITES_AT_ONCE,
+            Rivals::Others => Semaphore::MAX_PERMITS,
+        };
         Self {
             host: Arc::new(host),
             tasks,
+            turns: Arc::new(Semaphore::new(at_once)),
             queues: Mutex::default(),
         }
     }
@@ -198,6 +209,7 @@ impl<H: Host> Writers<H> {
         let writer = Writer {
             pool: pool.clone(),
             host: Arc::clone(&self.host),
+            turns: Arc::clone(&self.turns),
             inbox,
         };
         self.tasks.spawn(writer.run());

@@ -11,7 +11,7 @@ mod tests {
     const DEMO: &str = env!("CARGO_BIN_EXE_orbweaver");
 
     /// What the story promises, in its order.
-    const STEPS: [&str; 10] = [
+    const STEPS: [&str; 11] = [
         "✓ both Pods run with addresses of the pool",
         "✓ both its Pods are told why they get no address",
         "✓ a pool of 3 is made, 2 Pods run",
@@ -19,6 +19,7 @@ mod tests {
         "✓ 3 Pods run, the pool has 4 addresses",
         "✓ 3 new Pods run, the pool has 4 addresses again",
         "✓ 7 Pods run, the dual ones with an address of each family, others with one on each interface",
+        "✓ 2 Pods run, the pool has 3 addresses",
         "✓ 4 Pods run, 2 wait, the Deployment is told what is missing",
         "✓ all 6 Pods run, the pool has 7 addresses",
         "✓ no Pod and no pool is left, no address in use",
@@ -93,6 +94,19 @@ mod tests {
             "{row:?}"
         );
         assert!(shown.contains("3 missing; add 3 addresses to spec.ips of SpiderSubnet narrow"));
+    }
+
+    #[test]
+    fn what_the_readme_shows_is_what_it_says() {
+        let readme = include_str!("../README.md");
+        let shown = readme
+            .lines()
+            .filter_map(|line| Some(line[line.find("✓ ")?..].trim_end()));
+        let shown: Vec<&str> = shown.collect();
+        assert!(shown.len() >= 5, "{shown:?}");
+        for line in shown {
+            assert!(STEPS.contains(&line), "README.md shows {line:?}");
+        }
     }
 
     fn interrupt(demo: &Child) {

@@ -14,7 +14,9 @@ use ipam::pool::Pool;
 use ipam::record::Records;
 use ipam::subnet::{Subnet, SubnetLedger};
 use ipnet::IpNet;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{
+    ManagedFieldsEntry, ObjectMeta, OwnerReference, Time,
+};
 use kube::{Resource, ResourceExt};
 
 use crate::api::conditions::{Observed, upsert};
@@ -58,6 +60,11 @@ pub fn edited_pool(
     subnet: Option<&SpiderSubnet>,
 ) -> SpiderIPPool {
     let mut pool = raw.clone();
+    if parsed.owner.is_some() || edit.owner.is_some() {
+        // What is ours alone is not tracked field by field, in which the API server would put a third of
+        // its work on each record: an empty entry ends that, until somebody applies.
+        pool.metadata.managed_fields = Some(vec![ManagedFieldsEntry::default()]);
+    }
     pool.spec.ip_version = pool
         .spec
         .ip_version

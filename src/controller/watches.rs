@@ -116,10 +116,8 @@ where
 {
     cache.on_change(on_change);
     let api: Api<DeserializeGuard<K>> = Api::all(ctx.clients.read.clone());
-    start(
-        tasks,
-        cache.clone().run(api, watcher::Config::default(), trim),
-    );
+    let watch = cache.clone().run(api, watcher::Config::default(), trim);
+    start(tasks, watch);
     Box::pin(async move { cache.synced().await })
 }
 

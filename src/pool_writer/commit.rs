@@ -29,7 +29,7 @@ use ipam::quarantine::Ruling;
 use ipam::release::Released;
 use ipam::select::Refusal;
 use kube::ResourceExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Host;
@@ -102,6 +102,8 @@ struct Doubt {
 pub(super) struct Writer<H> {
     pub(super) pool: PoolName,
     pub(super) host: Arc<H>,
+    /// Whose turn it is to write; first come, first served.
+    pub(super) turns: Arc<Semaphore>,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -125,6 +127,7 @@ impl<H: Host> Writer<H> {
             let mut failed: Option<String> = None;
             loop {
                 sleep_until(desk.pace.next()).await;
+                let turn = self.turns.acquire().await;
                 while let Ok(job) = self.inbox.try_recv() {
                     desk.take(job);
                 }
@@ -136,7 +139,9 @@ impl<H: Host> Writer<H> {
                     break;
                 }
                 let began = Instant::now();
-                match desk.pass().await {
+                let pass = desk.pass().await;
+                drop(turn);
+                match pass {
                     Pass::Nothing => {}
                     Pass::Written { contested } => {
                         let scene = match contested {

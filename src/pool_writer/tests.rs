@@ -24,19 +24,23 @@ struct Alone {
     ended: Mutex<Vec<PodName>>,
 }
 
+fn pool(name: &str) -> SpiderIPPool {
+    let pool = json!({
+        "apiVersion": names::API_VERSION, "kind": names::KIND_POOL,
+        "metadata": {"name": name, "uid": "p1", "resourceVersion": "1"},
+        "spec": {"subnet": "10.0.0.0/16", "ips": ["10.0.0.1-10.0.3.255"], "ipVersion": 4},
+    });
+    let mut pool: SpiderIPPool = serde_json::from_value(pool).unwrap();
+    let hash = convert::pool(&pool).unwrap().admission_hash();
+    let admitted = (names::annotation::ADMITTED.to_owned(), hash);
+    pool.metadata.annotations = Some(BTreeMap::from([admitted]));
+    pool
+}
+
 impl Alone {
     fn new() -> Self {
-        let pool = json!({
-            "apiVersion": names::API_VERSION, "kind": names::KIND_POOL,
-            "metadata": {"name": "p", "uid": "p1", "resourceVersion": "1"},
-            "spec": {"subnet": "10.0.0.0/16", "ips": ["10.0.0.1-10.0.3.255"], "ipVersion": 4},
-        });
-        let mut pool: SpiderIPPool = serde_json::from_value(pool).unwrap();
-        let hash = convert::pool(&pool).unwrap().admission_hash();
-        let admitted = (names::annotation::ADMITTED.to_owned(), hash);
-        pool.metadata.annotations = Some(BTreeMap::from([admitted]));
         Self {
-            stored: Mutex::new(pool),
+            stored: Mutex::new(pool("p")),
             writes: Mutex::default(),
             conflicts: Mutex::default(),
             reads: Mutex::default(),
@@ -103,6 +107,63 @@ impl Host for Shared {
     fn not_written(&self, _: Outcome, _: bool) {
         *locked(&self.0.conflicts) += 1;
     }
+}
+
+/// Any number of pools; how many of them are written at one moment.
+#[derive(Default)]
+struct Many {
+    now: Mutex<usize>,
+    most: Mutex<usize>,
+    writes: Mutex<Vec<usize>>,
+}
+
+struct SharedMany(Arc<Many>);
+
+impl Host for SharedMany {
+    const RIVALS: Rivals = Rivals::None;
+
+    async fn read(&self, name: &PoolName) -> Result<Option<Arc<Reading>>, String> {
+        Ok(self.known(name, None))
+    }
+
+    fn known(&self, name: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>> {
+        let reading = || Arc::new(Reading::new(pool(name.as_str()), Instant::now()));
+        than.is_none().then(reading)
+    }
+
+    async fn reserved(&self) -> Result<Arc<AddrSet>, String> {
+        Ok(Arc::new(AddrSet::new()))
+    }
+
+    async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
+        let now = {
+            let mut now = locked(&self.0.now);
+            *now += 1;
+            *now
+        };
+        {
+            let mut most = locked(&self.0.most);
+            *most = now.max(*most);
+        }
+        tokio::time::sleep(PUT).await;
+        *locked(&self.0.now) -= 1;
+        Alone::touch(pool);
+        Ok(())
+    }
+
+    fn ended(&self, _: &PodName, _: &Uid) -> bool {
+        false
+    }
+
+    fn granted(&self, _: &Attachment, _: &Granted) {}
+
+    fn untaken(&self, _: &Attachment) {}
+
+    fn written(&self, asks: usize) {
+        locked(&self.0.writes).push(asks);
+    }
+
+    fn not_written(&self, _: Outcome, _: bool) {}
 }
 
 fn writers() -> (Arc<Alone>, Arc<Writers<Shared>>) {
@@ -179,6 +240,33 @@ async fn claims_that_come_together_share_a_write_and_need_no_read() {
     assert_eq!(addresses.len(), 200);
     assert_eq!(*locked(&alone.writes), [200], "they came within the linger");
     assert_eq!(*locked(&alone.reads), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_in_what_is_asked() {
+    let many = Arc::new(Many::default());
+    let writers = Writers::new(SharedMany(Arc::clone(&many)), Tasks::default());
+    let pools = 10 * WRITES_AT_ONCE;
+    let asks = (0..pools).flat_map(|pool| [0, 1].map(|round| (pool, round)));
+    let asks = asks.map(|(pool, round)| {
+        let writers = &writers;
+        async move {
+            tokio::time::sleep(PUT * 5 * round).await;
+            let (pool, of) = (
+                PoolName::new(format!("p{pool}")),
+                claim(&format!("u{round}")),
+            );
+            writers
+                .claim(&pool, of, None, within(Duration::from_secs(10)))
+                .await
+        }
+    });
+    let granted = join_all(asks).await;
+    assert!(granted.iter().all(Result::is_ok));
+    assert_eq!(*locked(&many.most), WRITES_AT_ONCE);
+    let writes = locked(&many.writes);
+    let both = writes.iter().filter(|asks| **asks == 2).count();
+    assert!(both >= pools / 3, "{both} of {pools} pools: {writes:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use crate::fault::Kind;
 use crate::judge::Judge;
 use crate::lines::{AGENTS, Lines};
 use crate::net::Net;
@@ -235,6 +236,7 @@ impl Cluster {
             match dooms.recv().await {
                 Some(process) => {
                     self.judge.note(&format!("{process} dies after its write"));
+                    self.judge.happened(Kind::Crash);
                     self.kill(&process);
                     sleep(Duration::from_secs(1)).await;
                     self.begin(&process);

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use ipam::addr::AddrSet;
 use ipam::record::Records;
 use kubesim::Server;
 use orbweaver::api::names::label;
@@ -150,6 +151,15 @@ fn pool_lacks(
     lacks: &mut Vec<String>,
 ) {
     let name = text(pool, "/metadata/name");
+    let read = serde_json::from_value::<SpiderIPPool>(pool.clone()).ok();
+    let read = read.and_then(|pool| convert::pool(&pool).ok());
+    let count = |addresses: &AddrSet| i64::try_from(addresses.count().get()).ok();
+    let told = pool.pointer("/status/totalIPCount").and_then(Value::as_i64);
+    if let Some(read) = &read
+        && told != count(&read.total())
+    {
+        lacks.push(format!("pool {name} says that it has {told:?} addresses"));
+    }
     let goes = pool.pointer("/metadata/deletionTimestamp").is_some();
     if goes && records(pool).iter().next().is_none() {
         lacks.push(format!(
@@ -166,9 +176,7 @@ fn pool_lacks(
         return;
     }
     // What a person took out of it while in use serves on: it is the workload's as before.
-    let read = serde_json::from_value::<SpiderIPPool>(pool.clone()).ok();
-    let read = read.and_then(|pool| convert::pool(&pool).ok());
-    let total = read.and_then(|pool| i64::try_from(pool.claimed().count().get()).ok());
+    let total = read.and_then(|pool| count(&pool.claimed()));
     // Its subnet may have no more for it while Pods have what a deleted pool had.
     let left = left_elsewhere(pool, pools, living);
     let is_right = |total: i64, wanted: i64| {

@@ -26,8 +26,8 @@
 //! | O1 | a workload's only pool is not made smaller than the workload has wanted for a minute |
 //! | O2 | the controller asks for no list older than it knows |
 //! | L2 | an agent that lives answers before the plugin gives up |
-//! | L5 | no ADD fails since somebody else was faster |
-//! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written; nobody loses hundreds of writes in a row |
+//! | L5 | no ADD fails since somebody else was faster, and nobody loses hundreds of writes in a row |
+//! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written |
 //! | L3, L6, L9 | by then the addresses of Pods that are gone are free, a controller leads, and no Pod waits: each within a limit of its own |
 //! | L4 | when all workloads are gone, so is all that was theirs |
 //!

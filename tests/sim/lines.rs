@@ -31,6 +31,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::fault::Kind;
 use crate::judge::{Judge, Sight};
+use crate::net::Spell;
 use crate::node::{self, Socket};
 
 /// Whom the controllers take for agents.
@@ -56,8 +57,8 @@ struct State {
 
 struct Line {
     rng: StdRng,
-    cut_until: Instant,
-    silent_until: Instant,
+    cut: Spell,
+    silent: Spell,
     loses_reply: bool,
 }
 
@@ -91,8 +92,8 @@ impl Lines {
         let (mut state, until) = (self.state(), Instant::now() + lasting);
         let line = line(&mut state, self.seed, agent);
         match kind {
-            Kind::LineCut => line.cut_until = until,
-            Kind::LineSilent => line.silent_until = until,
+            Kind::LineCut => line.cut = Spell::new(kind, until),
+            Kind::LineSilent => line.silent = Spell::new(kind, until),
             _ => line.loses_reply = true,
         }
     }
@@ -104,12 +105,11 @@ impl Lines {
 
     /// Ends whatever is wrong.
     pub(crate) fn heal(&self) {
-        let now = Instant::now();
         let mut state = self.state();
         state.divided = false;
         for line in state.agents.values_mut() {
-            line.cut_until = now;
-            line.silent_until = now;
+            line.cut.end();
+            line.silent.end();
             line.loses_reply = false;
         }
     }
@@ -140,8 +140,9 @@ impl Lines {
             let line = line(&mut state, self.seed, agent);
             let mut delay = || Duration::from_micros(line.rng.random_range(300..2_000));
             let (before, after) = (delay(), delay());
-            let cut = Instant::now() < line.cut_until;
-            (socket, before, after, cut, line.silent_until)
+            let cut = line.cut.meets(&self.judge);
+            line.silent.meets(&self.judge);
+            (socket, before, after, cut, line.silent.until())
         };
         self.judge
             .note(&format!("{agent} asks {to} {}", request.uri().path()));
@@ -180,8 +181,8 @@ fn line<'s>(state: &'s mut State, seed: u64, agent: &str) -> &'s mut Line {
         .entry(agent.to_owned())
         .or_insert_with(|| Line {
             rng: crate::stream(seed, &format!("line {agent}")),
-            cut_until: Instant::now(),
-            silent_until: Instant::now(),
+            cut: Spell::new(Kind::LineCut, Instant::now()),
+            silent: Spell::new(Kind::LineSilent, Instant::now()),
             loses_reply: false,
         })
 }

@@ -49,6 +49,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use sha2::{Digest as _, Sha256};
 
+use cluster::Size;
 use run::Recipe;
 use scenario::Scenario;
 use tally::{Tally, Wanted};
@@ -207,18 +208,29 @@ fn read(file: &Path) -> Result<Recipe, String> {
     text.parse().map_err(|error: String| named(&error))
 }
 
-/// A crash after each write of the undisturbed runs, its answer heard and lost.
+/// A crash after each write of the undisturbed runs, its answer heard and lost; and in two larger
+/// clusters, whose leader allocates and binds early, now the one and now the other.
 ///
 /// Errors: a scenario makes too few writes to be worth it.
 fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Result<Vec<Recipe>, String> {
     let all = scenario::ALL.iter().filter(|scenario| scenario.exhaustive);
     let all = all.filter(|scenario| wanted.is_none_or(|wanted| wanted.name == scenario.name));
     let mut recipes = Vec::new();
-    for scenario in all {
-        let plain = Recipe::undisturbed(scenario, 0);
+    let led = |early: bool| {
+        move |size: Size| {
+            size.allocator && size.early == early && size.controllers == 2 && size.nodes == 3
+        }
+    };
+    for (scenario, of) in all.flat_map(|scenario| {
+        [0, first(scenario, led(false)), first(scenario, led(true))].map(|seed| (scenario, seed))
+    }) {
+        let plain = Recipe::undisturbed(scenario, of);
         let writes = plain.run().writes;
         if !silent {
-            say(&format!("{}: {writes} writes", scenario.name));
+            say(&format!(
+                "{} in the cluster of seed {of}: {writes} writes",
+                scenario.name
+            ));
         }
         if writes < WRITES_MIN {
             let name = scenario.name;
@@ -228,13 +240,23 @@ fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Result<Vec<Rec
         }
         recipes.push(plain.clone());
         for write in 1..=writes {
-            recipes.extend([false, true].map(|lost| Recipe {
+            let both = [false, true].into_iter();
+            let answers = both.filter(|lost| of == 0 || *lost == write.is_multiple_of(2));
+            recipes.extend(answers.map(|lost| Recipe {
                 crash_at: Some((write, lost)),
                 ..plain.clone()
             }));
         }
     }
     Ok(recipes)
+}
+
+/// The first seed but zero whose cluster is so.
+fn first(scenario: &Scenario, is_so: impl Fn(Size) -> bool) -> u64 {
+    let mut seeds = 1..;
+    seeds
+        .find(|seed| is_so(scenario::size(scenario, *seed)))
+        .unwrap_or_default()
 }
 
 thread_local! {

@@ -114,9 +114,7 @@ pub(crate) async fn strike(user: &User, fault: &Fault) {
         }
         Kind::LineCut | Kind::LineSilent | Kind::LineReplyLost => {
             cluster.lines.inflict(target, fault.kind, lasting);
-            if fault.kind == Kind::LineReplyLost || !cluster.size.allocator {
-                return; // counted where it meets a request
-            }
+            return; // counted where it meets a request
         }
         Kind::ForceDelete | Kind::DeletePod => {
             let by_force = fault.kind == Kind::ForceDelete;

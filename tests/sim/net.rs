@@ -42,6 +42,8 @@ pub(crate) const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
 pub(crate) const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
 /// How much longer a request takes at most that is slow.
 const SLOW: Duration = Duration::from_millis(700);
+/// So many revisions a list is old that comes from memory.
+const BEHIND: u64 = 20;
 /// What the query of a list says that may be answered from memory.
 const FROM_MEMORY: &str = "resourceVersion=0&resourceVersionMatch=NotOlderThan";
 
@@ -89,14 +91,14 @@ struct Link {
 
 /// A fault that lasts, and is counted when it meets something first.
 #[derive(Clone, Copy)]
-struct Spell {
+pub(crate) struct Spell {
     kind: Kind,
     until: Instant,
     has_met: bool,
 }
 
 impl Spell {
-    fn new(kind: Kind, until: Instant) -> Self {
+    pub(crate) fn new(kind: Kind, until: Instant) -> Self {
         Self {
             kind,
             until,
@@ -104,8 +106,18 @@ impl Spell {
         }
     }
 
+    /// Ends it.
+    pub(crate) fn end(&mut self) {
+        self.until = Instant::now();
+    }
+
+    /// When it is over.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+
     /// Whether it meets what happens now.
-    fn meets(&mut self, judge: &Judge) -> bool {
+    pub(crate) fn meets(&mut self, judge: &Judge) -> bool {
         let is_on = Instant::now() < self.until;
         if is_on && !self.has_met {
             self.has_met = true;
@@ -208,7 +220,6 @@ impl Net {
     /// Ends every fault that lasts, and forgets those that met nothing. Old lists stay: nobody has a
     /// right to others.
     pub(crate) fn heal(&self) {
-        let now = Instant::now();
         for link in self.links().values_mut() {
             link.armed.clear();
             for spell in [
@@ -217,7 +228,7 @@ impl Net {
                 &mut link.unreviewed,
                 &mut link.stall,
             ] {
-                spell.until = now;
+                spell.end();
             }
         }
     }
@@ -334,7 +345,7 @@ impl Net {
         Ok(self.tapped(process, answer))
     }
 
-    /// Who loses again and again does not learn from it (L1).
+    /// Who loses again and again does not learn from it (L5).
     fn count_lost(&self, process: &str, code: StatusCode) {
         let mut links = self.links();
         let link = link(&mut links, self.seed, process);
@@ -342,13 +353,13 @@ impl Net {
         link.lost = if is_lost { link.lost + 1 } else { 0 };
         if link.lost == LOST_MAX {
             let what = format!("{process} lost {LOST_MAX} writes, one after the other");
-            self.judge.violation("L1", &what);
+            self.judge.violation("L5", &what);
         }
     }
 
     /// A list that may be served from memory is served as it was a while ago.
     fn look_back(&self, head: &mut Parts) {
-        let then = self.server.revision().saturating_sub(20).max(1);
+        let then = self.server.revision().saturating_sub(BEHIND).max(1);
         let exact = format!("resourceVersion={then}&resourceVersionMatch=Exact");
         let text = head.uri.to_string().replace(FROM_MEMORY, &exact);
         if let Ok(uri) = text.parse() {

@@ -32,14 +32,15 @@ const FAULTS_OVER: Duration = Duration::from_secs(75);
 /// Until a controller leads again, once nothing disturbs it (L6): a Lease that its holder left behind
 /// runs out, and one try.
 const LED_MAX: Duration = Duration::from_secs(30);
-/// Until every Pod is served (L9).
+/// Until every Pod is served (L9): a runtime's pause between two tries, a hold-off and a resize, some of
+/// them twice.
 const SERVED_MAX: Duration = Duration::from_secs(45);
 /// Until the addresses of Pods that are gone are free (L3).
 const RELEASED_MAX: Duration = Duration::from_secs(60);
 /// Until all is as it should be (L1).
 const SETTLE_MAX: Duration = Duration::from_secs(180);
-/// The same where DELs were lost with a disk, or with the original's agent: the controller's look, and
-/// two of the agent's (L3).
+/// Each of these three where DELs were lost with a disk, or with the original's agent: the controller's
+/// look, and two of the agent's. Until then a pool may be full of what nobody has, and Pods wait.
 const LEAK_MAX: Duration = Duration::from_secs(6_000);
 /// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
 const LOOK_MAX: Duration = Duration::from_secs(700);

@@ -2,7 +2,9 @@
 //! reasons, messages, objects, versions by rank, and the same events of watches.
 //!
 //! `CONFORMANCE_SEED` and `CONFORMANCE_OPS` choose another script. Not compared: `managedFields`,
-//! the text of continue tokens, the order of complaints (none on the real server).
+//! the text of continue tokens, a list's own version, times and uids but by their rank, the digits of
+//! versions in messages, what is told as a Go struct, the order of complaints and how often one is
+//! made (neither is certain on the real server).
 //!
 //! Known to differ, none of which the product meets: a Pod's deletion that is a dry run has a grace
 //! period in the real answer; a Job whose labels a PUT of its status empties, and rules over values of

@@ -46,6 +46,14 @@ impl State {
         let name = commit.key.name.clone();
         if commit.change == Change::Deleted {
             self.subnets.remove(&name);
+            let label = |pool: &Pool| Some(pool.owner.as_ref()?.subnet.as_str().to_owned());
+            let held = |pool: &&Pool| label(pool).as_deref() == Some(&*name);
+            if let Some(pool) = self.pools.values().find(held)
+                && !is_foreign(&commit.actor)
+            {
+                let what = format!("{} let subnet {name} go before {}", commit.actor, pool.name);
+                self.blame("S15", &what);
+            }
             return;
         }
         let object = serde_json::from_value::<SpiderSubnet>((*commit.new).clone());
@@ -188,6 +196,13 @@ impl State {
         }
         for (address, record) in new.records.iter() {
             let was = before.get(&address);
+            if old.is_some_and(|old| old.total().contains(address))
+                && !new.total().contains(address)
+            {
+                let (actor, name, pod) = (&commit.actor, &new.name, &record.pod);
+                let what = format!("{actor} took {address} out of {name}, which {pod} has");
+                self.blame("S4", &what);
+            }
             if was.is_none_or(|was| was.uid != record.uid) {
                 // A fixed address goes on to the next Pod whatever became of the pool meanwhile.
                 let is_inherited =

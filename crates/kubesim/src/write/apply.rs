@@ -55,7 +55,10 @@ impl Turn<'_> {
 
     /// Enters who owns which field: as an apply has it, else the writer what it changes.
     pub(super) fn manage(&mut self, old: Option<&Value>, object: &mut Value) {
+        // One empty entry ends the books, until the next apply.
+        let ends = object.pointer("/metadata/managedFields") == Some(&json!([{}]));
         let known = old.and_then(Books::of);
+        let known = known.filter(|_| !ends || self.call.part == Part::Status);
         match (self.books.take(), known, old) {
             (Some(books), _, _) => books.enter(object),
             (None, Some(mut books), Some(old)) => {

@@ -25,7 +25,10 @@ impl Turn<'_> {
     /// for one that is going, 409 for a name that is taken, 422 for wrong fields.
     pub(super) fn store_new(&mut self, mut object: Value) -> Result<Value, ApiError> {
         self.check_namespace(&mut object)?;
-        let named = [object::name(&object), text(&object, "/metadata/generateName")];
+        let named = [
+            object::name(&object),
+            text(&object, "/metadata/generateName"),
+        ];
         self.check_namespace_is_there(named.into_iter().find(|name| !name.is_empty()))?;
         let key = self.new_key(&mut object);
         self.prepare_new(&mut object);
