@@ -282,6 +282,8 @@ fn observe(
 #[cfg(test)]
 mod tests {
     use ipam::addr::parse_list;
+    use ipam::name::{Nic, WorkloadId};
+    use ipam::pool::Owner;
     use ipam::subnet::Entry;
     use serde_json::json;
 
@@ -319,6 +321,27 @@ mod tests {
         assert_eq!(pool.annotations()["team"], "net");
         assert_eq!(pool.annotations()[annotation::EPOCH], "5");
         assert!(convert::pool(&pool).unwrap().is_admitted());
+    }
+
+    #[test]
+    fn only_a_pool_that_is_made_for_a_workload_is_not_tracked_field_by_field() {
+        assert_eq!(edited(&PoolEdit::default()).metadata.managed_fields, None);
+        let workload = WorkloadId {
+            group: "apps".to_owned(),
+            version: "v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "a".to_owned(),
+            name: "b".to_owned(),
+            uid: Uid::from("w"),
+        };
+        let owner = Owner::of(&workload, &Nic::from("eth0"), &SubnetName::from("net4"), true);
+        let mut raw = pool();
+        raw.labels_mut()
+            .extend(convert::owner_labels(&owner, Family::V4));
+        let parsed = convert::pool(&raw).unwrap();
+        let edited = edited_pool(&raw, &parsed, &PoolEdit::default(), None);
+        let sent = serde_json::to_value(&edited.metadata).unwrap();
+        assert_eq!(sent["managedFields"], json!([{}]));
     }
 
     #[test]

@@ -7,8 +7,9 @@
 //! made (neither is certain on the real server).
 //!
 //! Known to differ, none of which the product meets: a Pod's deletion that is a dry run has a grace
-//! period in the real answer; a Job whose labels a PUT of its status empties, and rules over values of
-//! the wrong type in an object of the wrong kind, which no script draws.
+//! period in the real answer; and, which no script draws, a Job whose labels a PUT of its status
+//! empties, a finalizer that is no name in such a PUT, and rules over values of the wrong type in an
+//! object of the wrong kind.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers")]
 

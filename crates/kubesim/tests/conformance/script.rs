@@ -586,6 +586,9 @@ fn put(rng: &mut StdRng, subject: &Subject, path: &str, name: &str) -> Op {
     if one_in(rng, 20) {
         body["metadata"]["name"] = json!("another");
     }
+    if one_in(rng, 12) {
+        body["metadata"]["managedFields"] = json!([{}]);
+    }
     Op {
         method: "PUT",
         path: path.to_owned(),
@@ -656,6 +659,10 @@ fn status(rng: &mut StdRng, subject: &Subject, path: &str, name: &str) -> Op {
         body["metadata"]["name"] = json!(name);
         body["metadata"]["resourceVersion"] = json!(*pick(rng, &["$rv", "$rv", "$stale"]));
         body["status"] = status;
+        if body["metadata"]["finalizers"] == json!(["!"]) {
+            // How much is wrong with it depends on the kind.
+            body["metadata"]["finalizers"].take();
+        }
         if subject.plural == "jobs" && body["metadata"]["labels"] == json!({}) {
             // Now and then the real server answers as if those of the template were not filled in.
             body["metadata"]["labels"] = json!({ "tier": "s" });
