@@ -334,7 +334,12 @@ mod tests {
             name: "b".to_owned(),
             uid: Uid::from("w"),
         };
-        let owner = Owner::of(&workload, &Nic::from("eth0"), &SubnetName::from("net4"), true);
+        let owner = Owner::of(
+            &workload,
+            &Nic::from("eth0"),
+            &SubnetName::from("net4"),
+            true,
+        );
         let mut raw = pool();
         raw.labels_mut()
             .extend(convert::owner_labels(&owner, Family::V4));

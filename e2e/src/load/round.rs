@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use rustix::process::Signal;
+use serde_json::json;
 
 use super::bindings::{Bindings, Pod};
 use super::figures::{Cost, Figures, Meter};
@@ -165,6 +166,9 @@ impl<'a> Round<'a> {
         self.shape.fill(self.stage.kubectl())?;
         let pods = self.take(bindings)?;
         let pools = self.shape.pools(self.stage)?;
+        if self.way == Way::OneByOne {
+            track(self.stage.kubectl())?;
+        }
         let meter = self.meter()?;
         let pods = pods.into_iter().map(Ok);
         let served = serve(self.ask(&pools), &self.fleet.sockets(), pods)?;
@@ -227,6 +231,18 @@ impl<'a> Round<'a> {
         self.fleet.end()?;
         Ok(self.figures)
     }
+}
+
+/// Has the API server keep `managedFields` of the pools, as of any object: the product's controller
+/// ends that for those it makes, of which the baseline is to have nothing.
+fn track(kubectl: &Kubectl) -> Result<()> {
+    let pools = Pool::all(kubectl)?.into_iter().map(|pool| {
+        let metadata = json!({"name": pool.name, "annotations": {"example.org/tracked": "yes"}});
+        json!({"apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool", "metadata": metadata})
+    });
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": pools.collect::<Vec<_>>()});
+    kubectl.apply(&list.to_string(), &["--server-side"])?;
+    Ok(())
 }
 
 /// Does what makes a shape's Pods go, and waits until each is on its way.
