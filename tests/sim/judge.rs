@@ -62,6 +62,11 @@ const NAMESPACE_MAX: Duration = Duration::from_secs(60);
 const KNOWN_AFTER: Duration = Duration::from_secs(60);
 /// Most bytes that the records of a pool may take.
 const BYTES_MAX: usize = 1_000_000;
+/// What an error says where a pool has no address left.
+const USED_OUT: &str = "all IP addresses used out";
+/// Two controllers that write pools within this time both lead: a Lease that is left behind runs
+/// longer.
+const MOMENT: Duration = Duration::from_secs(2);
 /// What an error says that only means that somebody else was faster.
 const CONFLICT: &str = "409 Conflict";
 /// An annotation of others that nobody of ours may lose.
@@ -82,6 +87,12 @@ pub(crate) enum Sight {
     BoundEarly,
     /// A Pod got no address for the time being.
     Refused,
+    /// There was none left.
+    UsedOut,
+    /// The original's agent wrote a pool.
+    OriginalWrote,
+    /// Two controllers wrote pools within a moment.
+    TwoLed,
 }
 
 impl Sight {
@@ -93,6 +104,9 @@ impl Sight {
         Self::AllocatorGave,
         Self::BoundEarly,
         Self::Refused,
+        Self::UsedOut,
+        Self::OriginalWrote,
+        Self::TwoLed,
     ];
 }
 
@@ -105,6 +119,9 @@ impl fmt::Display for Sight {
             Self::AllocatorGave => "(the allocator is asked)",
             Self::BoundEarly => "(an ADD finds what was bound early)",
             Self::Refused => "(an ADD is refused)",
+            Self::UsedOut => "(no address is left)",
+            Self::OriginalWrote => "(the original's agent writes a pool)",
+            Self::TwoLed => "(two controllers write pools within a moment)",
         })
     }
 }
@@ -143,6 +160,8 @@ struct State {
     given: BTreeMap<String, BTreeSet<IpAddr>>,
     /// What each name of a StatefulSet was given.
     fixed: BTreeMap<(String, String), BTreeSet<IpAddr>>,
+    /// The controller that wrote a pool last.
+    led: Option<(String, Instant)>,
 }
 
 /// A Pod as stored last.
@@ -205,6 +224,7 @@ impl Judge {
             let_go: BTreeMap::new(),
             given: BTreeMap::new(),
             fixed: BTreeMap::new(),
+            led: None,
         })))
     }
 
@@ -309,7 +329,10 @@ impl Judge {
         state.moves += 1;
         state.follow(commit);
         match resource {
-            "spiderippools" => state.pool(commit),
+            "spiderippools" => {
+                state.note_writer(&commit.actor);
+                state.pool(commit);
+            }
             "spidersubnets" => state.subnet(commit),
             "spiderreservedips" => state.reserve(commit),
             "pods" => state.pod(commit),
@@ -330,6 +353,9 @@ impl Judge {
         let mut state = self.state();
         state.enter(&format!("{node} refused {uid}: {why}"));
         *state.seen.entry(Sight::Refused).or_default() += 1;
+        if why.contains(USED_OUT) {
+            *state.seen.entry(Sight::UsedOut).or_default() += 1;
+        }
         if why.contains(CONFLICT) {
             let what = format!("{uid} on {node} got no address since others wrote: {why}");
             state.blame("L5", &what);
@@ -377,6 +403,22 @@ impl State {
         let text = format!("{rule} at {at:.3} s: {what}");
         self.enter(&text);
         self.violations.push(text);
+    }
+
+    /// Which controller wrote pools last, and when another did.
+    fn note_writer(&mut self, actor: &str) {
+        if actor.starts_with("original") {
+            *self.seen.entry(Sight::OriginalWrote).or_default() += 1;
+        } else if actor.starts_with("controller") {
+            if self
+                .led
+                .as_ref()
+                .is_some_and(|(other, at)| other != actor && at.elapsed() < MOMENT)
+            {
+                *self.seen.entry(Sight::TwoLed).or_default() += 1;
+            }
+            self.led = Some((actor.to_owned(), Instant::now()));
+        }
     }
 
     /// Who controls whom, and what workloads want.
