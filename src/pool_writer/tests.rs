@@ -264,9 +264,9 @@ async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_i
     let granted = join_all(asks).await;
     assert!(granted.iter().all(Result::is_ok));
     assert_eq!(*locked(&many.most), WRITES_AT_ONCE);
-    let writes = locked(&many.writes);
-    let both = writes.iter().filter(|asks| **asks == 2).count();
-    assert!(both >= pools / 3, "{both} of {pools} pools: {writes:?}");
+    let carried = locked(&many.writes);
+    let both = carried.iter().filter(|asks| **asks == 2).count();
+    assert!(both >= pools / 3, "{both} of {pools} pools: {carried:?}");
 }
 
 #[tokio::test(start_paused = true)]
