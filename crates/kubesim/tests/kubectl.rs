@@ -2,14 +2,22 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers")]
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
-use kubesim::Server;
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use kubesim::actors::{self, Kubelet, Machine, Network, NodeSettings, PodId, Timings};
+use kubesim::{Server, TokioClock};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
+use tokio::task::JoinSet;
 
 /// `kubectl` and a server to call.
 struct Stage {
@@ -29,6 +37,10 @@ fn kubectl() -> Option<PathBuf> {
 impl Stage {
     /// A server on a free port, served for as long as the test runs; `None` without `kubectl`.
     async fn set() -> Option<Self> {
+        Self::set_for(Server::new(1)).await
+    }
+
+    async fn set_for(server: Server) -> Option<Self> {
         let Some(kubectl) = kubectl() else {
             assert!(
                 std::env::var_os("ORBWEAVER_REQUIRE_TOOLS").is_none(),
@@ -39,7 +51,6 @@ impl Stage {
         };
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = Server::new(1);
         tokio::spawn(async move { server.serve(listener).await });
         let home = TempDir::new().unwrap();
         Some(Self { kubectl, home, url })
@@ -139,11 +150,6 @@ async fn a_deployment_is_applied_scaled_marked_restarted_described_and_deleted()
         .refused("rollout status deployment/web --timeout=1s", "")
         .await;
     assert!(waits.contains("timed out"), "{waits}");
-    stage.run("patch deployment web --subresource=status --type=merge -p {\"status\":{\"observedGeneration\":5,\"replicas\":5,\"updatedReplicas\":5,\"availableReplicas\":5,\"readyReplicas\":5}}").await;
-    let done = stage
-        .run("rollout status deployment/web --timeout=5s")
-        .await;
-    assert!(done.contains("successfully rolled out"), "{done}");
     assert_eq!(
         stage.run("delete deployment web").await,
         "deployment.apps \"web\" deleted from default namespace\n"
@@ -153,6 +159,72 @@ async fn a_deployment_is_applied_scaled_marked_restarted_described_and_deleted()
         gone,
         "Error from server (NotFound): deployments.apps \"web\" not found\n"
     );
+}
+
+/// Gives every sandbox the same address.
+struct OneAddress;
+
+impl Network for OneAddress {
+    fn add<'a>(&'a self, _: &'a PodId, _: &'a str) -> BoxFuture<'a, Result<Vec<IpAddr>, String>> {
+        Box::pin(async { Ok(vec![Ipv4Addr::new(10, 0, 0, 1).into()]) })
+    }
+
+    fn del<'a>(&'a self, _: &'a PodId, _: &'a str) -> BoxFuture<'a, Result<(), String>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+#[tokio::test]
+async fn kubectl_waits_for_what_controllers_and_a_kubelet_do() {
+    let clock = TokioClock::starting_at(Timestamp::now());
+    let server = Server::with_clock(1, clock);
+    let client = server.client("actors");
+    let mut cluster = JoinSet::new();
+    actors::control_plane(&client, clock, 1, &[], &mut cluster);
+    let short = Duration::from_millis(50);
+    let node = NodeSettings {
+        name: "n1".to_owned(),
+        addresses: vec![Ipv4Addr::new(192, 168, 0, 1).into()],
+        labels: BTreeMap::new(),
+        timings: Timings {
+            start: short,
+            stop: short,
+            retry: short,
+            collect: short,
+            restart: short,
+        },
+    };
+    let network = Arc::new(OneAddress);
+    let kubelet = Kubelet::new(client, clock, node, Machine::default(), network, 1);
+    cluster.spawn(kubelet.run());
+    let Some(stage) = Stage::set_for(server).await else {
+        return;
+    };
+    stage.run_with("apply -f -", WEB).await;
+    let rolled_out = "rollout status deployment/web --timeout=60s";
+    assert!(
+        stage
+            .run(rolled_out)
+            .await
+            .contains("successfully rolled out")
+    );
+    let before = stage.run("get pods -o name").await;
+    stage.run("rollout restart deployment/web").await;
+    assert!(
+        stage
+            .run(rolled_out)
+            .await
+            .contains("successfully rolled out")
+    );
+    stage
+        .run("wait pods --all --for=condition=Ready --timeout=60s")
+        .await;
+    let after = stage.run("get pods -o name").await;
+    assert!(before.lines().all(|pod| !after.contains(pod)), "{after}");
+    stage
+        .run("delete deployment web --cascade=foreground --timeout=60s")
+        .await;
+    assert_eq!(stage.run("get pods -o name").await, "");
 }
 
 #[tokio::test]
