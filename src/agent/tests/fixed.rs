@@ -493,3 +493,50 @@ async fn an_address_that_no_pool_records_is_not_used() {
         node.kill();
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_interfaces_the_one_whose_pool_changed_moves_and_the_other_stays() {
+    let ((world, set), dir) = (cluster(), temp());
+    world.pool("q", "172.18.41.60");
+    world.pool("r", "172.18.41.70-172.18.41.71");
+    let node = Node::start(&world, dir.path()).await;
+    let call = async |operation, uid: &str, nic: &str, sandbox: &str| {
+        let args = args("web-0", uid, nic, sandbox);
+        let (status, reply) = node.call(operation, &args).await;
+        assert_eq!(status, StatusCode::OK, "{nic}: {reply}");
+        reply["ips"][0]["address"].clone()
+    };
+    // A Pod whose `eth0` asks for this pool, and its addresses.
+    let served = async |pool: &str, sandbox: &str| {
+        let uid = world.web(0, &set, "n1", &[]);
+        let items =
+            json!([{"interface": "eth0", "ipv4": [pool]}, {"interface": "net1", "ipv4": ["r"]}]);
+        world.edit("pods", "shop", "web-0", |pod| {
+            pod["metadata"]["annotations"] =
+                json!({"ipam.spidernet.io/ippools": items.to_string()});
+        });
+        pass(1).await;
+        let eth0 = call(Operation::PostIpamIp, &uid, "eth0", sandbox).await;
+        let net1 = call(Operation::PostIpamIp, &uid, "net1", sandbox).await;
+        (uid, [eth0, net1])
+    };
+    let (old, first) = served("p", "s1").await;
+    assert_eq!(first, ["172.18.41.40/24", "172.18.41.70/24"]);
+    world.terminate("web-0");
+    for nic in ["net1", "eth0"] {
+        call(Operation::DeleteIpamIp, &old, nic, "s1").await;
+    }
+    world.delete("pods", "shop", "web-0");
+    pass(3).await;
+    let (new, then) = served("q", "s2").await;
+    assert_eq!(then, ["172.18.41.60/24", "172.18.41.70/24"]);
+    pass(1).await;
+    let current = &world.endpoint("web-0").unwrap()["status"]["current"];
+    assert_eq!(current["uid"], json!(new));
+    let nics = current["ips"].as_array().unwrap().iter();
+    let mut told: Vec<_> = nics
+        .map(|nic| (nic["interface"].as_str(), nic["ipv4Pool"].as_str()))
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, [(Some("eth0"), Some("q")), (Some("net1"), Some("r"))]);
+}
