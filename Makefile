@@ -55,7 +55,7 @@ tools: ## Build what the other steps call, once: the cluster's binaries, helm, c
 lint: ## clippy on every target, shellcheck on every script, each mutant's patch; no warning passes
 	@$(CARGO) clippy --workspace --all-targets -- --deny warnings
 	@hack/shellcheck.sh $(SCRIPTS)
-	@for patch in tests/sim/mutants/*.patch; do git apply --check "$$patch" || exit 1; done
+	@hack/mutants.sh check
 
 .PHONY: unit
 unit: ## Every test that needs no cluster

@@ -2,7 +2,8 @@
 # Breaks the product in a copy of the tree, by one patch of tests/sim/mutants/ at a time, and has the
 # simulation find it: an oracle that catches nothing is none.
 #
-#   hack/mutants.sh all | three | NAME...      three: another three each day, and all must apply
+#   hack/mutants.sh all | three | NAME...      three: another three each day
+#   hack/mutants.sh check                      all must apply, as they must in each of the above
 #
 # A patch says in its head by which rule it is caught (Oracle) and in which runs (Run), in which
 # nothing may be found without it. Oracle "none" is the control: what it breaks is no part of why
@@ -80,7 +81,14 @@ hunt() { # patch
 }
 
 mapfile -t all < <(cd "$patches" && for patch in *.patch; do echo "${patch%.patch}"; done)
+for patch in "${all[@]}"; do
+    git apply --check "$patches/$patch.patch" || {
+        echo "$patch: does not apply any more; make it anew, or say why it goes"
+        exit 1
+    }
+done
 case ${1:-all} in
+check) exit ;;
 all) wanted=("${all[@]}") ;;
 three)
     wanted=()
@@ -90,12 +98,6 @@ three)
 esac
 
 sync_copy
-for patch in "${all[@]}"; do
-    git -C "$copy" apply --check "$PWD/$patches/$patch.patch" || {
-        echo "$patch: does not apply any more; make it anew, or say why it goes"
-        exit 1
-    }
-done
 # First all of the tree as it is, which is built once.
 failed=0
 for patch in "${wanted[@]}"; do passes "$patch" || failed=$((failed + 1)); done

@@ -21,8 +21,11 @@ tokio::task_local! {
 
 /// The wall clock now. The core takes time as a parameter; this is where it comes from.
 pub fn now() -> DateTime<Utc> {
-    let wall = WALL.try_with(Clone::clone).ok().flatten();
-    from_timestamp(wall.map_or_else(Timestamp::now, |wall| wall()))
+    from_timestamp(wall().map_or_else(Timestamp::now, |wall| wall()))
+}
+
+fn wall() -> Option<Wall> {
+    WALL.try_with(Clone::clone).ok().flatten()
 }
 
 /// `task` as on a machine with this clock: in a simulation each has its own, and one thread them all.
@@ -32,7 +35,7 @@ pub fn on_machine<F: Future>(wall: Wall, task: F) -> impl Future<Output = F::Out
 
 /// `task` as on the machine of whoever starts it: tokio's tasks inherit nothing by themselves.
 pub fn on_same_machine<F: Future>(task: F) -> impl Future<Output = F::Output> {
-    WALL.scope(WALL.try_with(Clone::clone).ok().flatten(), task)
+    WALL.scope(wall(), task)
 }
 
 /// A time on an object, for the core.

@@ -15,9 +15,13 @@ use crate::api::{convert, names};
 /// How long a write takes.
 const PUT: Duration = Duration::from_millis(20);
 
-/// A pool, and the only process that writes it.
+/// Pools, and the only process that writes them.
+#[derive(Default)]
 struct Alone {
-    stored: Mutex<SpiderIPPool>,
+    stored: Mutex<BTreeMap<String, SpiderIPPool>>,
+    /// How many are written now, and how many were at most.
+    under_way: Mutex<usize>,
+    most: Mutex<usize>,
     writes: Mutex<Vec<usize>>,
     conflicts: Mutex<usize>,
     reads: Mutex<usize>,
@@ -38,14 +42,10 @@ fn pool(name: &str) -> SpiderIPPool {
 }
 
 impl Alone {
-    fn new() -> Self {
-        Self {
-            stored: Mutex::new(pool("p")),
-            writes: Mutex::default(),
-            conflicts: Mutex::default(),
-            reads: Mutex::default(),
-            ended: Mutex::default(),
-        }
+    /// What is stored of a pool, which is there as soon as somebody asks.
+    fn stored<T>(&self, name: &str, look: impl FnOnce(&mut SpiderIPPool) -> T) -> T {
+        let mut stored = locked(&self.stored);
+        look(stored.entry(name.to_owned()).or_insert_with(|| pool(name)))
     }
 
     /// Another part of this process writes.
@@ -61,14 +61,14 @@ struct Shared(Arc<Alone>);
 impl Host for Shared {
     const RIVALS: Rivals = Rivals::None;
 
-    async fn read(&self, _: &PoolName) -> Result<Option<Arc<Reading>>, String> {
+    async fn read(&self, name: &PoolName) -> Result<Option<Arc<Reading>>, String> {
         *locked(&self.0.reads) += 1;
-        let object = locked(&self.0.stored).clone();
+        let object = self.0.stored(name.as_str(), |pool| pool.clone());
         Ok(Some(Arc::new(Reading::new(object, Instant::now()))))
     }
 
-    fn known(&self, _: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>> {
-        let object = locked(&self.0.stored).clone();
+    fn known(&self, name: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>> {
+        let object = self.0.stored(name.as_str(), |pool| pool.clone());
         let is_news = than.is_none_or(|than| crate::kube_io::serial::is_newer(&object, than));
         is_news.then(|| Arc::new(Reading::new(object, Instant::now())))
     }
@@ -78,17 +78,25 @@ impl Host for Shared {
     }
 
     async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
-        let known = locked(&self.0.stored).metadata.resource_version.clone();
+        let name = pool.metadata.name.clone().unwrap();
+        let known = self
+            .0
+            .stored(&name, |pool| pool.metadata.resource_version.clone());
         if known != pool.metadata.resource_version {
             return Err(PutError::Behind {
                 kind: names::KIND_POOL.to_owned(),
-                name: "p".to_owned(),
+                name,
                 known: known.unwrap_or_default(),
             });
         }
+        let now = *locked(&self.0.under_way) + 1;
+        *locked(&self.0.under_way) = now;
+        let most = now.max(*locked(&self.0.most));
+        *locked(&self.0.most) = most;
         tokio::time::sleep(PUT).await;
+        *locked(&self.0.under_way) -= 1;
         Alone::touch(pool);
-        *locked(&self.0.stored) = pool.clone();
+        self.0.stored(&name, |stored| *stored = pool.clone());
         Ok(())
     }
 
@@ -109,65 +117,8 @@ impl Host for Shared {
     }
 }
 
-/// Any number of pools; how many of them are written at one moment.
-#[derive(Default)]
-struct Many {
-    now: Mutex<usize>,
-    most: Mutex<usize>,
-    writes: Mutex<Vec<usize>>,
-}
-
-struct SharedMany(Arc<Many>);
-
-impl Host for SharedMany {
-    const RIVALS: Rivals = Rivals::None;
-
-    async fn read(&self, name: &PoolName) -> Result<Option<Arc<Reading>>, String> {
-        Ok(self.known(name, None))
-    }
-
-    fn known(&self, name: &PoolName, than: Option<&SpiderIPPool>) -> Option<Arc<Reading>> {
-        let reading = || Arc::new(Reading::new(pool(name.as_str()), Instant::now()));
-        than.is_none().then(reading)
-    }
-
-    async fn reserved(&self) -> Result<Arc<AddrSet>, String> {
-        Ok(Arc::new(AddrSet::new()))
-    }
-
-    async fn write(&self, pool: &mut SpiderIPPool) -> Result<(), PutError> {
-        let now = {
-            let mut now = locked(&self.0.now);
-            *now += 1;
-            *now
-        };
-        {
-            let mut most = locked(&self.0.most);
-            *most = now.max(*most);
-        }
-        tokio::time::sleep(PUT).await;
-        *locked(&self.0.now) -= 1;
-        Alone::touch(pool);
-        Ok(())
-    }
-
-    fn ended(&self, _: &PodName, _: &Uid) -> bool {
-        false
-    }
-
-    fn granted(&self, _: &Attachment, _: &Granted) {}
-
-    fn untaken(&self, _: &Attachment) {}
-
-    fn written(&self, asks: usize) {
-        locked(&self.0.writes).push(asks);
-    }
-
-    fn not_written(&self, _: Outcome, _: bool) {}
-}
-
 fn writers() -> (Arc<Alone>, Arc<Writers<Shared>>) {
-    let alone = Arc::new(Alone::new());
+    let alone = Arc::new(Alone::default());
     (
         Arc::clone(&alone),
         Arc::new(Writers::new(Shared(alone), Tasks::default())),
@@ -206,10 +157,9 @@ fn claim(uid: &str) -> Claim {
 }
 
 fn text(alone: &Alone) -> String {
-    let stored = locked(&alone.stored);
-    let status = stored.status.as_ref();
+    let status = alone.stored("p", |pool| pool.status.clone());
     status
-        .and_then(|status| status.allocated_ips.clone())
+        .and_then(|status| status.allocated_ips)
         .unwrap_or_default()
 }
 
@@ -244,8 +194,7 @@ async fn claims_that_come_together_share_a_write_and_need_no_read() {
 
 #[tokio::test(start_paused = true)]
 async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_in_what_is_asked() {
-    let many = Arc::new(Many::default());
-    let writers = Writers::new(SharedMany(Arc::clone(&many)), Tasks::default());
+    let (alone, writers) = writers();
     let pools = 10 * WRITES_AT_ONCE;
     let asks = (0..pools).flat_map(|pool| [0, 1].map(|round| (pool, round)));
     let asks = asks.map(|(pool, round)| {
@@ -263,8 +212,8 @@ async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_i
     });
     let granted = join_all(asks).await;
     assert!(granted.iter().all(Result::is_ok));
-    assert_eq!(*locked(&many.most), WRITES_AT_ONCE);
-    let carried = locked(&many.writes);
+    assert_eq!(*locked(&alone.most), WRITES_AT_ONCE);
+    let carried = locked(&alone.writes);
     let both = carried.iter().filter(|asks| **asks == 2).count();
     assert!(both >= pools / 3, "{both} of {pools} pools: {carried:?}");
 }
@@ -306,7 +255,7 @@ async fn a_write_of_another_part_of_the_process_is_caught_up_with_and_is_no_conf
             .claim(&pool, claim(uid), None, deadline)
             .await
             .unwrap();
-        Alone::touch(&mut locked(&alone.stored));
+        alone.stored("p", Alone::touch);
     }
     assert_eq!(*locked(&alone.writes), [1, 1, 1]);
     assert_eq!((*locked(&alone.conflicts), *locked(&alone.reads)), (0, 0));
@@ -315,7 +264,7 @@ async fn a_write_of_another_part_of_the_process_is_caught_up_with_and_is_no_conf
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_checked_by_a_live_read() {
     let (alone, writers) = writers();
-    locked(&alone.stored).spec.disable = Some(true);
+    alone.stored("p", |pool| pool.spec.disable = Some(true));
     let deadline = within(Duration::from_secs(10));
     let refused = writers
         .claim(&PoolName::new("p"), claim("a"), None, deadline)

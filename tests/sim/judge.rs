@@ -254,7 +254,7 @@ impl Judge {
 
     /// Something came of what happens.
     pub(crate) fn saw(&self, sight: Sight) {
-        *self.state().seen.entry(sight).or_default() += 1;
+        self.state().saw(sight);
     }
 
     /// What came of it, and how often.
@@ -352,9 +352,9 @@ impl Judge {
     pub(crate) fn refused(&self, node: &str, uid: &str, why: &str) {
         let mut state = self.state();
         state.enter(&format!("{node} refused {uid}: {why}"));
-        *state.seen.entry(Sight::Refused).or_default() += 1;
+        state.saw(Sight::Refused);
         if why.contains(USED_OUT) {
-            *state.seen.entry(Sight::UsedOut).or_default() += 1;
+            state.saw(Sight::UsedOut);
         }
         if why.contains(CONFLICT) {
             let what = format!("{uid} on {node} got no address since others wrote: {why}");
@@ -405,19 +405,19 @@ impl State {
         self.violations.push(text);
     }
 
-    /// Which controller wrote pools last, and when another did.
+    fn saw(&mut self, sight: Sight) {
+        *self.seen.entry(sight).or_default() += 1;
+    }
+
+    /// Sees who writes a pool.
     fn note_writer(&mut self, actor: &str) {
         if actor.starts_with("original") {
-            *self.seen.entry(Sight::OriginalWrote).or_default() += 1;
+            self.saw(Sight::OriginalWrote);
         } else if actor.starts_with("controller") {
-            if self
-                .led
-                .as_ref()
-                .is_some_and(|(other, at)| other != actor && at.elapsed() < MOMENT)
-            {
-                *self.seen.entry(Sight::TwoLed).or_default() += 1;
+            let before = self.led.replace((actor.to_owned(), Instant::now()));
+            if before.is_some_and(|(other, at)| other != actor && at.elapsed() < MOMENT) {
+                self.saw(Sight::TwoLed);
             }
-            self.led = Some((actor.to_owned(), Instant::now()));
         }
     }
 

@@ -199,7 +199,13 @@ fn kept() -> Result<Vec<Recipe>, String> {
         .collect::<io::Result<_>>();
     let mut files: Vec<PathBuf> = files.map_err(unread)?;
     files.sort();
-    files.iter().map(|file| read(file)).collect()
+    let recipes = files.iter().map(|file| {
+        Ok(Recipe {
+            kept: true,
+            ..read(file)?
+        })
+    });
+    recipes.collect()
 }
 
 fn read(file: &Path) -> Result<Recipe, String> {

@@ -60,7 +60,7 @@ pub(crate) struct Recipe {
     /// The process that makes this write dies after it; `true`: before it hears the answer.
     pub(crate) crash_at: Option<(usize, bool)>,
     pub(crate) trace: bool,
-    /// Whether it was read from a file, and is no seed of a hunt.
+    /// Whether it is none of a hunt's seeds, but was kept from an earlier one.
     pub(crate) kept: bool,
 }
 
@@ -174,7 +174,6 @@ impl FromStr for Recipe {
         Ok(Self {
             faults,
             crash_at,
-            kept: true,
             ..Self::undisturbed(scenario, seed.ok_or("no line has the seed")?)
         })
     }

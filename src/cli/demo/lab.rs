@@ -109,8 +109,8 @@ impl Lab {
                 labels: std::collections::BTreeMap::new(),
                 timings: TIMINGS,
             };
-            let network = Arc::new(Plugin::new(&home, server.client(node))?);
             let client = server.client(node);
+            let network = Arc::new(Plugin::new(&home, client.clone())?);
             let machine = Machine::default();
             let kubelet = Kubelet::new(client, clock, settings, machine, network, SEED);
             cluster.spawn(kubelet.run());

@@ -16,7 +16,7 @@ use cni::plugin::{
 };
 use cni::socket::SocketTransport;
 use futures::future::BoxFuture;
-use ipam::attachment::NETWORKS;
+use ipam::attachment::{NETWORKS, Networks};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::Api;
 use kube::{Client, ResourceExt as _};
@@ -25,9 +25,9 @@ use serde_json::{Value, json};
 
 /// The plugin that has ours as its `ipam`, as it stands in the messages.
 const PLUGIN: &str = "macvlan";
-
 /// The interface of every Pod; its addresses are the Pod's.
 const FIRST: &str = "eth0";
+
 /// The agent's socket on the node whose files are in `home`.
 pub(super) fn socket(home: &Path) -> PathBuf {
     home.join("spiderpool.sock")
@@ -59,10 +59,12 @@ impl Plugin {
     async fn interfaces(&self, pod: &PodId) -> Result<Vec<String>, String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
         let found = pods.get(&pod.name).await.map_err(|e| e.to_string())?;
-        let networks = found.annotations().get(NETWORKS).map_or(0, |names| {
-            names.split(',').filter(|name| !name.is_empty()).count()
-        });
-        let others = (1..=networks).map(|number| format!("net{number}"));
+        let networks = Networks {
+            others: found.annotations().get(NETWORKS).map(String::as_str),
+            pod_namespace: &pod.namespace,
+            ..Networks::default()
+        };
+        let others = (1..=networks.more()).map(|number| format!("net{number}"));
         Ok([FIRST.to_owned()].into_iter().chain(others).collect())
     }
 

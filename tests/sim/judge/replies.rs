@@ -68,7 +68,7 @@ impl State {
             .as_ref()
             .map(|owner| owner.uid.as_str().to_owned());
         if early {
-            *self.seen.entry(Sight::BoundEarly).or_default() += 1;
+            self.saw(Sight::BoundEarly);
         }
         if !recorded {
             self.blame("S2", &what("it is not recorded"));
