@@ -2,7 +2,7 @@
 //!
 //! Owns: conversion between `jiff`, which `kube` and `k8s-openapi` speak, and `chrono`, which the
 //! core speaks. Never does: arithmetic. Invariants: no other file of this package names both, and
-//! none reads the wall clock.
+//! no other of a role reads the wall clock; the demo does, which is a cluster of its own.
 
 use std::future::Future;
 use std::sync::Arc;
