@@ -216,6 +216,11 @@ async fn kubectl_waits_for_what_controllers_and_a_kubelet_do() {
             .await
             .contains("successfully rolled out")
     );
+    // A roll-out is complete while the last Pod it replaced still stops.
+    let replaced = before.split_whitespace().collect::<Vec<_>>().join(" ");
+    stage
+        .run(&format!("wait {replaced} --for=delete --timeout=60s"))
+        .await;
     stage
         .run("wait pods --all --for=condition=Ready --timeout=60s")
         .await;

@@ -130,7 +130,11 @@ fn settle(owner: &Object, within: &[Object], plan: &mut Plan) {
         .iter()
         .filter(|d| d.meta().deletion_timestamp.is_none())
     {
-        plan.then(Write::Delete((*dependent).clone()));
+        let has_dependents = within.iter().any(|o| depends_on(o, dependent));
+        plan.then(match (*dependent).clone() {
+            owner if has_dependents => Write::DeleteForeground(owner),
+            last => Write::Delete(last),
+        });
     }
     let uid = owner.meta().uid.as_deref();
     let blocks = |dependent: &&&Object| {
@@ -172,6 +176,7 @@ mod tests {
         let told = plan.writes().into_iter().map(|write| match write {
             Write::Collect { resource, .. } => format!("collect {}", resource.kind),
             Write::Delete(o) => format!("delete {}", o.kind()),
+            Write::DeleteForeground(o) => format!("delete {} in the foreground", o.kind()),
             Write::Replace(o) => {
                 let (owners, finalizers) = (owners(o.meta()).len(), o.meta().finalizers.clone());
                 format!(
@@ -211,8 +216,13 @@ mod tests {
         let (mut deployment, set) = family();
         deployment.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
         deployment.metadata.finalizers = Some(vec![FOREGROUND.into()]);
-        let world = World::default().with(deployment.clone()).with(set);
+        let world = World::default().with(deployment.clone()).with(set.clone());
         assert_eq!(planned(&world, "Deployment", "web"), ["delete ReplicaSet"]);
+        let world = world.with(pod(&set, "p", "Running"));
+        assert_eq!(
+            planned(&world, "Deployment", "web"),
+            ["delete ReplicaSet in the foreground"]
+        );
         let alone = World::default().with(deployment);
         assert_eq!(planned(&alone, "Deployment", "web"), ["Deployment: 0 []"]);
     }

@@ -33,6 +33,8 @@ pub(crate) enum Write {
     ReplaceStatus(Object),
     /// DELETE of the object with this uid.
     Delete(Object),
+    /// DELETE of the object with this uid, which stays until its dependents are gone.
+    DeleteForeground(Object),
     /// DELETE of the object if live calls find none of its owners.
     Collect {
         /// Where its kind is served.

@@ -136,7 +136,12 @@ impl Hand {
             Write::ReplaceStatus(object) => {
                 with_object!(object, o => self.replace(&*o, Some("status")).await)
             }
-            Write::Delete(object) => with_object!(object, o => self.delete(&*o).await),
+            Write::Delete(object) => {
+                with_object!(object, o => self.delete(&*o, PropagationPolicy::Background).await)
+            }
+            Write::DeleteForeground(object) => {
+                with_object!(object, o => self.delete(&*o, PropagationPolicy::Foreground).await)
+            }
             Write::Collect { resource, meta } => self.collect(&resource, &meta).await,
             Write::Bind { pod, uid, node } => self.bind(&pod, &uid, &node).await,
             Write::Note(note) => {
@@ -174,12 +179,16 @@ impl Hand {
         Ok(())
     }
 
-    async fn delete<K: Kind>(&self, object: &K) -> Result<(), kube::Error> {
+    async fn delete<K: Kind>(
+        &self,
+        object: &K,
+        policy: PropagationPolicy,
+    ) -> Result<(), kube::Error> {
         let (key, uid) = (
             Key::of(object),
             object.meta().uid.clone().unwrap_or_default(),
         );
-        let params = of_uid(Some(uid.clone()));
+        let params = of_uid(Some(uid.clone()), policy);
         let request = path(object).delete(&key.name, &params);
         let request = request.map_err(kube::Error::BuildRequest)?;
         match self.client.request_status::<K>(request).await {
@@ -206,7 +215,10 @@ impl Hand {
         }
         let name = meta.name.as_deref().unwrap_or_default();
         let path = DynamicObject::url_path(resource, meta.namespace.as_deref());
-        let request = Request::new(path).delete(name, &of_uid(meta.uid.clone()));
+        let request = Request::new(path).delete(
+            name,
+            &of_uid(meta.uid.clone(), PropagationPolicy::Background),
+        );
         let request = request.map_err(kube::Error::BuildRequest)?;
         match self.client.request_text(request).await {
             Err(error) if answered(&error, 404) || answered(&error, 409) => Ok(()),
@@ -272,13 +284,13 @@ impl Hand {
 }
 
 /// A delete of the object with this uid, whose dependents are collected afterwards.
-fn of_uid(uid: Option<String>) -> DeleteParams {
+fn of_uid(uid: Option<String>, policy: PropagationPolicy) -> DeleteParams {
     DeleteParams {
         preconditions: Some(Preconditions {
             uid,
             resource_version: None,
         }),
-        propagation_policy: Some(PropagationPolicy::Background),
+        propagation_policy: Some(policy),
         ..DeleteParams::default()
     }
 }
