@@ -12,6 +12,8 @@ pub struct ApiError {
     reason: &'static str,
     message: String,
     details: Option<Value>,
+    /// A token to go on with in spite of it.
+    next: Option<String>,
 }
 
 /// One complaint about one field of an object.
@@ -120,11 +122,18 @@ impl ApiError {
             reason,
             message: message.into(),
             details: None,
+            next: None,
         }
     }
 
     fn with_details(mut self, details: Value) -> Self {
         self.details = Some(details);
+        self
+    }
+
+    /// The same, with a token to go on with.
+    pub(crate) fn offering(mut self, next: String) -> Self {
+        self.next = Some(next);
         self
     }
 
@@ -250,6 +259,14 @@ impl ApiError {
         .with_details(Value::Object(details))
     }
 
+    /// 422 about the parameters of a list or a watch, if there are complaints.
+    pub(crate) fn unless_none(causes: &[Cause]) -> Result<(), Self> {
+        if causes.is_empty() {
+            return Ok(());
+        }
+        Err(Self::invalid_of("meta.k8s.io", "ListOptions", "", causes))
+    }
+
     /// 422 of a patch that cannot be applied.
     pub(crate) fn patch_refused() -> Self {
         let text = "the server rejected our request due to an error in our request";
@@ -352,6 +369,9 @@ impl ApiError {
             }
             if let Some(details) = &self.details {
                 object.insert("details".to_owned(), details.clone());
+            }
+            if let Some(next) = &self.next {
+                object.insert("metadata".to_owned(), json!({ "continue": next }));
             }
         }
         status

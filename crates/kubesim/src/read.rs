@@ -2,35 +2,63 @@
 
 use std::sync::Arc;
 
-use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use base64::{DecodeError, Engine as _};
 use http::Response;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use crate::body::ResponseBody;
-use crate::error::ApiError;
+use crate::error::{ApiError, Cause};
 use crate::kinds::Kind;
 use crate::request::{Call, Part, Shape, Verb};
 use crate::selector::Selector;
 use crate::server::{State, reply};
 use crate::store::Key;
+use crate::write::TEMPLATE_GENERATION;
 use crate::{events, object, scale, table};
 
 /// The version that must be there before a read is answered; 0 for none.
 ///
-/// Errors: 400 if it is no number.
+/// Errors: 422 for parameters that don't go together; 400 for a version that is no number, of one
+/// object 500.
 pub(crate) fn wanted_version(call: &Call) -> Result<u64, ApiError> {
-    let text = call.query.get("resourceVersion");
+    let version = call.query.get("resourceVersion");
+    if call.verb == Verb::Get {
+        return version_of(version).map_err(ApiError::internal);
+    }
+    check_match(call)?;
+    if token_of(call)?.is_none() {
+        return version_of(version)
+            .map_err(|why| ApiError::bad_request(format!("invalid resource version: {why}")));
+    }
+    if !matches!(version, "" | "0") {
+        return Err(ApiError::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
+    }
+    Ok(0)
+}
+
+/// A version as a number; 0 for none. Errors: what the server says of it.
+pub(crate) fn version_of(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    text.parse().map_err(|_| {
-        ApiError::bad_request(format!(
-            "invalid resource version: resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
-        ))
-    })
+    let why = if text.bytes().all(|c| c.is_ascii_digit()) {
+        "value out of range"
+    } else {
+        "invalid syntax"
+    };
+    text.parse::<u64>()
+        .ok()
+        .filter(|_| why != "invalid syntax")
+        .ok_or_else(|| {
+            format!(
+                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
+            )
+        })
 }
 
 /// Answers a GET or a list.
@@ -43,6 +71,7 @@ pub(crate) fn answer(
         Verb::Get => get(state, now, call)?,
         _ => list(state, now, call)?,
     };
+    table::check(call)?;
     Ok(reply(200, &body, &[]))
 }
 
@@ -95,14 +124,26 @@ pub(crate) fn present(kind: &Kind, stored: &Value) -> Value {
     object
 }
 
-fn metadata_only(object: &Value) -> Value {
+/// An object's metadata alone.
+pub(crate) fn metadata_only(object: &Value) -> Value {
+    let mut metadata = object.get("metadata").cloned();
+    // What the server only adds when it shows a DaemonSet as one.
+    if let Some(Value::Object(meta)) = &mut metadata
+        && let Some(Value::Object(annotations)) = meta.get_mut("annotations")
+        && annotations.remove(TEMPLATE_GENERATION).is_some()
+        && annotations.is_empty()
+    {
+        meta.remove("annotations");
+    }
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata"),
+        "metadata": metadata,
     })
 }
 
+/// The parameter that says how a list's version is meant.
+pub(crate) const MATCH: &str = "resourceVersionMatch";
 /// The form of tokens.
 const TOKEN_VERSION: &str = "meta.k8s.io/v1";
 
@@ -120,9 +161,15 @@ struct Token {
 impl Token {
     fn read(text: &str) -> Result<Self, ApiError> {
         let invalid = |why: String| ApiError::bad_request(format!("invalid continue token: {why}"));
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|error| invalid(format!("continue key is not valid: {error}")))?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|error| {
+            let why = match error {
+                DecodeError::InvalidByte(at, _) => {
+                    format!("illegal base64 data at input byte {at}")
+                }
+                other => other.to_string(),
+            };
+            invalid(format!("continue key is not valid: {why}"))
+        })?;
         let token: Self = serde_json::from_slice(&bytes)
             .map_err(|error| invalid(format!("continue key is not valid: {error}")))?;
         if token.v != TOKEN_VERSION {
@@ -132,11 +179,27 @@ impl Token {
             );
             return Err(invalid(why));
         }
-        Ok(token)
+        let lacks = match (token.rv, token.start.as_str()) {
+            (0, _) => "incorrect encoded start resourceVersion",
+            (_, "") => "encoded start key empty",
+            _ => return Ok(token),
+        };
+        let why = format!("continue key is not valid: {lacks} (version {TOKEN_VERSION})");
+        Err(invalid(why))
     }
 
     fn write(revision: u64, last: &Key) -> String {
-        let token = json!({ "v": TOKEN_VERSION, "rv": revision, "start": format!("{}/{}", last.namespace, last.name) });
+        let start = format!("{}/{}", last.namespace, last.name);
+        Self::encode(&json!(revision), &start)
+    }
+
+    /// The same place, at the newest version.
+    fn at_newest(&self) -> String {
+        Self::encode(&json!(-1), &self.start)
+    }
+
+    fn encode(revision: &Value, start: &str) -> String {
+        let token = json!({ "v": TOKEN_VERSION, "rv": revision, "start": start });
         URL_SAFE_NO_PAD.encode(token.to_string())
     }
 
@@ -181,7 +244,12 @@ fn list(state: &State, now: Timestamp, call: &Call) -> Result<Value, ApiError> {
             "kind": "PartialObjectMetadataList",
             "apiVersion": "meta.k8s.io/v1",
             "metadata": metadata,
-            "items": objects.map(|object| metadata_only(&object)).collect::<Vec<_>>(),
+            "items": if page.items.is_empty() {
+                // As the real server has it.
+                Value::Null
+            } else {
+                objects.map(|object| metadata_only(&object)).collect()
+            },
         }),
         Shape::Object => json!({
             "kind": call.kind.list_kind,
@@ -202,35 +270,35 @@ fn as_item(kind: &Kind, mut object: Value) -> Value {
     object
 }
 
+/// The one name of a list of which no more than one object can be.
+fn one_name<'a>(call: &Call, selector: &'a Selector) -> Option<&'a str> {
+    let knows_place = !call.kind.namespaced || !call.namespace.is_empty();
+    let begins = call.query.get("continue").is_empty();
+    selector.name().filter(|_| knows_place && begins)
+}
+
+/// Where a list goes on.
+fn token_of(call: &Call) -> Result<Option<Token>, ApiError> {
+    match call.query.get("continue") {
+        "" => Ok(None),
+        text => Token::read(text).map(Some),
+    }
+}
+
 fn page(state: &State, call: &Call) -> Result<Page, ApiError> {
     let query = &call.query;
     let selector = Selector::of(call)?;
-    let token = match query.get("continue") {
-        "" => None,
-        text => Some(Token::read(text)?),
-    };
+    let token = token_of(call)?;
+    let one = one_name(call, &selector);
     let version = query.get("resourceVersion");
-    check_match(call, token.is_some())?;
-    if token.is_some() && !version.is_empty() && version != "0" {
-        return Err(ApiError::bad_request(
-            "specifying resource version is not allowed when using continue",
-        ));
-    }
     let limit = query
         .number("limit")?
         .and_then(|limit| usize::try_from(limit).ok())
         .unwrap_or_default();
     // From any version, the server answers from its cache, and its cache knows no pages.
-    let limit = if version == "0" && query.get("resourceVersionMatch").is_empty() {
-        0
-    } else {
-        limit
-    };
-    let exact = query.get("resourceVersionMatch") == "Exact"
-        || (limit > 0
-            && !version.is_empty()
-            && version != "0"
-            && query.get("resourceVersionMatch").is_empty());
+    let limit = if version == "0" { 0 } else { limit };
+    let exact = query.get(MATCH) == "Exact"
+        || (limit > 0 && one.is_none() && version != "0" && query.get(MATCH).is_empty());
     let at = match &token {
         Some(token) => u64::try_from(token.rv)
             .ok()
@@ -240,20 +308,29 @@ fn page(state: &State, call: &Call) -> Result<Page, ApiError> {
     if let Some(at) = at
         && at < state.store.compacted()
     {
-        return Err(too_old(token.is_some()));
+        return Err(too_old(token.as_ref()));
     }
     let revision = at.unwrap_or_else(|| state.store.revision());
-    let all = objects_at(state, call, at);
-    let fits = |(key, object): &(Key, Arc<Value>)| {
+    let mut all = objects_at(state, call, at);
+    all.retain(|(key, _)| {
         token.as_ref().is_none_or(|token| token.is_before(key))
-            && selector.matches(&call.kind, &shown(&call.kind, object))
-    };
-    let mut items: Vec<(Key, Arc<Value>)> = all.into_iter().filter(fits).collect();
+            && one.is_none_or(|name| key.name == name)
+    });
+    let total = all.len();
+    let mut items = Vec::new();
     let (mut next, mut remaining) = (None, None);
-    if limit > 0 && items.len() > limit {
-        remaining = selector.is_empty().then_some(items.len() - limit);
-        items.truncate(limit);
-        next = items.last().map(|(key, _)| Token::write(revision, key));
+    for (index, (key, object)) in all.into_iter().enumerate() {
+        if selector.matches(&call.kind, &shown(&call.kind, &object)) {
+            items.push((key, object));
+        }
+        if limit > 0 && items.len() >= limit {
+            // What is left may fit or not: the next page tells.
+            if index + 1 < total {
+                next = items.last().map(|(key, _)| Token::write(revision, key));
+                remaining = selector.is_empty().then_some(total - limit);
+            }
+            break;
+        }
     }
     Ok(Page {
         items,
@@ -290,46 +367,50 @@ fn objects_at(state: &State, call: &Call, at: Option<u64>) -> Vec<(Key, Arc<Valu
     }
 }
 
-fn too_old(of_token: bool) -> ApiError {
-    ApiError::expired(if of_token {
-        "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
-    } else {
-        "The resourceVersion for the provided list is too old."
-    })
+fn too_old(token: Option<&Token>) -> ApiError {
+    match token {
+        Some(token) => ApiError::expired("The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.")
+            .offering(token.at_newest()),
+        None => ApiError::expired("The resourceVersion for the provided list is too old."),
+    }
 }
 
-/// `resourceVersionMatch` in places where it means nothing.
-fn check_match(call: &Call, continued: bool) -> Result<(), ApiError> {
-    let given = call.query.get("resourceVersionMatch");
-    if given.is_empty() {
-        return Ok(());
-    }
-    let why = if call.query.get("resourceVersion").is_empty() && !continued {
-        "resourceVersionMatch is forbidden unless resourceVersion is provided"
-    } else if continued {
-        "resourceVersionMatch is forbidden when continue is provided"
-    } else if !matches!(given, "Exact" | "NotOlderThan") {
-        let cause = crate::error::Cause::unsupported(
-            "resourceVersionMatch",
-            &json!(given),
-            &["Exact".to_owned(), "NotOlderThan".to_owned(), String::new()],
-        );
-        return Err(ApiError::invalid_of(
-            "meta.k8s.io",
-            "ListOptions",
-            "",
-            &[cause],
-        ));
-    } else if given == "Exact" && call.query.get("resourceVersion") == "0" {
-        "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""
-    } else {
-        return Ok(());
+/// Parameters of a list that don't go together.
+fn check_match(call: &Call) -> Result<(), ApiError> {
+    let query = &call.query;
+    let given = query.get(MATCH);
+    let version = query.get("resourceVersion");
+    let mut causes = Vec::new();
+    let mut forbid = |is: bool, field: &str, why: &str| {
+        if is {
+            causes.push(Cause::forbidden(field, why));
+        }
     };
-    let cause = crate::error::Cause::forbidden("resourceVersionMatch", why);
-    Err(ApiError::invalid_of(
-        "meta.k8s.io",
-        "ListOptions",
-        "",
-        &[cause],
-    ))
+    if !given.is_empty() {
+        forbid(
+            version.is_empty(),
+            MATCH,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        );
+        forbid(
+            !query.get("continue").is_empty(),
+            MATCH,
+            "resourceVersionMatch is forbidden when continue is provided",
+        );
+        forbid(
+            given == "Exact" && version == "0",
+            MATCH,
+            "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+        );
+    }
+    forbid(
+        query.has("sendInitialEvents"),
+        "sendInitialEvents",
+        "sendInitialEvents is forbidden for list",
+    );
+    if !matches!(given, "" | "Exact" | "NotOlderThan") {
+        let known = ["Exact".to_owned(), "NotOlderThan".to_owned(), String::new()];
+        causes.push(Cause::unsupported(MATCH, &json!(given), &known));
+    }
+    ApiError::unless_none(&causes)
 }

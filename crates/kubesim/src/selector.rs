@@ -72,6 +72,13 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// The one name that fits, if the fields say it.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let mut terms = self.fields.iter();
+        let found = terms.find(|term| term.equal && term.field == "metadata.name")?;
+        Some(&found.value)
+    }
+
     /// Whether an object fits.
     pub(crate) fn matches(&self, kind: &Kind, object: &Value) -> bool {
         let labels = object.pointer("/metadata/labels");

@@ -179,7 +179,7 @@ impl Server {
         }
         let call = Call::read(&kinds, head, body, actor)?;
         match call.verb {
-            Verb::Watch => watches::start(self, call),
+            Verb::Watch => watches::start(self, call).await,
             Verb::Get | Verb::List => {
                 self.wait_for(read::wanted_version(&call)?).await?;
                 self.turn(|state, now| read::answer(state, now, &call))

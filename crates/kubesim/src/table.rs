@@ -3,12 +3,21 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::error::ApiError;
 use crate::kinds::Kind;
 use crate::object;
-use crate::request::Query;
+use crate::read::metadata_only;
+use crate::request::{Call, Query, Shape};
+use crate::watch::INITIAL_EVENTS_END;
 
 mod builtin;
 mod path;
+mod workloads;
+
+/// What the server says of the column of names.
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request the generation of an appropriate name automatically. Name is primarily intended for creation idempotence and configuration definition. Cannot be updated. More info: https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names";
+/// What it says of the column of ages.
+const CREATED: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It is not guaranteed to be set in happens-before order across separate operations. Clients may not set this value. It is represented in RFC3339 form and is in UTC.\n\nPopulated by the system. Read-only. Null for lists. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
 
 /// A cell of an object at a moment.
 type Cell = Box<dyn Fn(&Value, Timestamp) -> Value>;
@@ -21,6 +30,17 @@ struct Column {
     description: String,
     priority: i64,
     cell: Cell,
+}
+
+/// Errors: 400 if the answer is to be a table with rows of an unknown form.
+pub(crate) fn check(call: &Call) -> Result<(), ApiError> {
+    let wanted = call.query.get("includeObject");
+    if call.shape != Shape::Table || matches!(wanted, "" | "None" | "Metadata" | "Object") {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "Unable to convert to Table as requested: includeObject: Invalid value: {wanted:?}: must be 'Metadata', 'Object', 'None', or empty"
+    )))
 }
 
 /// The table of some objects.
@@ -42,19 +62,19 @@ pub(crate) fn of(
                 .iter()
                 .map(|column| (column.cell)(object, now))
                 .collect();
+            let ends = object
+                .pointer("/metadata/annotations")
+                .is_some_and(|all| all.get(INITIAL_EVENTS_END).is_some());
             let shown = match query.get("includeObject") {
-                "None" => None,
-                "Object" => Some(object.clone()),
-                _ => Some(json!({
-                    "kind": "PartialObjectMetadata",
-                    "apiVersion": "meta.k8s.io/v1",
-                    "metadata": object.get("metadata"),
-                })),
+                "Object" => object.clone(),
+                "None" if !ends => Value::Null,
+                _ => metadata_only(object),
             };
-            match shown {
-                Some(object) => json!({ "cells": cells, "object": object }),
-                None => json!({ "cells": cells }),
+            let mut row = json!({ "cells": cells, "object": shown });
+            if let Some(conditions) = workloads::conditions(kind, object) {
+                object::as_map(&mut row).insert("conditions".to_owned(), conditions);
             }
+            row
         })
         .collect();
     let definitions: Vec<Value> = columns
@@ -81,6 +101,7 @@ pub(crate) fn of(
 fn columns(kind: &Kind) -> Vec<Column> {
     let mut columns = vec![Column {
         format: "name".to_owned(),
+        description: NAME.to_owned(),
         ..plain("Name", "string", 0, |object, _| json!(object::name(object)))
     }];
     match kind.custom() {
@@ -91,13 +112,24 @@ fn columns(kind: &Kind) -> Vec<Column> {
                     name: column.name.clone(),
                     kind: column.kind.clone(),
                     format: column.format.clone(),
-                    description: column.description.clone(),
+                    description: match column.description.as_str() {
+                        "" => format!(
+                            "Custom resource definition column (in JSONPath format): {}",
+                            column.path
+                        ),
+                        given => given.to_owned(),
+                    },
                     priority: column.priority,
                     cell: Box::new(move |object, now| custom_cell(object, now, &path, &wanted)),
                 }
             }));
         }
-        Some(_) => columns.push(age()),
+        Some(_) => columns.push(Column {
+            kind: "date".to_owned(),
+            ..age()
+        }),
+        // Their own name is the last of what is told of events.
+        None if kind.plural == "events" => return builtin::columns(kind),
         None => columns.extend(builtin::columns(kind)),
     }
     columns
@@ -108,15 +140,23 @@ fn custom_cell(object: &Value, now: Timestamp, path: &str, wanted: &str) -> Valu
         return Value::Null;
     };
     match wanted {
-        "date" => found
-            .as_str()
-            .map_or(Value::Null, |at| json!(since(at, now))),
+        "date" => found.as_str().map_or(Value::Null, |at| {
+            let is_moment = at.parse::<Timestamp>().is_ok();
+            json!(if is_moment {
+                since(at, now)
+            } else {
+                "<invalid>".to_owned()
+            })
+        }),
         "string" => match found {
             Value::String(text) => json!(text),
             Value::Null => Value::Null,
             other => json!(other.to_string()),
         },
         "integer" if found.is_i64() || found.is_u64() => found.clone(),
+        "integer" => found
+            .as_f64()
+            .map_or(Value::Null, |number| json!(number.trunc())),
         "number" if found.is_number() => found.clone(),
         "boolean" if found.is_boolean() => found.clone(),
         _ => Value::Null,
@@ -141,12 +181,15 @@ fn plain(
 
 /// The column that most kinds end with.
 fn age() -> Column {
-    plain("Age", "string", 0, |object, now| {
-        json!(since(
-            object::meta(object, "creationTimestamp").unwrap_or_default(),
-            now
-        ))
-    })
+    Column {
+        description: CREATED.to_owned(),
+        ..plain("Age", "string", 0, |object, now| {
+            json!(since(
+                object::meta(object, "creationTimestamp").unwrap_or_default(),
+                now
+            ))
+        })
+    }
 }
 
 /// How long ago a moment was, in a few letters: `45s`, `3m12s`, `5h`, `12d`.
@@ -168,7 +211,8 @@ fn duration(seconds: i64) -> String {
         }
     };
     match seconds {
-        ..0 => "<invalid>".to_owned(),
+        ..-1 => "<invalid>".to_owned(),
+        -1 => "0s".to_owned(),
         0..120 => format!("{seconds}s"),
         120..600 => with_rest(minutes, 'm', seconds % 60, 's'),
         600..10_800 => format!("{minutes}m"),
@@ -176,6 +220,7 @@ fn duration(seconds: i64) -> String {
         28_800..172_800 => format!("{hours}h"),
         172_800..691_200 => with_rest(days, 'd', hours % 24, 'h'),
         691_200..63_072_000 => format!("{days}d"),
-        _ => with_rest(days / 365, 'y', days % 365, 'd'),
+        63_072_000..252_288_000 => with_rest(days / 365, 'y', days % 365, 'd'),
+        _ => format!("{}y", days / 365),
     }
 }

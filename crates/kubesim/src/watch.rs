@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use crate::body::ResponseBody;
 use crate::error::{ApiError, Cause};
-use crate::read::{present, shown, wanted_version};
+use crate::read::{MATCH, metadata_only, present, shown, version_of};
 use crate::request::{Call, Shape};
 use crate::selector::Selector;
 use crate::server::Server;
@@ -25,20 +25,29 @@ use crate::{object, table};
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// How long a watch lasts at least if it doesn't say; at most twice as long.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1_800);
+/// The one way in which a watch's version may be meant.
+const NOT_OLDER_THAN: &str = "NotOlderThan";
 /// The annotation of the bookmark that ends the initial events.
-const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
+pub(crate) const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// Begins a watch.
 ///
-/// Errors: 400 and 422 for wrong parameters; a version that is gone is told in the stream.
-pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody>, ApiError> {
+/// Errors: 422 for parameters that don't go together, 400 and 500 for others that are wrong; a
+/// version that is gone, or not there yet, is told in the stream.
+pub(crate) async fn start(server: &Server, call: Call) -> Result<Response<ResponseBody>, ApiError> {
     let query = &call.query;
     let selector = Selector::of(&call)?;
-    check_initial_events(&call)?;
-    let from = wanted_version(&call)?;
+    table::check(&call)?;
+    let initial = initial_events(&call)?;
+    let from = version_of(query.get("resourceVersion")).map_err(ApiError::internal)?;
     let timeout = match query.number("timeoutSeconds")? {
         Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
         _ => DEFAULT_TIMEOUT.mul_f64(1.0 + server.lock().rng.random::<f64>()),
+    };
+    let too_early = if initial == Some(true) {
+        server.wait_for(from).await.err()
+    } else {
+        None
     };
     let now = Instant::now();
     let mut watch = Watch {
@@ -54,7 +63,10 @@ pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody
         over: false,
         call,
     };
-    watch.begin(from);
+    match too_early {
+        Some(error) => watch.end_with(&error),
+        None => watch.begin(initial, from),
+    }
     let events = stream::unfold(watch, |mut watch| async move {
         let line = watch.next().await?;
         Some((line, watch))
@@ -66,35 +78,37 @@ pub(crate) fn start(server: &Server, call: Call) -> Result<Response<ResponseBody
     Ok(response)
 }
 
-/// `sendInitialEvents` and what it needs.
-fn check_initial_events(call: &Call) -> Result<(), ApiError> {
+/// Whether the present objects are told first; `None`: the query names a version and no more.
+fn initial_events(call: &Call) -> Result<Option<bool>, ApiError> {
     let query = &call.query;
-    let at_least = query.get("resourceVersionMatch") == "NotOlderThan";
-    let (field, why) = if query.has("sendInitialEvents") && !at_least {
-        (
-            "resourceVersionMatch",
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )
-    } else if query.has("sendInitialEvents") && !query.flag("allowWatchBookmarks") {
-        (
-            "allowWatchBookmarks",
-            "sendInitialEvents requires setting allowWatchBookmarks to true",
-        )
-    } else if !query.has("sendInitialEvents") && !query.get("resourceVersionMatch").is_empty() {
-        (
-            "resourceVersionMatch",
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )
-    } else {
-        return Ok(());
-    };
-    let cause = Cause::forbidden(field, why);
-    Err(ApiError::invalid_of(
-        "meta.k8s.io",
-        "ListOptions",
-        "",
-        &[cause],
-    ))
+    let matching = query.get(MATCH);
+    let asked = query
+        .has("sendInitialEvents")
+        .then(|| query.flag("sendInitialEvents"));
+    if asked.is_none() && matching.is_empty() {
+        let anywhere = matches!(query.get("resourceVersion"), "" | "0");
+        return Ok(anywhere.then_some(true));
+    }
+    let mut causes = Vec::new();
+    if asked.is_some() && matching != NOT_OLDER_THAN {
+        let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+        causes.push(Cause::forbidden(MATCH, why));
+    }
+    if asked.is_none() {
+        let why =
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+        causes.push(Cause::forbidden(MATCH, why));
+    }
+    if !matches!(matching, "" | NOT_OLDER_THAN) {
+        let known = [NOT_OLDER_THAN.to_owned()];
+        causes.push(Cause::unsupported(MATCH, &json!(matching), &known));
+    }
+    if !matching.is_empty() && !query.get("continue").is_empty() {
+        let why = "resourceVersionMatch is forbidden when continue is provided";
+        causes.push(Cause::forbidden(MATCH, why));
+    }
+    ApiError::unless_none(&causes)?;
+    Ok(asked)
 }
 
 struct Watch {
@@ -113,24 +127,14 @@ struct Watch {
 
 impl Watch {
     /// Lines up what stands before the history: present objects, or that the version is gone.
-    fn begin(&mut self, from: u64) {
+    fn begin(&mut self, initial: Option<bool>, from: u64) {
         let server = self.server.clone();
         let state = server.lock();
-        let query = &self.call.query;
-        let initial = if query.has("sendInitialEvents") {
-            query.flag("sendInitialEvents")
-        } else {
-            from == 0
-        };
-        if !initial {
-            if from < state.store.compacted() {
-                let message = format!(
-                    "too old resource version: {from} ({})",
-                    state.store.compacted() + 1
-                );
-                self.ready
-                    .push_back(line("ERROR", &ApiError::expired(message).to_status()));
-                self.over = true;
+        if initial != Some(true) {
+            if initial.is_some() && from == 0 {
+                self.cursor = state.store.revision();
+            } else if from < state.store.compacted() {
+                self.end_with(&too_old(from, state.store.compacted()));
             }
             return;
         }
@@ -147,11 +151,16 @@ impl Watch {
                 self.push("ADDED", &object);
             }
         }
-        if self.call.query.flag("sendInitialEvents") {
+        if self.bookmark_at.is_some() {
             let annotations = json!({ INITIAL_EVENTS_END: "true" });
-            self.ready
-                .push_back(line("BOOKMARK", &self.bookmark(Some(annotations))));
+            self.push_bookmark(Some(annotations));
         }
+    }
+
+    /// Tells of an error, and ends.
+    fn end_with(&mut self, error: &ApiError) {
+        self.ready.push_back(line("ERROR", &error.to_status()));
+        self.over = true;
     }
 
     fn fits(&self, object: &Arc<Value>) -> bool {
@@ -179,7 +188,7 @@ impl Watch {
                 self.over = true;
             } else if self.bookmark_at.is_some_and(|at| at <= now) {
                 self.bookmark_at = Some(now + BOOKMARK_EVERY);
-                self.ready.push_back(line("BOOKMARK", &self.bookmark(None)));
+                self.push_bookmark(None);
             } else {
                 let wake = self
                     .bookmark_at
@@ -194,15 +203,9 @@ impl Watch {
     fn collect(&mut self) -> bool {
         let state = self.server.lock();
         if self.cursor < state.store.lost(&self.call.kind.storage) {
-            let message = format!(
-                "too old resource version: {} ({})",
-                self.cursor,
-                state.store.compacted() + 1
-            );
+            let error = too_old(self.cursor, state.store.compacted());
             drop(state);
-            self.ready
-                .push_back(line("ERROR", &ApiError::expired(message).to_status()));
-            self.over = true;
+            self.end_with(&error);
             return true;
         }
         let head = state.store.revision();
@@ -247,38 +250,39 @@ impl Watch {
 
     fn push(&mut self, kind: &str, object: &Value) {
         let object = present(&self.call.kind, object);
+        self.push_shown(kind, object);
+    }
+
+    /// Lines up an event, its object in the form that was asked for.
+    fn push_shown(&mut self, event: &str, object: Value) {
         let shown = match self.call.shape {
             Shape::Object => object,
             Shape::Table => {
                 let meta = json!({ "resourceVersion": object::meta(&object, "resourceVersion") });
-                let now = self.server.now();
-                table::of(
-                    &self.call.kind,
-                    now,
-                    &[object],
-                    &meta,
-                    &self.call.query,
-                    self.first,
-                )
+                let (kind, query) = (&self.call.kind, &self.call.query);
+                table::of(kind, self.server.now(), &[object], &meta, query, self.first)
             }
-            Shape::MetadataOnly => json!({
-                "kind": "PartialObjectMetadata",
-                "apiVersion": "meta.k8s.io/v1",
-                "metadata": object.get("metadata"),
-            }),
+            Shape::MetadataOnly => metadata_only(&object),
         };
         self.first = false;
-        self.ready.push_back(line(kind, &shown));
+        self.ready.push_back(line(event, &shown));
     }
 
-    fn bookmark(&self, annotations: Option<Value>) -> Value {
+    fn push_bookmark(&mut self, annotations: Option<Value>) {
         let mut metadata = json!({ "resourceVersion": self.cursor.to_string() });
         if let Some(annotations) = annotations {
             object::as_map(&mut metadata).insert("annotations".to_owned(), annotations);
         }
         let kind = &self.call.kind;
-        json!({ "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata })
+        let object =
+            json!({ "kind": kind.kind, "apiVersion": kind.api_version(), "metadata": metadata });
+        self.push_shown("BOOKMARK", object);
     }
+}
+
+fn too_old(wanted: u64, compacted: u64) -> ApiError {
+    let oldest = compacted + 1;
+    ApiError::expired(format!("too old resource version: {wanted} ({oldest})"))
 }
 
 fn line(kind: &str, object: &Value) -> Bytes {

@@ -11,7 +11,7 @@ use crate::clock;
 use crate::error::ApiError;
 use crate::managed::Books;
 use crate::object;
-use crate::read::present;
+use crate::read::{metadata_only, present};
 use crate::request::{Call, Part, Shape, Verb};
 use crate::server::{State, reply};
 use crate::store::Key;
@@ -26,6 +26,8 @@ mod prepare;
 mod rules;
 mod update;
 mod validate;
+
+pub(crate) use prepare::TEMPLATE_GENERATION;
 
 /// The biggest object that is stored, as etcd's default has it.
 const MAX_OBJECT: usize = 1_572_864;
@@ -104,6 +106,7 @@ pub(crate) fn answer(
                 true,
             )
         }
+        Shape::MetadataOnly if is_object => metadata_only(&answer.body),
         _ => answer.body,
     };
     Ok(reply(answer.code, &body, &answer.warnings))

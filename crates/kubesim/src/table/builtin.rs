@@ -1,8 +1,12 @@
 //! The columns of built-in kinds.
 
-use jiff::Timestamp;
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
+use super::workloads::{
+    cron_jobs, daemon_sets, deployments, jobs, pods, replica_sets, stateful_sets,
+};
 use super::{Column, age, plain, since};
 use crate::kinds::Kind;
 use crate::object::text;
@@ -23,18 +27,45 @@ pub(super) fn columns(kind: &Kind) -> Vec<Column> {
         "configmaps" => vec![count("Data", &["/data", "/binaryData"])],
         "secrets" => vec![at("Type", "/type"), count("Data", &["/data"])],
         "serviceaccounts" => vec![count("Secrets", &["/secrets"])],
-        "services" => services(),
+        "services" => return services(),
+        "endpoints" => vec![plain("Endpoints", "string", 0, |o, _| json!(addresses(o)))],
+        "endpointslices" => vec![
+            at("AddressType", "/addressType"),
+            plain("Ports", "string", 0, |o, _| json!(slice_ports(o))),
+            plain("Endpoints", "string", 0, |o, _| json!(slice_addresses(o))),
+        ],
+        "validatingwebhookconfigurations" | "mutatingwebhookconfigurations" => {
+            vec![length("Webhooks", "/webhooks")]
+        }
+        "validatingadmissionpolicies" => vec![
+            length("Validations", "/spec/validations"),
+            plain("ParamKind", "string", 0, |o, _| {
+                let kind = o.pointer("/spec/paramKind");
+                json!(kind.map_or_else(
+                    || "<unset>".to_owned(),
+                    |kind| format!("{}/{}", text(kind, "/apiVersion"), text(kind, "/kind"))
+                ))
+            }),
+        ],
+        "validatingadmissionpolicybindings" => vec![
+            at("PolicyName", "/spec/policyName"),
+            or("ParamRef", "/spec/paramRef/name", "<unset>"),
+        ],
         "leases" => vec![at("Holder", "/spec/holderIdentity")],
         "controllerrevisions" => vec![
             plain("Controller", "string", 0, |o, _| json!(controller(o))),
             at("Revision", "/revision"),
         ],
-        "priorityclasses" => vec![
-            at("Value", "/value"),
-            plain("Global-Default", "boolean", 0, |o, _| {
-                json!(o.get("globalDefault") == Some(&json!(true)))
-            }),
-        ],
+        "priorityclasses" => {
+            return vec![
+                number("Value", "/value"),
+                plain("Global-Default", "boolean", 0, |o, _| {
+                    json!(o.get("globalDefault") == Some(&json!(true)))
+                }),
+                age(),
+                at("PreemptionPolicy", "/preemptionPolicy"),
+            ];
+        }
         "customresourcedefinitions" => {
             return vec![plain("Created At", "date", 0, |o, _| {
                 json!(text(o, "/metadata/creationTimestamp"))
@@ -56,7 +87,7 @@ pub(super) fn columns(kind: &Kind) -> Vec<Column> {
 }
 
 /// A value as it stands there.
-fn at(name: &str, pointer: &'static str) -> Column {
+pub(super) fn at(name: &str, pointer: &'static str) -> Column {
     plain(name, "string", 0, move |object, _| {
         object
             .pointer(pointer)
@@ -65,7 +96,7 @@ fn at(name: &str, pointer: &'static str) -> Column {
     })
 }
 
-fn or(name: &str, pointer: &'static str, other: &'static str) -> Column {
+pub(super) fn or(name: &str, pointer: &'static str, other: &'static str) -> Column {
     plain(name, "string", 0, move |object, _| {
         object
             .pointer(pointer)
@@ -73,13 +104,13 @@ fn or(name: &str, pointer: &'static str, other: &'static str) -> Column {
     })
 }
 
-fn number(name: &str, pointer: &'static str) -> Column {
+pub(super) fn number(name: &str, pointer: &'static str) -> Column {
     plain(name, "integer", 0, move |object, _| {
         json!(amount(object, pointer))
     })
 }
 
-fn amount(object: &Value, pointer: &str) -> i64 {
+pub(super) fn amount(object: &Value, pointer: &str) -> i64 {
     object
         .pointer(pointer)
         .and_then(Value::as_i64)
@@ -109,167 +140,35 @@ fn count(name: &str, pointers: &'static [&'static str]) -> Column {
     })
 }
 
-/// `2/3`.
-fn ready(name: &str, of: &'static str, wanted: &'static str) -> Column {
-    plain(name, "string", 0, move |object, _| {
-        json!(format!("{}/{}", amount(object, of), amount(object, wanted)))
+/// How long a list is.
+fn length(name: &str, pointer: &'static str) -> Column {
+    plain(name, "integer", 0, move |object, _| {
+        let list = object.pointer(pointer).and_then(Value::as_array);
+        json!(list.map_or(0, Vec::len))
     })
 }
 
-/// Names and images of a template's containers, and the selector: the wide columns of workloads.
-fn wide(pod_spec: &'static str) -> Vec<Column> {
-    let listed = move |key: &'static str| {
-        move |object: &Value, _: Timestamp| {
-            let containers = object
-                .pointer(pod_spec)
-                .and_then(|spec| spec.get("containers"))
-                .and_then(Value::as_array);
-            let words: Vec<&str> = containers
-                .into_iter()
-                .flatten()
-                .filter_map(|one| one.get(key)?.as_str())
-                .collect();
-            json!(words.join(","))
-        }
-    };
-    vec![
-        plain("Containers", "string", 1, listed("name")),
-        plain("Images", "string", 1, listed("image")),
-        plain("Selector", "string", 1, |object, _| {
-            terms(object, "/spec/selector/matchLabels")
-        }),
-    ]
+pub(super) fn or_none(text: String) -> String {
+    if text.is_empty() {
+        "<none>".to_owned()
+    } else {
+        text
+    }
+}
+
+pub(super) fn pairs(object: &Value, pointer: &str) -> Vec<(String, String)> {
+    let map = object.pointer(pointer).and_then(Value::as_object);
+    map.into_iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), shown(value)))
+        .collect()
 }
 
 /// The labels at `pointer` as a selector is written.
-fn terms(object: &Value, pointer: &str) -> Value {
-    let labels = object.pointer(pointer).and_then(Value::as_object);
-    let terms: Vec<String> = labels
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| format!("{key}={}", shown(value)))
-        .collect();
-    json!(if terms.is_empty() {
-        "<none>".to_owned()
-    } else {
-        terms.join(",")
-    })
-}
-
-fn deployments() -> Vec<Column> {
-    let mut columns = vec![
-        ready("Ready", "/status/readyReplicas", "/spec/replicas"),
-        number("Up-to-date", "/status/updatedReplicas"),
-        number("Available", "/status/availableReplicas"),
-    ];
-    columns.extend(wide("/spec/template/spec"));
-    columns
-}
-
-fn replica_sets() -> Vec<Column> {
-    let mut columns = vec![
-        number("Desired", "/spec/replicas"),
-        number("Current", "/status/replicas"),
-        number("Ready", "/status/readyReplicas"),
-    ];
-    columns.extend(wide("/spec/template/spec"));
-    columns
-}
-
-fn stateful_sets() -> Vec<Column> {
-    let mut columns = vec![ready("Ready", "/status/readyReplicas", "/spec/replicas")];
-    let mut rest = wide("/spec/template/spec");
-    rest.pop();
-    columns.extend(rest);
-    columns
-}
-
-fn daemon_sets() -> Vec<Column> {
-    let mut columns = vec![
-        number("Desired", "/status/desiredNumberScheduled"),
-        number("Current", "/status/currentNumberScheduled"),
-        number("Ready", "/status/numberReady"),
-        number("Up-to-date", "/status/updatedNumberScheduled"),
-        number("Available", "/status/numberAvailable"),
-        plain("Node Selector", "string", 0, |object, _| {
-            terms(object, "/spec/template/spec/nodeSelector")
-        }),
-    ];
-    columns.extend(wide("/spec/template/spec"));
-    columns
-}
-
-fn jobs() -> Vec<Column> {
-    let mut columns = vec![
-        plain("Status", "string", 0, |object, _| {
-            let is = |kind: &str| {
-                let conditions = object
-                    .pointer("/status/conditions")
-                    .and_then(Value::as_array);
-                conditions
-                    .into_iter()
-                    .flatten()
-                    .any(|one| text(one, "/type") == kind && text(one, "/status") == "True")
-            };
-            json!(match () {
-                () if is("Complete") => "Complete",
-                () if is("Failed") => "Failed",
-                () if object.pointer("/metadata/deletionTimestamp").is_some() => "Terminating",
-                () if is("Suspended") => "Suspended",
-                () => "Running",
-            })
-        }),
-        plain("Completions", "string", 0, |object, _| {
-            let done = amount(object, "/status/succeeded");
-            let wanted = object.pointer("/spec/completions").and_then(Value::as_i64);
-            json!(wanted.map_or_else(|| format!("{done}/1"), |wanted| format!("{done}/{wanted}")))
-        }),
-        plain("Duration", "string", 0, |object, now| {
-            let start = text(object, "/status/startTime");
-            let end = text(object, "/status/completionTime")
-                .parse()
-                .unwrap_or(now);
-            json!(if start.is_empty() {
-                String::new()
-            } else {
-                since(start, end)
-            })
-        }),
-    ];
-    columns.extend(wide("/spec/template/spec"));
-    columns
-}
-
-fn cron_jobs() -> Vec<Column> {
-    let mut columns = vec![
-        at("Schedule", "/spec/schedule"),
-        or("Timezone", "/spec/timeZone", "<none>"),
-        plain("Suspend", "string", 0, |object, _| {
-            json!(if object.pointer("/spec/suspend") == Some(&json!(true)) {
-                "True"
-            } else {
-                "False"
-            })
-        }),
-        plain("Active", "integer", 0, |object, _| {
-            json!(
-                object
-                    .pointer("/status/active")
-                    .and_then(Value::as_array)
-                    .map_or(0, Vec::len)
-            )
-        }),
-        plain("Last Schedule", "string", 0, |object, now| {
-            let last = text(object, "/status/lastScheduleTime");
-            json!(if last.is_empty() {
-                "<none>".to_owned()
-            } else {
-                since(last, now)
-            })
-        }),
-    ];
-    columns.extend(wide("/spec/jobTemplate/spec/template/spec"));
-    columns
+pub(super) fn terms(object: &Value, pointer: &str) -> String {
+    let pairs = pairs(object, pointer).into_iter();
+    let terms: Vec<String> = pairs.map(|(key, value)| format!("{key}={value}")).collect();
+    or_none(terms.join(","))
 }
 
 fn services() -> Vec<Column> {
@@ -284,13 +183,67 @@ fn services() -> Vec<Column> {
                 .flatten()
                 .map(|port| format!("{}/{}", amount(port, "/port"), text(port, "/protocol")))
                 .collect();
-            json!(if words.is_empty() {
-                "<none>".to_owned()
-            } else {
-                words.join(",")
-            })
+            json!(or_none(words.join(",")))
+        }),
+        age(),
+        plain("Selector", "string", 1, |object, _| {
+            json!(terms(object, "/spec/selector"))
         }),
     ]
+}
+
+/// Up to three of some words, and how many more there are.
+fn first_three(words: &[String]) -> String {
+    let shown = words.iter().take(3).cloned().collect::<Vec<_>>().join(",");
+    match words.len().saturating_sub(3) {
+        0 => or_none(shown),
+        more => format!("{shown} + {more} more..."),
+    }
+}
+
+fn list<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    object
+        .get(key)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+}
+
+/// The addresses of an Endpoints object, with their ports.
+fn addresses(object: &Value) -> String {
+    let mut found = Vec::new();
+    for subset in list(object, "subsets") {
+        let addresses = || list(subset, "addresses").map(|one| text(one, "/ip"));
+        if subset.get("ports").is_none() {
+            found.extend(addresses().map(str::to_owned));
+        }
+        for port in list(subset, "ports") {
+            let number = amount(port, "/port");
+            found.extend(addresses().map(|address| format!("{address}:{number}")));
+        }
+    }
+    first_three(&found)
+}
+
+fn slice_ports(object: &Value) -> String {
+    let ports: Vec<String> = list(object, "ports")
+        .map(|port| port.get("port").map_or_else(|| "*".to_owned(), shown))
+        .collect();
+    if ports.is_empty() {
+        return "<unset>".to_owned();
+    }
+    first_three(&ports)
+}
+
+fn slice_addresses(object: &Value) -> String {
+    let addresses: Vec<String> = list(object, "endpoints")
+        .flat_map(|endpoint| list(endpoint, "addresses"))
+        .map(shown)
+        .collect();
+    if addresses.is_empty() {
+        return "<unset>".to_owned();
+    }
+    first_three(&addresses)
 }
 
 fn controller(object: &Value) -> String {
@@ -341,30 +294,48 @@ fn nodes() -> Vec<Column> {
             let labels = object
                 .pointer("/metadata/labels")
                 .and_then(Value::as_object);
-            let roles: Vec<&str> = labels
+            let roles: BTreeSet<&str> = labels
                 .into_iter()
                 .flatten()
-                .filter_map(|(key, _)| key.strip_prefix("node-role.kubernetes.io/"))
+                .filter_map(|(key, value)| match key.as_str() {
+                    "kubernetes.io/role" => value.as_str(),
+                    key => key.strip_prefix("node-role.kubernetes.io/"),
+                })
+                .filter(|role| !role.is_empty())
                 .collect();
-            json!(if roles.is_empty() {
-                "<none>".to_owned()
-            } else {
-                roles.join(",")
-            })
+            json!(or_none(roles.into_iter().collect::<Vec<_>>().join(",")))
         }),
         age(),
         at("Version", "/status/nodeInfo/kubeletVersion"),
-        plain("Internal-IP", "string", 1, |object, _| {
-            let addresses = object
-                .pointer("/status/addresses")
-                .and_then(Value::as_array);
-            let internal = addresses
-                .into_iter()
-                .flatten()
-                .find(|one| text(one, "/type") == "InternalIP");
-            json!(internal.map_or("<none>", |one| text(one, "/address")))
-        }),
+        node_address("Internal-IP", "InternalIP"),
+        node_address("External-IP", "ExternalIP"),
+        node_info("OS-Image", "/status/nodeInfo/osImage"),
+        node_info("Kernel-Version", "/status/nodeInfo/kernelVersion"),
+        node_info(
+            "Container-Runtime",
+            "/status/nodeInfo/containerRuntimeVersion",
+        ),
     ]
+}
+
+fn node_address(name: &str, wanted: &'static str) -> Column {
+    plain(name, "string", 1, move |object, _| {
+        let addresses = object
+            .pointer("/status/addresses")
+            .and_then(Value::as_array);
+        let found = addresses
+            .into_iter()
+            .flatten()
+            .find(|one| text(one, "/type") == wanted);
+        json!(found.map_or("<none>", |one| text(one, "/address")))
+    })
+}
+
+fn node_info(name: &str, pointer: &'static str) -> Column {
+    plain(name, "string", 1, move |object, _| {
+        let found = text(object, pointer);
+        json!(if found.is_empty() { "<unknown>" } else { found })
+    })
 }
 
 fn events() -> Vec<Column> {
@@ -396,88 +367,50 @@ fn events() -> Vec<Column> {
                 either(object, "/involvedObject/name", "/regarding/name")
             ))
         }),
+        plain("Subobject", "string", 1, move |object, _| {
+            json!(either(
+                object,
+                "/involvedObject/fieldPath",
+                "/regarding/fieldPath"
+            ))
+        }),
+        plain("Source", "string", 1, move |object, _| {
+            let component = either(object, "/source/component", "/deprecatedSource/component");
+            let host = either(object, "/source/host", "/deprecatedSource/host");
+            let component = if component.is_empty() {
+                either(object, "/reportingComponent", "/reportingController")
+            } else {
+                component
+            };
+            json!(if host.is_empty() {
+                component
+            } else {
+                format!("{component}, {host}")
+            })
+        }),
         plain("Message", "string", 0, move |object, _| {
             json!(either(object, "/message", "/note").trim())
         }),
+        plain("First Seen", "string", 1, move |object, now| {
+            let first = either(object, "/firstTimestamp", "/deprecatedFirstTimestamp");
+            let moment = if first.is_empty() {
+                text(object, "/eventTime").to_owned()
+            } else {
+                first
+            };
+            json!(since(&moment, now))
+        }),
+        plain("Count", "string", 1, |object, _| {
+            let counts =
+                ["/series/count", "/count", "/deprecatedCount"].map(|at| amount(object, at));
+            json!(counts.into_iter().find(|count| *count > 0).unwrap_or(1))
+        }),
     ];
-    columns.push(plain("Name", "string", 1, |object, _| {
-        json!(text(object, "/metadata/name"))
-    }));
+    columns.push(Column {
+        format: "name".to_owned(),
+        ..plain("Name", "string", 1, |object, _| {
+            json!(text(object, "/metadata/name"))
+        })
+    });
     columns
-}
-
-fn pods() -> Vec<Column> {
-    vec![
-        plain("Ready", "string", 0, |object, _| {
-            let statuses = object
-                .pointer("/status/containerStatuses")
-                .and_then(Value::as_array);
-            let ready = statuses
-                .into_iter()
-                .flatten()
-                .filter(|one| one.get("ready") == Some(&json!(true)))
-                .count();
-            let all = object
-                .pointer("/spec/containers")
-                .and_then(Value::as_array)
-                .map_or(0, Vec::len);
-            json!(format!("{ready}/{all}"))
-        }),
-        plain("Status", "string", 0, |object, _| json!(pod_status(object))),
-        plain("Restarts", "string", 0, |object, _| {
-            let statuses = object
-                .pointer("/status/containerStatuses")
-                .and_then(Value::as_array);
-            let restarts: i64 = statuses
-                .into_iter()
-                .flatten()
-                .map(|one| amount(one, "/restartCount"))
-                .sum();
-            json!(restarts.to_string())
-        }),
-        age(),
-        wide_text("IP", "/status/podIP"),
-        wide_text("Node", "/spec/nodeName"),
-        wide_text("Nominated Node", "/status/nominatedNodeName"),
-        plain("Readiness Gates", "string", 1, |_, _| json!("<none>")),
-    ]
-}
-
-fn wide_text(name: &str, pointer: &'static str) -> Column {
-    plain(name, "string", 1, move |object, _| {
-        let found = text(object, pointer);
-        json!(if found.is_empty() { "<none>" } else { found })
-    })
-}
-
-/// What a person is told a Pod is doing.
-fn pod_status(pod: &Value) -> String {
-    let reason = text(pod, "/status/reason");
-    let mut status = if reason.is_empty() {
-        text(pod, "/status/phase")
-    } else {
-        reason
-    }
-    .to_owned();
-    let statuses = pod
-        .pointer("/status/containerStatuses")
-        .and_then(Value::as_array);
-    for container in statuses.into_iter().flatten().rev() {
-        let waiting = text(container, "/state/waiting/reason");
-        let ended = text(container, "/state/terminated/reason");
-        if !waiting.is_empty() {
-            waiting.clone_into(&mut status);
-        } else if !ended.is_empty() {
-            ended.clone_into(&mut status);
-        }
-    }
-    if pod.pointer("/metadata/deletionTimestamp").is_some() {
-        return if reason == "NodeLost" {
-            "Unknown"
-        } else {
-            "Terminating"
-        }
-        .to_owned();
-    }
-    status
 }

@@ -12,7 +12,7 @@ use crate::{custom, defaults};
 use super::Turn;
 
 /// Where a `DaemonSet` counts the changes of its template.
-const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 const TEMPLATE_GENERATION_AT: &str =
     "/metadata/annotations/deprecated.daemonset.template.generation";
 /// Letters of generated names: no vowels, nothing that looks like another.
