@@ -10,7 +10,9 @@ use crate::error::Cause;
 
 use crate::kinds::{Form, Kind, Kinds, ScalePaths, qualified};
 use crate::object::{as_map, text};
+use crate::request::Part;
 use crate::store::{Change, Commit};
+use crate::structural::Path;
 use crate::{structural, typed};
 
 /// A column of `kubectl get`.
@@ -184,7 +186,7 @@ fn prune_root(schema: &Value, body: &Value, unknown: &mut Vec<String>) -> Value 
     object
 }
 
-/// A value without what its schema does not know, and without nulls that stand for a default.
+/// A value without what its schema does not know, and without nulls of fields that can't be null.
 fn prune(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<String>) -> Value {
     let keeps = schema.get("x-kubernetes-preserve-unknown-fields") == Some(&json!(true));
     match value {
@@ -200,10 +202,7 @@ fn prune(schema: &Value, value: &Value, path: &str, unknown: &mut Vec<String>) -
                 };
                 let known = properties.and_then(|properties| properties.get(key));
                 match known.or(additional.filter(|one| one.is_object())) {
-                    Some(of)
-                        if inner.is_null()
-                            && of.get("nullable") != Some(&json!(true))
-                            && of.get("default").is_some() => {}
+                    Some(of) if inner.is_null() && of.get("nullable") != Some(&json!(true)) => {}
                     Some(of) => {
                         out.insert(key.clone(), prune(of, inner, &at, unknown));
                     }
@@ -237,19 +236,25 @@ const BLOCKING: &[&str] = &[
 ];
 
 /// Complaints of the schema, and of its rules unless a complaint stands in their way.
+///
+/// What else is stored is not looked at again when the status is written.
 pub(crate) fn validate(
     custom: &Custom,
     validator: &Validator,
     object: &Value,
     old: Option<&Value>,
+    part: Part,
     causes: &mut Vec<Cause>,
 ) {
-    structural::check(
-        &custom.schema,
-        object,
-        &mut structural::Path::default(),
-        causes,
-    );
+    if part == Part::Status {
+        if let Some(status) = object.get("status")
+            && let Some(schema) = custom.schema.pointer("/properties/status")
+        {
+            structural::check(schema, status, &mut Path::part("status"), causes);
+        }
+    } else {
+        structural::check(&custom.schema, object, &mut Path::default(), causes);
+    }
     if !has_rules(&custom.schema) {
         return;
     }

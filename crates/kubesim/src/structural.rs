@@ -6,24 +6,39 @@ use crate::error::Cause;
 
 /// Where in an object one is, as the server writes it: `spec.ips[0]`, `metadata.labels[a]`.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Path(String);
+pub(crate) struct Path {
+    text: String,
+    /// Where the part begins that is checked: sentences name the rest of the path.
+    from: usize,
+}
 
 impl Path {
+    /// A field of the object, to be checked by itself.
+    pub(crate) fn part(name: &str) -> Self {
+        Self {
+            text: name.to_owned(),
+            from: name.len() + 1,
+        }
+    }
+
     fn field(&self, name: &str) -> Self {
-        Self(if self.0.is_empty() {
+        let text = if self.text.is_empty() {
             name.to_owned()
         } else {
-            format!("{}.{name}", self.0)
-        })
+            format!("{}.{name}", self.text)
+        };
+        let from = self.from;
+        Self { text, from }
     }
 
     fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        let (text, from) = (format!("{}[{index}]", self.text), self.from);
+        Self { text, from }
     }
 
-    /// The last name on the way.
-    fn last(&self) -> &str {
-        self.0.rsplit('.').next().unwrap_or(&self.0)
+    /// As a sentence names it.
+    fn told(&self) -> &str {
+        self.text.get(self.from..).unwrap_or_default()
     }
 }
 
@@ -42,11 +57,27 @@ pub(crate) fn check(schema: &Value, value: &Value, path: &mut Path, causes: &mut
         );
         let message = format!(
             "Invalid value: \"{found}\": {} in body must be of type {wanted}: \"{found}\"",
-            path.0
+            path.told()
         );
-        causes.push(Cause::of("FieldValueTypeInvalid", path.0.clone(), message));
+        causes.push(Cause::of(
+            "FieldValueTypeInvalid",
+            path.text.clone(),
+            message,
+        ));
+        check_enum(schema, value, path, causes);
         return;
     }
+    check_enum(schema, value, path, causes);
+    match value {
+        Value::Object(_) => check_object(schema, value, path, causes),
+        Value::Array(list) => check_array(schema, list, path, causes),
+        Value::String(text) => check_text(schema, text, path, causes),
+        Value::Number(_) => check_number(schema, value, path, causes),
+        Value::Null | Value::Bool(_) => {}
+    }
+}
+
+fn check_enum(schema: &Value, value: &Value, path: &Path, causes: &mut Vec<Cause>) {
     if let Some(Value::Array(allowed)) = schema.get("enum")
         && !allowed.contains(value)
     {
@@ -54,14 +85,7 @@ pub(crate) fn check(schema: &Value, value: &Value, path: &mut Path, causes: &mut
             .iter()
             .map(|one| one.as_str().map_or_else(|| one.to_string(), str::to_owned))
             .collect();
-        causes.push(Cause::unsupported(path.0.clone(), value, &texts));
-    }
-    match value {
-        Value::Object(_) => check_object(schema, value, path, causes),
-        Value::Array(list) => check_array(schema, list, path, causes),
-        Value::String(text) => check_text(schema, text, path, causes),
-        Value::Number(_) => check_number(schema, value, path, causes),
-        Value::Null | Value::Bool(_) => {}
+        causes.push(Cause::unsupported(path.text.clone(), value, &texts));
     }
 }
 
@@ -107,7 +131,7 @@ fn check_object(schema: &Value, value: &Value, path: &Path, causes: &mut Vec<Cau
         .filter_map(Value::as_str)
     {
         if !map.contains_key(name) {
-            causes.push(Cause::required(path.field(name).0, ""));
+            causes.push(Cause::required(path.field(name).text, ""));
         }
     }
     let count = |key: &str| {
@@ -120,7 +144,7 @@ fn check_object(schema: &Value, value: &Value, path: &Path, causes: &mut Vec<Cau
         && map.len() > most
     {
         let message = format!("Too many: {}: must have at most {most} items", map.len());
-        causes.push(Cause::of("FieldValueTooMany", path.0.clone(), message));
+        causes.push(Cause::of("FieldValueTooMany", path.text.clone(), message));
     }
     let properties = schema.get("properties").and_then(Value::as_object);
     let additional = schema
@@ -147,13 +171,13 @@ fn check_array(schema: &Value, list: &[Value], path: &Path, causes: &mut Vec<Cau
         && list.len() > most
     {
         let message = format!("Too many: {}: must have at most {most} items", list.len());
-        causes.push(Cause::of("FieldValueTooMany", path.0.clone(), message));
+        causes.push(Cause::of("FieldValueTooMany", path.text.clone(), message));
     }
     if let Some(least) = count("minItems")
         && list.len() < least
     {
-        let why = format!("{} in body should have at least {least} items", path.0);
-        causes.push(Cause::invalid(path.0.clone(), &json!(list.len()), &why));
+        let why = format!("{} in body should have at least {least} items", path.told());
+        causes.push(Cause::invalid(path.text.clone(), &json!(list.len()), &why));
     }
     let of = schema.get("items").unwrap_or(&Value::Null);
     for (index, inner) in list.iter().enumerate() {
@@ -193,7 +217,7 @@ fn check_unique(schema: &Value, list: &[Value], path: &Path, causes: &mut Vec<Ca
             let message = format!("Duplicate value: {identity}");
             causes.push(Cause::of(
                 "FieldValueDuplicate",
-                path.index(index).0,
+                path.index(index).text,
                 message,
             ));
         }
@@ -212,27 +236,33 @@ fn check_text(schema: &Value, text: &str, path: &Path, causes: &mut Vec<Cause>) 
     if let Some(most) = count("maxLength")
         && length > most
     {
-        causes.push(Cause::too_long(path.0.clone(), most));
+        causes.push(Cause::too_long(path.text.clone(), most));
     }
     if let Some(least) = count("minLength")
         && length < least
     {
-        let why = format!("{} in body should be at least {least} chars long", path.0);
-        causes.push(Cause::invalid(path.0.clone(), &json!(text), &why));
+        let why = format!(
+            "{} in body should be at least {least} chars long",
+            path.told()
+        );
+        causes.push(Cause::invalid(path.text.clone(), &json!(text), &why));
     }
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str)
         && !regex::Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
     {
-        let why = format!("{} in body should match '{pattern}'", path.0);
-        causes.push(Cause::invalid(path.0.clone(), &json!(text), &why));
+        let why = format!("{} in body should match '{pattern}'", path.told());
+        causes.push(Cause::invalid(path.text.clone(), &json!(text), &why));
     }
     if schema.get("format").and_then(Value::as_str) == Some("date-time")
         && text.parse::<jiff::Timestamp>().is_err()
     {
-        let why = format!("{} in body must be of type date-time: {text:?}", path.0);
+        let why = format!(
+            "{} in body must be of type date-time: {text:?}",
+            path.told()
+        );
         causes.push(Cause::of(
             "FieldValueInvalid",
-            path.0.clone(),
+            path.text.clone(),
             format!("Invalid value: {text:?}: {why}"),
         ));
     }
@@ -246,18 +276,18 @@ fn check_number(schema: &Value, value: &Value, path: &Path, causes: &mut Vec<Cau
     {
         let why = format!(
             "{} in body should be greater than or equal to {least}",
-            path.last()
+            path.told()
         );
-        causes.push(Cause::invalid(path.0.clone(), value, &why));
+        causes.push(Cause::invalid(path.text.clone(), value, &why));
     }
     if let Some(most) = bound("maximum")
         && number > most
     {
         let why = format!(
             "{} in body should be less than or equal to {most}",
-            path.last()
+            path.told()
         );
-        causes.push(Cause::invalid(path.0.clone(), value, &why));
+        causes.push(Cause::invalid(path.text.clone(), value, &why));
     }
 }
 

@@ -40,7 +40,7 @@ impl Turn<'_> {
         match kind.custom() {
             Some(custom) => {
                 let validator = &self.state.validator;
-                custom::validate(custom, validator, object, old, &mut causes);
+                custom::validate(custom, validator, object, old, self.call.part, &mut causes);
             }
             None => super::rules::check(kind, object, old, &mut causes),
         }
