@@ -37,6 +37,9 @@ pub(crate) fn answer(kinds: &Kinds, head: &http::request::Parts) -> Option<Respo
         }
         ["apis"] => group_list(kinds),
         ["api", version] => resources(kinds, "", version)?,
+        ["apis", group] | ["apis", group, _] if !kinds.all().any(|kind| kind.group == *group) => {
+            return Some(plain(404, "404 page not found\n"));
+        }
         ["apis", group] => group_of(kinds, group)?,
         ["apis", group, version] => resources(kinds, group, version)?,
         _ => return None,
@@ -198,12 +201,16 @@ fn resources(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     } else {
         format!("{group}/{version}")
     };
-    Some(json!({
+    let mut list = json!({
         "kind": "APIResourceList",
-        "apiVersion": "v1",
         "groupVersion": group_version,
         "resources": found,
-    }))
+    });
+    // The core group's doesn't say it.
+    if let Some(map) = list.as_object_mut().filter(|_| !group.is_empty()) {
+        map.insert("apiVersion".to_owned(), json!("v1"));
+    }
+    Some(list)
 }
 
 fn aggregate(kinds: &Kinds, core: bool) -> Response<ResponseBody> {
@@ -245,7 +252,12 @@ fn aggregated_group(kinds: &Kinds, group: &str) -> Value {
 }
 
 fn aggregated_resource(kind: &Kind) -> Value {
-    let response_kind = |group: &str, version: &str, name: &str| json!({ "group": group, "version": version, "kind": name });
+    // Of a built-in kind, the group and version are left out where they are its own.
+    let response_kind = |group: &str, version: &str, name: &str| {
+        let own = kind.builtin().is_some() && group == kind.group && version == kind.version;
+        let (group, version) = if own { ("", "") } else { (group, version) };
+        json!({ "group": group, "version": version, "kind": name })
+    };
     let mut entry = json!({
         "resource": kind.plural,
         "responseKind": response_kind(&kind.group, &kind.version, &kind.kind),

@@ -173,7 +173,7 @@ impl Kind {
                 "update",
                 "watch",
             ]
-        } else if self.is_core("namespaces") || self.is_core("services") {
+        } else if self.is_core("namespaces") {
             &[
                 "create", "delete", "get", "list", "patch", "update", "watch",
             ]

@@ -16,6 +16,11 @@ const PATCHES: &[&str] = &[
 ];
 const STRATEGIC: &str = "application/strategic-merge-patch+json";
 
+/// What the server says of the fields that every custom kind has.
+const API_VERSION: &str = "APIVersion defines the versioned schema of this representation of an object. Servers should convert recognized schemas to the latest internal value, and may reject unrecognized values. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
+const KIND: &str = "Kind is a string value representing the REST resource this object represents. Servers may infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const METADATA: &str = "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
 /// The answer, if the path is one of OpenAPI.
 pub(crate) fn answer(kinds: &Kinds, head: &http::request::Parts) -> Option<Response<ResponseBody>> {
     if head.method != Method::GET {
@@ -76,9 +81,14 @@ fn document(kinds: &[&Kind]) -> Value {
                     );
                     let properties = map.entry("properties").or_insert_with(|| json!({}));
                     if let Value::Object(properties) = properties {
-                        properties.insert("apiVersion".to_owned(), json!({ "type": "string" }));
-                        properties.insert("kind".to_owned(), json!({ "type": "string" }));
-                        let meta = json!({ "allOf": [{ "$ref": reference(typed::OBJECT_META) }] });
+                        for (name, text) in [("apiVersion", API_VERSION), ("kind", KIND)] {
+                            let schema = json!({ "type": "string", "description": text });
+                            properties.insert(name.to_owned(), schema);
+                        }
+                        let meta = json!({
+                            "description": METADATA,
+                            "allOf": [{ "$ref": reference(typed::OBJECT_META) }],
+                        });
                         properties.insert("metadata".to_owned(), meta);
                     }
                 }
