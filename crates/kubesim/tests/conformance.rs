@@ -1,30 +1,45 @@
 //! The same random scripts against this server and against etcd with kube-apiserver: same codes,
-//! reasons, messages, objects, versions by rank, and the same events of watches.
+//! reasons, messages, objects, versions by rank, tables, and the same events of watches. Then, what
+//! needs no chance: discovery, columns, `OpenAPI`, versions to come and versions that are gone.
 //!
 //! `CONFORMANCE_SEED` and `CONFORMANCE_OPS` choose another script. Not compared: `managedFields`,
 //! the text of continue tokens, a list's own version, times and uids but by their rank, the digits of
 //! versions in messages, what is told as a Go struct, the order of complaints and how often one is
-//! made (neither is certain on the real server).
+//! made (neither is certain on the real server); how long ago something was, and how built-in kinds
+//! describe their columns; bookmarks that the server sends when it likes, and of the others all but
+//! their type and annotation; what the real server serves beyond this one.
 //!
 //! Known to differ, none of which the product meets: a Pod's deletion that is a dry run has a grace
 //! period in the real answer; and, which no script draws, a Job whose labels a PUT of its status
 //! empties, a finalizer that is no name in such a PUT, and rules over values of the wrong type in an
 //! object of the wrong kind.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test's helpers")]
 
+#[path = "conformance/compacted.rs"]
+mod compacted;
+#[path = "conformance/discovery.rs"]
+mod discovery;
+#[path = "conformance/reads.rs"]
+mod reads;
 #[path = "conformance/real.rs"]
 mod real;
 #[path = "conformance/script.rs"]
 mod script;
 #[path = "conformance/side.rs"]
 mod side;
+#[path = "conformance/subnets.rs"]
+mod subnets;
+#[path = "conformance/watches.rs"]
+mod watches;
 
 use std::fmt::Write as _;
 
-use kubesim::Server;
-use rand::SeedableRng as _;
+use futures::future::join_all;
+use kubesim::{Server, TokioClock};
 use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use reads::{METADATA, Question};
 use script::{Op, PLAIN, SUBJECTS};
 use serde_json::{Value, json};
 use side::Side;
@@ -33,6 +48,12 @@ use side::Side;
 const OPERATIONS: usize = 3_400;
 /// One of so many is a server-side apply.
 const APPLY_EVERY: usize = 8;
+/// After one of so many, there is one about a subnet or a reserved address.
+const SUBNET_EVERY: usize = 8;
+/// After one of so many, there are questions that change nothing.
+const QUESTION_EVERY: usize = 12;
+/// One of so many requests about subnets wants the metadata alone in its answer.
+const METADATA_EVERY: u32 = 4;
 /// How many earlier requests for the object of a difference are told.
 const TOLD_BEFORE: usize = 6;
 /// How many differences are told of, before it is enough.
@@ -56,36 +77,21 @@ async fn both_servers_answer_the_same() {
         return;
     };
     let running = real::RealServer::start(&bin);
-    let server = Server::new(7);
+    let server = Server::with_clock(7, TokioClock::starting_at(jiff::Timestamp::now()));
     let mut real = Side::new(running.client().await);
     let mut ours = Side::new(server.client("conformance"));
-    set_up(&mut real, &mut ours).await;
-    let starts = (list_version(&mut real).await, list_version(&mut ours).await);
+    set_up(&real, &ours).await;
+    let starts = (list_version(&real).await, list_version(&ours).await);
+    server.compact(starts.1.parse().unwrap());
     let seed = number("CONFORMANCE_SEED", 1) as u64;
-    let mut rng = StdRng::seed_from_u64(seed);
-    let mut applies = StdRng::seed_from_u64(!seed);
     let mut differences: Vec<String> = Vec::new();
-    let operations = number("CONFORMANCE_OPS", OPERATIONS);
-    let mut before: Vec<Op> = Vec::new();
-    for step in 0..operations {
-        // Of a stream of their own: more of them shift no other request.
-        let op = if step % APPLY_EVERY == 0 {
-            script::apply(&mut applies)
-        } else {
-            script::next(&mut rng)
-        };
-        let (theirs, mine) = (real.ask(&op).await, ours.ask(&op).await);
-        if theirs != mine {
-            differences.push(told(step, &op, &theirs, &mine) + &history(&before, &op));
-            (real.ranks, ours.ranks) = (false, false);
-            if differences.len() >= TOLD {
-                break;
-            }
-        }
-        before.push(op);
-    }
+    run_script(seed, &mut real, &mut ours, &mut differences).await;
     if differences.is_empty() {
-        compare_watches(&mut real, &mut ours, &starts, &mut differences).await;
+        discovery::compare(&real, &ours, &mut differences).await;
+        compare_too_early(&mut real, &mut ours, &mut differences).await;
+        let pages = compacted::begin(&real, &ours, &running).await;
+        watches::compare(&mut real, &mut ours, &starts, &mut differences).await;
+        compacted::compare(pages, &server, &mut real, &mut ours, &mut differences).await;
     }
     assert!(
         differences.is_empty(),
@@ -93,6 +99,71 @@ async fn both_servers_answer_the_same() {
         differences.len(),
         differences.join("\n")
     );
+}
+
+/// The random requests, each kind of them from a stream of its own: more of one shifts no other.
+async fn run_script(seed: u64, real: &mut Side, ours: &mut Side, differences: &mut Vec<String>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut applies = StdRng::seed_from_u64(!seed);
+    let mut subnets = StdRng::seed_from_u64(seed.wrapping_add(1 << 32));
+    let mut questions = StdRng::seed_from_u64(seed.wrapping_add(1 << 33));
+    let mut before: Vec<Op> = Vec::new();
+    for step in 0..number("CONFORMANCE_OPS", OPERATIONS) {
+        let mut asked = vec![Question::plain(if step % APPLY_EVERY == 0 {
+            script::apply(&mut applies)
+        } else {
+            script::next(&mut rng)
+        })];
+        if step % SUBNET_EVERY == 0 {
+            let op = script::next_pool(&mut subnets);
+            let alone = subnets.random_range(0..METADATA_EVERY) == 0;
+            let writes = matches!(op.method, "POST" | "PUT" | "PATCH");
+            let accept = if alone && writes { METADATA } else { PLAIN };
+            asked.push(Question { op, accept });
+        }
+        let changes = asked.len();
+        if step % QUESTION_EVERY == 0 {
+            asked.extend(reads::next(&mut questions));
+        }
+        for (at, Question { op, accept }) in asked.into_iter().enumerate() {
+            let (theirs, mine) = if at < changes {
+                (real.ask(&op, accept).await, ours.ask(&op, accept).await)
+            } else {
+                (real.look(&op, accept).await, ours.look(&op, accept).await)
+            };
+            if theirs != mine {
+                differences.push(told(step, &op, &theirs, &mine) + &history(&before, &op));
+                (real.ranks, ours.ranks) = (false, false);
+            }
+            before.push(op);
+        }
+        if differences.len() >= TOLD {
+            break;
+        }
+    }
+}
+
+/// Reads of a version that is not there yet.
+async fn compare_too_early(real: &mut Side, ours: &mut Side, differences: &mut Vec<String>) {
+    let asked = reads::too_early();
+    let sides: (&Side, &Side) = (real, ours);
+    let (theirs, mine) = tokio::join!(
+        join_all(asked.iter().map(|one| sides.0.send(&one.op))),
+        join_all(asked.iter().map(|one| sides.1.send(&one.op)))
+    );
+    for (one, (theirs, mine)) in asked.iter().zip(theirs.into_iter().zip(mine)) {
+        let theirs = side::Answer {
+            code: theirs.0,
+            body: real.comparable(theirs.1),
+        };
+        let mine = side::Answer {
+            code: mine.0,
+            body: ours.comparable(mine.1),
+        };
+        if theirs != mine {
+            differences.push(told(0, &one.op, &theirs, &mine));
+        }
+    }
 }
 
 /// What was asked before of the same object.
@@ -108,7 +179,7 @@ fn history(before: &[Op], op: &Op) -> String {
 }
 
 /// What a script needs: namespaces, and the custom kinds of this repository.
-async fn set_up(real: &mut Side, ours: &mut Side) {
+async fn set_up(real: &Side, ours: &Side) {
     let post = |path: &str, body: Value| Op {
         method: "POST",
         path: path.to_owned(),
@@ -140,20 +211,14 @@ async fn set_up(real: &mut Side, ours: &mut Side) {
         ));
     }
     for op in &ops {
-        for side in [&mut *real, &mut *ours] {
+        for side in [real, ours] {
             let (code, body) = side.send(op).await;
             assert_eq!(code, 201, "{body}");
         }
     }
     // The real server serves a new kind a moment after it has taken the definition.
     for subject in SUBJECTS.iter().filter(|subject| subject.custom) {
-        let op = Op {
-            method: "GET",
-            path: subject.everywhere(),
-            query: Vec::new(),
-            content_type: PLAIN,
-            body: None,
-        };
+        let op = Op::get(&subject.everywhere());
         for _ in 0..100 {
             if real.send(&op).await.0 == 200 {
                 break;
@@ -164,87 +229,12 @@ async fn set_up(real: &mut Side, ours: &mut Side) {
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
 }
 
-async fn list_version(side: &mut Side) -> String {
-    let op = Op {
-        method: "GET",
-        path: "/api/v1/configmaps".to_owned(),
-        query: Vec::new(),
-        content_type: PLAIN,
-        body: None,
-    };
-    let (_, body) = side.send(&op).await;
+async fn list_version(side: &Side) -> String {
+    let (_, body) = side.send(&Op::get("/api/v1/configmaps")).await;
     body.pointer("/metadata/resourceVersion")
         .and_then(Value::as_str)
         .unwrap()
         .to_owned()
-}
-
-/// Every kind's history since the start, whole and through selectors.
-async fn compare_watches(
-    real: &mut Side,
-    ours: &mut Side,
-    starts: &(String, String),
-    differences: &mut Vec<String>,
-) {
-    for subject in SUBJECTS {
-        for selector in ["", "tier=x", "tier in (y,s)"] {
-            let op = |start: &str| Op {
-                method: "GET",
-                path: subject.everywhere(),
-                query: vec![
-                    ("watch", "true".to_owned()),
-                    ("resourceVersion", start.to_owned()),
-                    ("timeoutSeconds", "1".to_owned()),
-                    ("labelSelector", selector.to_owned()),
-                    (
-                        "fieldSelector",
-                        if subject.namespaced {
-                            "metadata.namespace!=kube-system"
-                        } else {
-                            ""
-                        }
-                        .to_owned(),
-                    ),
-                ],
-                content_type: PLAIN,
-                body: None,
-            };
-            let (theirs, mine) = (op(&starts.0), op(&starts.1));
-            let (theirs, mine) = tokio::join!(real.send(&theirs), ours.send(&mine));
-            let (theirs, mine) = (events(real, theirs.1), events(ours, mine.1));
-            let same = theirs
-                .iter()
-                .zip(&mine)
-                .take_while(|(theirs, mine)| theirs == mine)
-                .count();
-            if same < theirs.len().max(mine.len()) {
-                differences.push(format!(
-                    "watch of {} {selector:?}: event {same} of {} and {}\n  real: {}\n  ours: {}",
-                    subject.plural,
-                    theirs.len(),
-                    mine.len(),
-                    theirs.get(same).cloned().unwrap_or_default(),
-                    mine.get(same).cloned().unwrap_or_default()
-                ));
-            }
-        }
-    }
-}
-
-/// The lines of a watch; a stream of one line is one object, of several it is text.
-fn events(side: &mut Side, body: Value) -> Vec<Value> {
-    let lines: Vec<Value> = match body {
-        Value::String(text) => text
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_str(line).unwrap())
-            .collect(),
-        one => vec![one],
-    };
-    lines
-        .into_iter()
-        .map(|line| side.comparable(line))
-        .collect()
 }
 
 fn told(step: usize, op: &Op, theirs: &side::Answer, mine: &side::Answer) -> String {

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use base64::Engine as _;
 use kube::config::AuthInfo;
+use serde_json::json;
 use tempfile::TempDir;
 
 /// How long the API server may take until it is ready.
@@ -17,6 +19,7 @@ pub(crate) struct RealServer {
     processes: Vec<Child>,
     folder: TempDir,
     port: u16,
+    etcd: u16,
 }
 
 /// Where the binaries are; `None` if one is missing.
@@ -101,6 +104,21 @@ impl RealServer {
             processes: vec![etcd, api],
             folder,
             port,
+            etcd: client,
+        }
+    }
+
+    /// Has etcd forget what was before a revision, and tells the API server of it as another API
+    /// server that compacts would.
+    pub(crate) async fn compact(&self, revision: &str) {
+        let url = format!("http://127.0.0.1:{}", self.etcd);
+        let client = kube::Client::try_from(kube::Config::new(url.parse().unwrap())).unwrap();
+        let encoded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+        let put = json!({ "key": encoded("compact_rev_key"), "value": encoded(revision) });
+        let compaction = json!({ "revision": revision });
+        for (path, body) in [("/v3/kv/put", put), ("/v3/kv/compaction", compaction)] {
+            let request = http::Request::post(path).body(body.to_string().into_bytes());
+            client.request_text(request.unwrap()).await.unwrap();
         }
     }
 
@@ -109,6 +127,8 @@ impl RealServer {
         let mut config =
             kube::Config::new(format!("https://127.0.0.1:{}", self.port).parse().unwrap());
         config.accept_invalid_certs = true;
+        // Each request is one request, whatever is answered.
+        config.default_retry = false;
         config.auth_info = AuthInfo {
             token: Some("secret".to_owned().into()),
             ..AuthInfo::default()

@@ -1,11 +1,14 @@
 //! Random scripts: requests, with blanks for what only a server knows.
 //!
 //! `$uid`, `$rv`, `$stale` and `$next` in a request stand for the uid and version that this side
-//! saw last of the object of the path, for a version before, and for the last continue token.
+//! saw last of the object of the path, for a version before, and for the last continue token;
+//! `$head` and `$then` for the version of the last list that was looked at, and of one before.
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
+
+use super::subnets;
 
 /// A request.
 #[derive(Clone, Debug)]
@@ -15,6 +18,28 @@ pub(crate) struct Op {
     pub(crate) query: Vec<(&'static str, String)>,
     pub(crate) content_type: &'static str,
     pub(crate) body: Option<Value>,
+}
+
+impl Op {
+    /// A GET of a path.
+    pub(crate) fn get(path: &str) -> Self {
+        Self {
+            method: "GET",
+            path: path.to_owned(),
+            query: Vec::new(),
+            content_type: PLAIN,
+            body: None,
+        }
+    }
+
+    /// The same, with more of a query.
+    pub(crate) fn with(mut self, query: &[(&'static str, &str)]) -> Self {
+        let more = query
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()));
+        self.query.extend(more);
+        self
+    }
 }
 
 /// A kind that scripts are about.
@@ -42,14 +67,14 @@ pub(crate) const STRATEGIC: &str = "application/strategic-merge-patch+json";
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 pub(crate) const PLAIN: &str = "application/json";
 
-const NAMES: &[&str] = &["a", "b", "c"];
-const NAMESPACES: &[&str] = &["default", "other"];
+pub(crate) const NAMES: &[&str] = &["a", "b", "c"];
+pub(crate) const NAMESPACES: &[&str] = &["default", "other"];
 
-fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
+pub(crate) fn pick<'a, T>(rng: &mut StdRng, from: &'a [T]) -> &'a T {
     &from[rng.random_range(0..from.len())]
 }
 
-fn one_in(rng: &mut StdRng, n: u32) -> bool {
+pub(crate) fn one_in(rng: &mut StdRng, n: u32) -> bool {
     rng.random_range(0..n) == 0
 }
 
@@ -251,6 +276,9 @@ const POOLS: Subject = Subject {
     ..PLAIN_SUBJECT
 };
 
+/// So many of them are what [`next`] draws from; [`next_pool`] draws from the others.
+const DRAWN_FIRST: usize = 14;
+
 /// All of them.
 pub(crate) const SUBJECTS: &[Subject] = &[
     Subject {
@@ -347,10 +375,27 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         change: |rng| json!({ "status": { "more": rng.random_range(0..3) } }),
         ..POOLS
     },
+    Subject {
+        plural: "spidersubnets",
+        namespaced: false,
+        status: true,
+        body: subnets::subnet,
+        change: subnets::change,
+        new_status: subnets::status,
+        ..POOLS
+    },
+    Subject {
+        plural: "spiderreservedips",
+        namespaced: false,
+        body: subnets::reserved,
+        change: subnets::change_reserved,
+        ..POOLS
+    },
 ];
 
 impl Subject {
-    fn collection(&self, namespace: &str) -> String {
+    /// Where those of a namespace are listed.
+    pub(crate) fn collection(&self, namespace: &str) -> String {
         if self.namespaced {
             format!("{}/namespaces/{namespace}/{}", self.root, self.plural)
         } else {
@@ -365,10 +410,11 @@ impl Subject {
 
     fn typed(&self, mut body: Value) -> Value {
         if self.custom {
-            let kind = if self.plural == "spiderippools" {
-                "SpiderIPPool"
-            } else {
-                "SpiderEndpoint"
+            let kind = match self.plural {
+                "spiderippools" => "SpiderIPPool",
+                "spidersubnets" => "SpiderSubnet",
+                "spiderreservedips" => "SpiderReservedIP",
+                _ => "SpiderEndpoint",
             };
             body["apiVersion"] = json!(self.root.trim_start_matches("/apis/"));
             body["kind"] = json!(kind);
@@ -379,7 +425,16 @@ impl Subject {
 
 /// The next request of a script.
 pub(crate) fn next(rng: &mut StdRng) -> Op {
-    let subject = pick(rng, SUBJECTS);
+    next_of(rng, &SUBJECTS[..DRAWN_FIRST])
+}
+
+/// A request about a subnet or a reserved address.
+pub(crate) fn next_pool(rng: &mut StdRng) -> Op {
+    next_of(rng, &SUBJECTS[DRAWN_FIRST..])
+}
+
+fn next_of(rng: &mut StdRng, subjects: &[Subject]) -> Op {
+    let subject = pick(rng, subjects);
     let rare: &[&str] = &["doomed", "nowhere"];
     let namespaces_here = if one_in(rng, 40) { rare } else { NAMESPACES };
     let namespace = *pick(rng, namespaces_here);
@@ -557,7 +612,7 @@ fn create(rng: &mut StdRng, subject: &Subject, collection: &str, name: &str) -> 
         10 => body["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"),
         // Rules are looked at in an object of another kind even if its values are of wrong types, and
         // say so in the words of their evaluator.
-        11 if body.pointer("/spec/gateway") != Some(&json!(5)) => body["kind"] = json!("Wrong"),
+        11 if subnets::has_right_types(&body) => body["kind"] = json!("Wrong"),
         _ => {}
     }
     Op {

@@ -1,13 +1,19 @@
 //! One of the two servers under the same script: what it was asked, what it answered, made
 //! comparable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde_json::{Map, Value, json};
 
-use super::script::Op;
+use super::script::{Op, PLAIN};
+
+/// Within what an answer has ended, be it a watch.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+/// How many lists ago `$then` is.
+const THEN: usize = 12;
 
 /// An answer, made comparable.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +35,8 @@ pub(crate) struct Side {
     objects: BTreeMap<String, (String, Vec<String>)>,
     /// The last continue token of each list.
     next: BTreeMap<String, String>,
+    /// The versions of the lists that were looked at last.
+    heads: VecDeque<String>,
 }
 
 impl Side {
@@ -41,62 +49,92 @@ impl Side {
             patterns: Patterns::new(),
             objects: BTreeMap::new(),
             next: BTreeMap::new(),
+            heads: VecDeque::new(),
         }
     }
 
     /// Sends a request, its blanks filled, and returns the code and the body as they came.
-    pub(crate) async fn send(&mut self, op: &Op) -> (u16, Value) {
-        let key = object_path(&op.path);
-        let (uid, versions) = self.objects.get(&key).cloned().unwrap_or_default();
-        let newest = versions.last().cloned().unwrap_or_else(|| "1".to_owned());
-        let stale = versions
-            .iter()
-            .rev()
-            .nth(1)
-            .cloned()
-            .unwrap_or_else(|| "1".to_owned());
-        let next = self
-            .next
-            .get(&op.path)
-            .cloned()
-            .unwrap_or_else(|| "e30".to_owned());
-        let fill = |text: String| {
-            text.replace("$uid", &uid)
-                .replace("$rv", &newest)
-                .replace("$stale", &stale)
-                .replace("$next", &next)
-        };
+    pub(crate) async fn send(&self, op: &Op) -> (u16, Value) {
+        self.send_for(op, PLAIN).await
+    }
+
+    /// The same, for an answer in another form.
+    pub(crate) async fn send_for(&self, op: &Op, accept: &str) -> (u16, Value) {
         let query: String = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(
                 op.query
                     .iter()
-                    .map(|(name, value)| (*name, fill(value.clone()))),
+                    .map(|(name, value)| (*name, self.filled(op, value.clone()))),
             )
             .finish();
         let body = op
             .body
             .as_ref()
-            .map(|body| fill(body.to_string()).into_bytes())
+            .map(|body| self.filled(op, body.to_string()).into_bytes())
             .unwrap_or_default();
         let request = http::Request::builder()
             .method(op.method)
             .uri(format!("{}?{query}", op.path))
             .header("content-type", op.content_type)
-            .header("accept", "application/json")
+            .header("accept", accept)
             .header("user-agent", "conformance")
             .body(Body::from(body))
             .unwrap();
-        let response = self.client.send(request).await.unwrap();
-        let code = response.status().as_u16();
-        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        let answer = async {
+            let response = self.client.send(request).await.unwrap();
+            let code = response.status().as_u16();
+            (
+                code,
+                response.into_body().collect().await.unwrap().to_bytes(),
+            )
+        };
+        let (code, bytes) = tokio::time::timeout(ANSWER_WITHIN, answer)
+            .await
+            .unwrap_or_else(|_| panic!("no end of the answer to {op:?}"));
         let body: Value = serde_json::from_slice(&bytes)
             .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
         (code, body)
     }
 
+    /// A text of a request without its blanks.
+    fn filled(&self, op: &Op, text: String) -> String {
+        if !text.contains('$') {
+            return text;
+        }
+        let none = (String::new(), Vec::new());
+        let (uid, versions) = self.objects.get(&object_path(&op.path)).unwrap_or(&none);
+        let or_first = |version: Option<&String>| version.map_or("1", String::as_str).to_owned();
+        let next = self.next.get(&op.path).map_or("e30", String::as_str);
+        text.replace("$uid", uid)
+            .replace("$rv", &or_first(versions.last()))
+            .replace("$stale", &or_first(versions.iter().rev().nth(1)))
+            .replace("$next", next)
+            .replace("$head", &or_first(self.heads.back()))
+            .replace("$then", &or_first(self.heads.front()))
+    }
+
+    /// Sends a question that changes nothing, and remembers no more than the version of a list.
+    pub(crate) async fn look(&mut self, op: &Op, accept: &str) -> Answer {
+        let (code, body) = self.send_for(op, accept).await;
+        let version = body.pointer("/metadata/resourceVersion");
+        if let Some(version) = version.and_then(Value::as_str)
+            && op.query.is_empty()
+            && body.get("items").is_some()
+        {
+            self.heads.push_back(version.to_owned());
+            if self.heads.len() > THEN {
+                self.heads.pop_front();
+            }
+        }
+        Answer {
+            code,
+            body: self.comparable(body),
+        }
+    }
+
     /// Sends a request and remembers what it tells.
-    pub(crate) async fn ask(&mut self, op: &Op) -> Answer {
-        let (code, body) = self.send(op).await;
+    pub(crate) async fn ask(&mut self, op: &Op, accept: &str) -> Answer {
+        let (code, body) = self.send_for(op, accept).await;
         self.remember(op, &body);
         Answer {
             code,
@@ -143,7 +181,7 @@ impl Side {
     fn collect(&mut self, value: &Value) {
         match value {
             Value::Object(map) => {
-                let lists = map.contains_key("items");
+                let lists = is_list(map);
                 if let Some(Value::Object(meta)) = map.get("metadata") {
                     let text = |key: &str| {
                         meta.get(key)
@@ -173,7 +211,7 @@ impl Side {
     fn rewrite(&self, value: &mut Value) {
         match value {
             Value::Object(map) => {
-                if map.contains_key("items")
+                if is_list(map)
                     && let Some(Value::Object(meta)) = map.get_mut("metadata")
                 {
                     list_meta(meta);
@@ -186,6 +224,15 @@ impl Side {
                 }
                 if let Some(Value::String(message)) = map.get("message").cloned() {
                     map.insert("message".to_owned(), json!(sorted_message(&message)));
+                }
+                if let Some(Value::Array(cells)) = map.get_mut("cells") {
+                    for cell in cells {
+                        self.patterns.blank_age(cell);
+                    }
+                }
+                if let Some(Value::Array(columns)) = map.get_mut("columnDefinitions") {
+                    let columns = columns.iter_mut().filter_map(Value::as_object_mut);
+                    columns.for_each(|column| drop(column.remove("description")));
                 }
                 for (key, inner) in map.iter_mut() {
                     if key == "resourceVersion" {
@@ -224,7 +271,8 @@ impl Side {
                 }
             })
             .into_owned();
-        if let Some(at) = text.find("ResourceVersion in ") {
+        let versions = ["ResourceVersion in ", "resource version: "];
+        if let Some(at) = versions.iter().find_map(|words| text.find(words)) {
             let (head, tail) = text.split_at(at);
             let tail: String = tail.chars().filter(|c| !c.is_ascii_digit()).collect();
             text = format!("{head}{tail}");
@@ -247,6 +295,7 @@ struct Patterns {
     uid: regex::Regex,
     generated: regex::Regex,
     immutable: regex::Regex,
+    age: regex::Regex,
 }
 
 impl Patterns {
@@ -257,6 +306,14 @@ impl Patterns {
             generated: pattern("g-[bcdfghjklmnpqrstvwxz2456789]{5}"),
             // What is immutable is told as Go's struct.
             immutable: pattern(r"Invalid value: (\{.*\}|null): field is immutable"),
+            age: pattern(r"(^|\()\d+[smhdy](\d+[smhd])?($| ago\))"),
+        }
+    }
+
+    /// How long ago something was, in a cell of a table.
+    fn blank_age(&self, cell: &mut Value) {
+        if let Value::String(text) = cell {
+            *text = self.age.replace_all(text, "${1}an age$3").into_owned();
         }
     }
 
@@ -278,6 +335,11 @@ fn sorted_message(message: &str) -> String {
     parts.sort_unstable();
     parts.dedup();
     format!("{head} is invalid: {}", parts.join(", "))
+}
+
+/// A list, or a table of one.
+fn is_list(map: &Map<String, Value>) -> bool {
+    map.contains_key("items") || map.contains_key("rows")
 }
 
 /// The version of a list is the server's; a token's text too.
