@@ -153,13 +153,15 @@ pub async fn run(
     let binds_early = options.early_binding == Switch::On && allocator.is_some();
     let (reports, events) = Reports::new(clients.write.clone(), options.pod_name);
     let writer = Writer::new(clients.write.clone());
+    let index = Arc::new(Index::of_kinds(options.features, options.kinds.clone()));
     let sight = Sight {
+        index: Arc::clone(&index),
         pools: writer.pools.clone(),
         replica_sets: Cache::new(),
         jobs: Cache::new(),
     };
     let ctx = Arc::new(Context {
-        index: Arc::new(Index::of_kinds(options.features, options.kinds.clone())),
+        index,
         queue: Queue::default(),
         reports,
         clients,

@@ -26,7 +26,6 @@ use super::pods;
 use super::reads::{OBJECT_AGE, POOL_AGE, ReadError, Reads, not_found};
 use super::wait::Wait;
 use super::wishes::{self, Wishes};
-use crate::api::names::label;
 use crate::api::{SpiderIPPool, convert, time};
 use crate::kube_io::memo::Age;
 use crate::pool_writer::Reading;
@@ -181,8 +180,7 @@ fn auto(
         .filter_map(|family| {
             let subnet = item?.subnet(family)?;
             let owner = Owner::of(workload, &asker.nic, subnet, true);
-            let mut labels = convert::owner_labels(&owner, family);
-            labels.remove(label::RECLAIM);
+            let labels = convert::looked_for_by(&convert::owner_labels(&owner, family));
             Some(Asked {
                 family,
                 rule: format!("annotation '{key}'"),

@@ -6,6 +6,7 @@
 //! that the other side would misread needs a new [`PREFIX`].
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::ledger::Claim;
@@ -61,9 +62,10 @@ pub enum What {
 pub enum Look {
     /// This pool.
     Pool(PoolName),
-    /// The pools with all of these labels.
+    /// The pools of one workload with all of these labels, among which is its uid.
     Pools(BTreeMap<String, String>),
-    /// What a ReplicaSet or a Job says of itself.
+    /// What a ReplicaSet or a Job says of itself, and the pools of the workload it is of: who asks
+    /// for the one asks for the others next.
     Owner(WorkloadId),
 }
 
@@ -72,9 +74,14 @@ pub enum Look {
 #[serde(rename_all = "camelCase")]
 pub enum Seen {
     /// Pools, one at least.
-    Pools(Vec<SpiderIPPool>),
-    /// Metadata of the very object that was asked about.
-    Owner(Box<ObjectMeta>),
+    Pools(Vec<Arc<SpiderIPPool>>),
+    /// What was asked about a [`Look::Owner`].
+    Owner {
+        /// Metadata of the very object.
+        meta: Box<ObjectMeta>,
+        /// Pools made for the workload it is of; none where that would be too much to send.
+        pools: Vec<Arc<SpiderIPPool>>,
+    },
 }
 
 impl Ask {

@@ -417,6 +417,24 @@ pub fn owner_labels(owner: &Owner, family: Family) -> BTreeMap<String, String> {
     .into()
 }
 
+/// The labels by which a workload's pool is looked for: those of [`owner_labels`] that stay, and no
+/// others.
+pub fn looked_for_by(labels: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    const STAY: [&str; 8] = [
+        label::OWNER_SUBNET,
+        label::OWNER_GV,
+        label::OWNER_KIND,
+        label::OWNER_NAMESPACE,
+        label::OWNER_NAME,
+        label::OWNER_UID,
+        label::INTERFACE,
+        label::IP_VERSION,
+    ];
+    let stay = labels.iter().filter(|(key, _)| STAY.contains(&&***key));
+    stay.map(|(key, value)| (key.clone(), value.clone()))
+        .collect()
+}
+
 /// The subnet that adopted the pool: its label and an owner reference say the same. The reference
 /// is no controlling one where another program controls the pool.
 fn adopted_by(object: &SpiderIPPool) -> Option<(SubnetName, Uid)> {

@@ -342,6 +342,13 @@ impl Index {
         })
     }
 
+    /// The pools made for a workload, of those that can be read. Cost: O(their number · log).
+    pub fn made_for(&self, workload: &Uid) -> Vec<PoolName> {
+        let state = self.state();
+        let names = state.owned.get(workload).into_iter().flatten();
+        names.cloned().collect()
+    }
+
     /// The Pods of a workload that have a node and no address yet.
     pub fn waiting(&self, workload: &Uid) -> Vec<PodName> {
         let state = self.state();

@@ -74,6 +74,16 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
         Ok(found)
     }
 
+    /// Keeps what a reading that began then found, unless a later one is kept or under way.
+    pub fn keep(&self, key: &K, began: Instant, found: T) {
+        let answer = Arc::clone(locked(&self.answers).entry(key.clone()).or_default());
+        if let Ok(mut answer) = answer.try_lock()
+            && answer.as_ref().is_none_or(|(known, _)| *known < began)
+        {
+            *answer = Some((began, found));
+        }
+    }
+
     /// Forgets answers older than `age`, and questions that were never answered.
     pub fn prune(&self, age: Age) {
         locked(&self.answers).retain(|_, answer| {
@@ -128,6 +138,21 @@ mod tests {
         tokio::time::advance(Duration::from_millis(5)).await;
         let second = counter.get(Age::live());
         assert_eq!(tokio::join!(first, second), (0, 1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_came_along_is_kept_for_its_age_and_replaces_nothing_newer() {
+        let (counter, age) = (
+            Counter(AtomicU32::new(0), Memo::default()),
+            Age::Within(Duration::from_secs(1)),
+        );
+        let before = Instant::now();
+        counter.1.keep(&"key", before, 7);
+        assert_eq!(counter.get(age).await, 7);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(counter.get(age).await, 0);
+        counter.1.keep(&"key", before, 7);
+        assert_eq!(counter.get(age).await, 0);
     }
 
     #[tokio::test(start_paused = true)]

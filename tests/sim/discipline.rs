@@ -4,13 +4,11 @@ use http::Method;
 use http::request::Parts;
 use serde_json::Value;
 
-use crate::net::HOLDERS;
+/// What may be written whatever it was before: Events, which only tell.
+const UNFENCED: [&str; 1] = ["/events"];
 
-/// What tells of addresses, and goes with a Pod.
-const DERIVED: &str = "spiderendpoints";
-
-/// The rule that a request breaks, and how: a write of an address holder that would not fail where
-/// the object moved (S8), or a list of the controller's that may be older than what it knows (O2).
+/// The rule that a request breaks, and how: a write that would not fail where the object moved (S8),
+/// or a list of the controller's that may be older than what it knows (O2).
 pub(crate) fn breach(process: &str, head: &Parts, body: &[u8]) -> Option<(&'static str, String)> {
     let (path, method) = (head.uri.path(), &head.method);
     let query = head.uri.query().unwrap_or_default();
@@ -19,9 +17,8 @@ pub(crate) fn breach(process: &str, head: &Parts, body: &[u8]) -> Option<(&'stat
         return (is_old && process.starts_with("controller"))
             .then(|| ("O2", format!("list of any version: {path}?{query}")));
     }
-    let holds = HOLDERS.iter().any(|kind| path.contains(kind));
-    let goes_with = *method == Method::DELETE && path.contains(DERIVED);
-    if !(holds || goes_with) || *method == Method::POST {
+    let is_told = UNFENCED.iter().any(|kind| path.contains(kind));
+    if is_told || *method == Method::POST {
         return None;
     }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();

@@ -13,15 +13,15 @@
 //! | S4 | what is recorded is the pool's and not reserved, and the pool is admitted |
 //! | S5, S6 | pools of a subnet are disjoint and within their entries of the ledger, which frees nothing that a pool still has |
 //! | S7 | a Pod that asks again is given the same |
-//! | S8 | a write of what holds addresses carries the version and uid it was computed from; so does a deletion |
+//! | S8 | a write carries the version and uid it was computed from, a deletion the uid |
 //! | S9 | a Pod of a StatefulSet is given what its name had before |
 //! | S10 | a pool made for a workload serves no other, and its workload has addresses from no other pool |
-//! | S11 | what others wrote stays, and what can't be read is never written |
+//! | S11 | what others noted on a pool or in a record stays, and records that can't be read are never written |
 //! | S12 | counts are those of the same write |
 //! | S13 | a record is of a Pod that was there, on the node that asked |
-//! | S14 | no object of ours grows too large |
+//! | S14 | no object of ours grows larger than etcd takes |
 //! | S15 | nothing that holds addresses is gone before they are |
-//! | S17 | address, prefix and gateway of a reply are the pool's |
+//! | S17 | address, prefix, gateway and routes of a reply are the pool's |
 //! | hold-off | an address rests after the DEL of its last sandbox, and while its network namespace is there |
 //! | O1 | a workload's only pool is not made smaller than the workload has wanted for a minute |
 //! | O2 | the controller asks for no list older than it knows |
@@ -47,7 +47,7 @@ use std::time::Duration;
 
 use http::Method;
 use http::request::Parts;
-use ipam::pool::Pool;
+use ipam::pool::{Pool, Route};
 use kubesim::{Change, Commit};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -60,8 +60,8 @@ const HOLD_OFF: Duration = Duration::from_secs(2);
 const NAMESPACE_MAX: Duration = Duration::from_secs(60);
 /// What a workload asks for is known to every controller by then, whatever its watches and lists met.
 const KNOWN_AFTER: Duration = Duration::from_secs(60);
-/// Most bytes that the records of a pool may take.
-const BYTES_MAX: usize = 1_000_000;
+/// Most bytes of an object: etcd's limit of a request, with room for what goes with it.
+const BYTES_MAX: usize = 1_400_000;
 /// What an error says where a pool has no address left.
 const USED_OUT: &str = "all IP addresses used out";
 /// Two controllers that write pools within this time both lead: a Lease that is left behind runs
@@ -69,7 +69,7 @@ const USED_OUT: &str = "all IP addresses used out";
 const MOMENT: Duration = Duration::from_secs(2);
 /// What an error says that only means that somebody else was faster.
 const CONFLICT: &str = "409 Conflict";
-/// An annotation of others that nobody of ours may lose.
+/// An annotation, or a key of a record, of others that nobody of ours may lose.
 pub(crate) const FOREIGN: &str = "example.org/keep";
 
 /// What comes of faults and of much work, and must be seen somewhere in a large hunt.
@@ -93,6 +93,8 @@ pub(crate) enum Sight {
     OriginalWrote,
     /// Two controllers wrote pools within a moment.
     TwoLed,
+    /// The records of a pool can't be read.
+    Garbled,
 }
 
 impl Sight {
@@ -107,6 +109,7 @@ impl Sight {
         Self::UsedOut,
         Self::OriginalWrote,
         Self::TwoLed,
+        Self::Garbled,
     ];
 }
 
@@ -122,6 +125,7 @@ impl fmt::Display for Sight {
             Self::UsedOut => "(no address is left)",
             Self::OriginalWrote => "(the original's agent writes a pool)",
             Self::TwoLed => "(two controllers write pools within a moment)",
+            Self::Garbled => "(records can't be read)",
         })
     }
 }
@@ -143,6 +147,8 @@ struct State {
     /// Writes of the product but for Leases, in order: the places where it may crash.
     writes: Vec<String>,
     pools: BTreeMap<String, Pool>,
+    /// The records of pools that can't be read, as they stand there.
+    garbled: BTreeMap<String, String>,
     subnets: BTreeMap<String, ipam::subnet::Subnet>,
     reserved: BTreeMap<String, ipam::addr::AddrSet>,
     /// Every Pod that ever was.
@@ -197,6 +203,8 @@ pub(crate) struct Told {
     pub(crate) address: IpAddr,
     pub(crate) prefix: u8,
     pub(crate) gateway: Option<IpAddr>,
+    /// All of the interface: it has one address.
+    pub(crate) routes: Vec<Route>,
     pub(crate) pool: String,
 }
 
@@ -214,6 +222,7 @@ impl Judge {
             moves: 0,
             writes: Vec::new(),
             pools: BTreeMap::new(),
+            garbled: BTreeMap::new(),
             subnets: BTreeMap::new(),
             reserved: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -328,6 +337,7 @@ impl Judge {
         }
         state.moves += 1;
         state.follow(commit);
+        state.weigh(commit);
         match resource {
             "spiderippools" => {
                 state.note_writer(&commit.actor);
@@ -418,6 +428,15 @@ impl State {
             if before.is_some_and(|(other, at)| other != actor && at.elapsed() < MOMENT) {
                 self.saw(Sight::TwoLed);
             }
+        }
+    }
+
+    /// S14.
+    fn weigh(&mut self, commit: &Commit) {
+        let bytes = commit.new.to_string().len();
+        if bytes > BYTES_MAX && !is_foreign(&commit.actor) {
+            let what = format!("{} made {} {bytes} bytes", commit.actor, commit.key.name);
+            self.blame("S14", &what);
         }
     }
 

@@ -36,8 +36,8 @@ use crate::judge::{Judge, Sight};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Nobody loses so many writes in a row, whatever storm there is.
 const LOST_MAX: u32 = 300;
-/// Kinds that hold addresses.
-pub(crate) const HOLDERS: [&str; 2] = ["spiderippools", "spidersubnets"];
+/// The kind that holds addresses.
+const POOLS: &str = "spiderippools";
 /// Kinds whose changes webhooks review.
 pub(crate) const REVIEWED: [&str; 3] = ["spiderippools", "spidersubnets", "spiderreservedips"];
 /// How much longer a request takes at most that is slow.
@@ -444,7 +444,7 @@ async fn carry_out(
 fn sight(process: &str, wrote: bool, path: &str, code: StatusCode) -> Option<Sight> {
     match code {
         StatusCode::CONFLICT if wrote => Some(Sight::Conflict),
-        StatusCode::OK if wrote && process.starts_with("agent") && path.contains(HOLDERS[0]) => {
+        StatusCode::OK if wrote && process.starts_with("agent") && path.contains(POOLS) => {
             Some(Sight::AgentWrote)
         }
         _ => None,

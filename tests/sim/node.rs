@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use cni::{IpamAddArgs, IpamAddResponse, IpamDelArgs, Operation};
+use cni::{IpamAddArgs, IpamAddResponse, IpamDelArgs, Operation, Route as Way};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use http::{Request, StatusCode, header};
+use ipam::pool::Route;
 use kubesim::actors::{Network, PodId};
 use orbweaver::agent::{Connect, Disk, Metrics, Settings, Work};
 use orbweaver::api::time;
@@ -297,12 +298,17 @@ fn namespace(sandbox: &str) -> PathBuf {
 
 fn told(body: &[u8]) -> Result<Vec<Told>, String> {
     let response: IpamAddResponse = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+    let routes = response.routes.unwrap_or_default().into_iter();
+    let routes: Vec<Route> = routes
+        .map(|Way { dst, gw, .. }| Route { dst, gw })
+        .collect();
     let ips = response.ips.unwrap_or_default().into_iter().map(|ip| {
         let (address, prefix) = ip.address.split_once('/').ok_or("no prefix")?;
         Ok(Told {
             address: address.parse().map_err(|_| "no address")?,
             prefix: prefix.parse().map_err(|_| "no prefix length")?,
             gateway: ip.gateway.and_then(|gateway| gateway.parse().ok()),
+            routes: routes.clone(),
             pool: ip.ip_pool.unwrap_or_default(),
         })
     });

@@ -249,6 +249,7 @@ impl Original {
             "current": {"uid": uid, "node": self.node, "ips": [{
                 "interface": "eth0", "vlan": 0, "cleanGateway": false,
                 "ipv4": format!("{address}/{prefix}"), "ipv4Pool": pool, "ipv4Gateway": spec.gateway,
+                "routes": spec.routes,
             }]},
             "ownerControllerType": "Deployment",
             "ownerControllerName": pod.labels().get("app"),
@@ -303,8 +304,16 @@ fn is_alive(pod: &Pod) -> bool {
 /// An answer by what an endpoint says.
 fn reply(status: &Value) -> Value {
     let nic = &status["current"]["ips"][0];
-    json!({"ips": [{
-        "address": nic["ipv4"], "gateway": nic["ipv4Gateway"], "ipPool": nic["ipv4Pool"],
-        "nic": "eth0", "version": 4,
-    }]})
+    let own = nic["routes"].as_array().into_iter().flatten();
+    let routes = own
+        .map(|route| (route["dst"].clone(), route["gw"].clone()))
+        .chain([(json!("0.0.0.0/0"), nic["ipv4Gateway"].clone())])
+        .map(|(dst, gw)| json!({"dst": dst, "gw": gw, "ifName": "eth0"}));
+    json!({
+        "ips": [{
+            "address": nic["ipv4"], "gateway": nic["ipv4Gateway"], "ipPool": nic["ipv4Pool"],
+            "nic": "eth0", "version": 4,
+        }],
+        "routes": routes.collect::<Vec<_>>(),
+    })
 }

@@ -52,9 +52,10 @@ pub(crate) const ALL: &[Scenario] = scenarios! {
     repeated_add false,
     link_stays false,
     late_rollback false,
-    changed_over false,
+    changed_over true,
     unstarted false,
     listed_anew false,
+    garbled false,
 };
 
 /// Errors: none has this name.
@@ -401,5 +402,24 @@ async fn listed_anew(user: User) {
         user.delete_pod(0, false).await;
         user.wait(12_000).await;
     }
+    user.settled(60).await;
+}
+
+/// A person garbles the records of a pool, and puts them right a while later; in others they note
+/// something.
+async fn garbled(user: User) {
+    user.subnet("net", 1, 10, 60).await;
+    user.pool("one", 1, 50, 57).await;
+    user.deployment("web", replicas(4)).await;
+    user.deployment_in("left", 3, &["one"]).await;
+    user.settled(40).await;
+    user.mark_records().await;
+    let before = user.rewrite_records("one", |text| format!("{text},")).await;
+    user.roll_out("web", 1).await;
+    user.delete_pod(0, false).await;
+    user.scale("left", 5).await;
+    user.wait(15_000).await;
+    user.rewrite_records("one", |_| before.clone()).await;
+    user.roll_out("left", 1).await;
     user.settled(60).await;
 }

@@ -3,6 +3,7 @@
 //! Owns: the objects that people apply, and waiting for what they see. Never does: judge; a
 //! scenario's end is looked at by `goal`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -76,6 +77,7 @@ impl User {
                 "subnet": format!("10.0.{third}.0/24"),
                 "gateway": format!("10.0.{third}.1"),
                 "ips": [format!("10.0.{third}.{from}-10.0.{third}.{to}")],
+                "routes": [{"dst": format!("172.16.{third}.0/24"), "gw": format!("10.0.{third}.2")}],
             },
         });
         self.create::<SpiderSubnet>(&Api::all(self.client.clone()), &object)
@@ -90,6 +92,7 @@ impl User {
                 "subnet": format!("10.0.{third}.0/24"),
                 "gateway": format!("10.0.{third}.1"),
                 "ips": [format!("10.0.{third}.{from}-10.0.{third}.{to}")],
+                "routes": [{"dst": format!("172.16.{third}.0/24"), "gw": format!("10.0.{third}.2")}],
             },
         });
         self.create::<SpiderIPPool>(&self.pools(), &object).await;
@@ -167,6 +170,46 @@ impl User {
         for pool in self.list_pools().await {
             let patch = json!({"metadata": {"annotations": {crate::judge::FOREIGN: "yes"}}});
             self.patch(&self.pools(), &pool.name_any(), &patch).await;
+        }
+    }
+
+    /// Notes something in every record that is none of the product's business.
+    pub(crate) async fn mark_records(&self) {
+        for pool in self.list_pools().await {
+            let marked = |text: &str| {
+                let records: BTreeMap<String, Value> = serde_json::from_str(text).unwrap();
+                let marked = records.into_iter().map(|(address, mut record)| {
+                    record[crate::judge::FOREIGN] = json!("yes");
+                    (address, record)
+                });
+                json!(marked.collect::<BTreeMap<_, _>>()).to_string()
+            };
+            self.rewrite_records(&pool.name_any(), marked).await;
+        }
+    }
+
+    /// Writes the text of a pool's records anew, and tells what it was.
+    pub(crate) async fn rewrite_records(
+        &self,
+        pool: &str,
+        change: impl Fn(&str) -> String,
+    ) -> String {
+        loop {
+            let mut object = self.pools().get(pool).await.unwrap();
+            let status = object.status.get_or_insert_default();
+            let was = status
+                .allocated_ips
+                .clone()
+                .unwrap_or_else(|| "{}".to_owned());
+            status.allocated_ips = Some(change(&was));
+            let params = PostParams::default();
+            match self.pools().replace_status(pool, &params, &object).await {
+                Err(kube::Error::Api(said)) if said.code == 409 => {}
+                answer => {
+                    answer.unwrap();
+                    return was;
+                }
+            }
         }
     }
 

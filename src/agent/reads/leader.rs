@@ -4,15 +4,18 @@
 //! leader's caches may be behind, for as long as it likes. Who finds nothing here asks the API
 //! server.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
 use ipam::name::WorkloadId;
+use kube::ResourceExt;
 use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
 use super::super::allocator::Allocator;
 use crate::allocator::wire::{Look, Seen};
+use crate::api::{SpiderIPPool, convert};
 use crate::kube_io::memo::{Age, Memo};
 use crate::pool_writer::Reading;
 
@@ -51,18 +54,32 @@ impl Leader {
         let Seen::Pools(pools) = self.allocator.look(look).await? else {
             return None;
         };
-        let readings = pools
-            .into_iter()
-            .map(|pool| Arc::new(Reading::new(pool, self.began)));
+        let readings = pools.into_iter().map(|pool| self.reading(pool));
         Some(Arc::new(readings.collect()))
     }
 
-    /// Metadata of a ReplicaSet or a Job, whose owner never changes.
+    fn reading(&self, pool: Arc<SpiderIPPool>) -> Arc<Reading> {
+        Arc::new(Reading::new(Arc::unwrap_or_clone(pool), self.began))
+    }
+
+    /// Metadata of a ReplicaSet or a Job, whose owner never changes. The pools that came along are
+    /// there for a moment.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Option<ObjectMeta> {
-        match self.allocator.look(&Look::Owner(of.clone())).await? {
-            Seen::Owner(meta) => Some(*meta),
-            Seen::Pools(_) => None,
+        let asked = Instant::now();
+        let seen = self.allocator.look(&Look::Owner(of.clone())).await?;
+        let Seen::Owner { meta, pools } = seen else {
+            return None;
+        };
+        let mut told: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for pool in pools {
+            let labels = convert::looked_for_by(pool.labels());
+            told.entry(labels).or_default().push(self.reading(pool));
         }
+        for (labels, pools) in told {
+            let look = Look::Pools(labels);
+            self.pools.keep(&look, asked, Some(Arc::new(pools)));
+        }
+        Some(*meta)
     }
 
     /// Forgets what nobody asked for lately.

@@ -13,6 +13,7 @@ use super::super::reads::Reads;
 use super::*;
 use crate::allocator::wire::{Ask, Look, Reply, Seen, What};
 use crate::api::SpiderIPPool;
+use crate::api::names::label;
 use crate::kube_io::locked;
 use crate::kube_io::tasks::Tasks;
 use crate::pool_writer::Writers;
@@ -44,6 +45,7 @@ struct Inner {
     mood: Mutex<Mood>,
     connected: AtomicUsize,
     asked: AtomicUsize,
+    looked: AtomicUsize,
     writers: Writers<Host>,
     sight: Sight,
 }
@@ -75,12 +77,23 @@ impl Sight {
         if let (Look::Owner(of), Self::Now(world)) = (look, self) {
             let found = world.get("replicasets", &of.namespace, &of.name);
             return found.map_or(Reply::Unseen, |mut found| {
-                let meta = serde_json::from_value(found["metadata"].take()).unwrap();
-                Reply::Seen(Seen::Owner(meta))
+                let meta = found["metadata"].take();
+                let top = meta["ownerReferences"][0]["uid"]
+                    .as_str()
+                    .map(str::to_owned);
+                let all: Vec<SpiderIPPool> = pools();
+                let own = all
+                    .into_iter()
+                    .filter(|pool| pool.labels().get(label::OWNER_UID) == top.as_ref());
+                Reply::Seen(Seen::Owner {
+                    pools: own.map(Arc::new).collect(),
+                    meta: serde_json::from_value(meta).unwrap(),
+                })
             });
         }
         let found: Vec<SpiderIPPool> = pools();
-        let found: Vec<_> = found.into_iter().filter(wanted).collect();
+        let found = found.into_iter().filter(wanted).map(Arc::new);
+        let found: Vec<_> = found.collect();
         if found.is_empty() {
             return Reply::Unseen;
         }
@@ -107,9 +120,15 @@ impl Fake {
             mood: Mutex::new(mood),
             connected: AtomicUsize::new(0),
             asked: AtomicUsize::new(0),
+            looked: AtomicUsize::new(0),
             writers: Writers::new(host, Tasks::default()),
             sight,
         }))
+    }
+
+    /// How often it was asked what it knows.
+    fn looked(&self) -> usize {
+        self.0.looked.load(Ordering::SeqCst)
     }
 
     fn turn(&self, mood: Mood) {
@@ -175,6 +194,7 @@ impl Connect for Fake {
 impl Link for Fake {
     fn look(&self, look: Look) -> BoxFuture<'_, Result<Reply, LinkError>> {
         Box::pin(async move {
+            self.0.looked.fetch_add(1, Ordering::SeqCst);
             match (self.mood(), &self.0.sight) {
                 (Mood::Silent | Mood::CarriesOut(_), _) | (_, Sight::Unsaid) => pending().await,
                 (Mood::Away, _) => Err(LinkError("connection reset".to_owned())),
@@ -273,6 +293,7 @@ async fn what_the_leader_knows_is_not_asked_of_the_api_server() {
     let uid = world.pod_of("web-1-x", &subnet, &owner);
     assert_eq!(node.address("web-1-x", &uid, "s1").await, "172.18.41.60/24");
     assert_eq!(reads(), before);
+    assert_eq!(fake.looked(), 1, "a workload's pools come with its owner");
     // Without a leader it is.
     fake.turn(Mood::Away);
     pass(3).await;

@@ -11,7 +11,7 @@ use kubesim::{Change, Commit};
 use orbweaver::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert};
 use serde_json::Value;
 
-use super::{BYTES_MAX, FOREIGN, HOLD_OFF, KNOWN_AFTER, NAMESPACE_MAX, PodSeen, State, is_foreign};
+use super::{FOREIGN, HOLD_OFF, KNOWN_AFTER, NAMESPACE_MAX, PodSeen, Sight, State, is_foreign};
 
 impl State {
     pub(super) fn pod(&mut self, commit: &Commit) {
@@ -66,23 +66,7 @@ impl State {
     pub(super) fn pool(&mut self, commit: &Commit) {
         let name = commit.key.name.clone();
         let old = self.pools.get(&name).cloned();
-        if is_foreign(&commit.actor) {
-            // A person may do what they like.
-        } else if let Some(was) = &commit.old
-            && was
-                .pointer("/metadata/annotations")
-                .is_some_and(|a| a.get(FOREIGN).is_some())
-            && commit.change != Change::Deleted
-            && commit
-                .new
-                .pointer("/metadata/annotations")
-                .is_none_or(|a| a.get(FOREIGN).is_none())
-        {
-            self.blame(
-                "S11",
-                &format!("{} lost a foreign annotation of {name}", commit.actor),
-            );
-        }
+        self.kept_of_others(commit);
         if commit.change == Change::Deleted {
             self.pools.remove(&name);
             if let Some(old) = old.filter(|old| old.used().get() > 0)
@@ -100,10 +84,11 @@ impl State {
         let Ok(object) = serde_json::from_value::<SpiderIPPool>((*commit.new).clone()) else {
             return self.blame("S11", &format!("pool {name} can't be read"));
         };
-        let new = match convert::pool(&object) {
-            Ok(new) => new,
-            Err(fault) => return self.blame("S11", &format!("pool {name}: {fault:?}")),
+        // Until it is put right what stood there before counts: nobody has lost anything.
+        let Ok(new) = convert::pool(&object) else {
+            return self.garbled(commit);
         };
+        self.garbled.remove(&*name);
         if is_foreign(&commit.actor) {
             self.freed_by_others(old.as_ref(), &new);
         } else {
@@ -112,6 +97,48 @@ impl State {
             self.shrunk(commit, old.as_ref(), &new);
         }
         self.pools.insert(name, new);
+    }
+
+    /// S11: what others noted on a pool, or in a record of it, is there as long as that.
+    fn kept_of_others(&mut self, commit: &Commit) {
+        let (Some(old), new) = (&commit.old, &*commit.new) else {
+            return;
+        };
+        if is_foreign(&commit.actor) || commit.change == Change::Deleted {
+            return;
+        }
+        let mut lost = Vec::new();
+        let notes = |pool: &Value| pool["metadata"]["annotations"][FOREIGN].clone();
+        if notes(old) != notes(new) {
+            lost.push("the pool".to_owned());
+        }
+        let now = noted_records(new);
+        for (address, was) in noted_records(old) {
+            let same = now
+                .get(&address)
+                .filter(|now| now["podUid"] == was["podUid"]);
+            if same.is_some_and(|now| now[FOREIGN] != was[FOREIGN]) {
+                lost.push(format!("the record of {address}"));
+            }
+        }
+        for of in lost {
+            let (actor, name) = (&commit.actor, &commit.key.name);
+            self.blame(
+                "S11",
+                &format!("{actor} lost what others noted: {of} in {name}"),
+            );
+        }
+    }
+
+    /// S11: nobody but who garbled them writes records that can't be read.
+    fn garbled(&mut self, commit: &Commit) {
+        let (name, text) = (&commit.key.name, text_of_records(&commit.new));
+        let was = self.garbled.insert(name.clone(), text.clone());
+        if !is_foreign(&commit.actor) && was.as_ref() != Some(&text) {
+            let what = format!("{} wrote {name}, which can't be read", commit.actor);
+            self.blame("S11", &what);
+        }
+        self.saw(Sight::Garbled);
     }
 
     /// What somebody else takes out of a pool is free, whoever has it still.
@@ -155,7 +182,7 @@ impl State {
         }
     }
 
-    /// S12, S14.
+    /// S12.
     fn counters(&mut self, commit: &Commit, object: &SpiderIPPool, pool: &Pool) {
         let Some(status) = &object.status else { return };
         let was = commit
@@ -173,12 +200,6 @@ impl State {
                 pool.used()
             );
             self.blame("S12", &what);
-        }
-        if text.len() > BYTES_MAX {
-            self.blame(
-                "S14",
-                &format!("{} has {} bytes of records", pool.name, text.len()),
-            );
         }
     }
 
@@ -308,4 +329,17 @@ impl State {
             self.blame("S1/S5/S6", &what);
         }
     }
+}
+
+fn text_of_records(pool: &Value) -> String {
+    let text = pool.pointer("/status/allocatedIPs").and_then(Value::as_str);
+    text.unwrap_or_default().to_owned()
+}
+
+/// The records in which others noted something, read without the product's help.
+fn noted_records(pool: &Value) -> BTreeMap<String, Value> {
+    let records: BTreeMap<String, Value> =
+        serde_json::from_str(&text_of_records(pool)).unwrap_or_default();
+    let noted = |(_, record): &(String, Value)| record.get(FOREIGN).is_some();
+    records.into_iter().filter(noted).collect()
 }

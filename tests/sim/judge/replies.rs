@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipam::pool::{Pool, Route};
 use ipam::record::Record;
 
 use super::{Sight, State, Told, User};
@@ -53,6 +54,7 @@ impl State {
             address,
             prefix,
             gateway,
+            routes,
             pool,
         } = told;
         let what = |why: &str| format!("{uid} was handed {address} of {pool}: {why}");
@@ -63,6 +65,7 @@ impl State {
         let recorded = record.is_some_and(|r| r.uid.as_str() == uid);
         let early = record.is_some_and(Record::is_bound_early);
         let fits = found.cidr.prefix_len() == *prefix && found.gateway == *gateway;
+        let leads = *routes == routes_of(found);
         let owner = found
             .owner
             .as_ref()
@@ -75,6 +78,9 @@ impl State {
         }
         if !fits {
             self.blame("S17", &what("prefix or gateway is not the pool's"));
+        }
+        if !leads {
+            self.blame("S17", &what(&format!("its routes are {routes:?}")));
         }
         let workload = self.top(uid);
         match owner {
@@ -120,4 +126,13 @@ impl State {
         }
         top.to_owned()
     }
+}
+
+/// The routes of an interface with an address of this pool.
+fn routes_of(pool: &Pool) -> Vec<Route> {
+    let default = pool.gateway.map(|gateway| Route {
+        dst: "0.0.0.0/0".to_owned(),
+        gw: gateway.to_string(),
+    });
+    pool.routes.iter().cloned().chain(default).collect()
 }
