@@ -67,7 +67,7 @@ sim: ## Simulated clusters with faults, each in two processes: SEEDS=500 SEED_ST
 	@$(SIM) $(if $(ARGS),$(ARGS),--seeds $(or $(SEEDS),500) --seed-start $(or $(SEED_START),0) --twice)
 
 .PHONY: crash-points
-crash-points: ## A crash after each write of eight simulated scenarios, its answer heard and lost
+crash-points: ## A crash after each write of nine simulated scenarios, its answer heard and lost
 	@$(SIM) --exhaustive
 
 .PHONY: mutants

@@ -29,11 +29,11 @@
 //! | L5 | no ADD fails since somebody else was faster, and nobody loses hundreds of writes in a row |
 //! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written |
 //! | L3, L6, L9 | by then the addresses of Pods that are gone are free, a controller leads, and no Pod waits: each within a limit of its own |
+//! | L7 | processes that begin anew, and so read everything again, find nothing to write |
 //! | L4 | when all workloads are gone, so is all that was theirs |
 //!
 //! Not judged here: that no two network namespaces have one address (S16), which needs a kernel and
-//! is for `e2e`; what caches hold (L7), of which only what comes of it is seen; bounds of queues
-//! (L8), which unit tests have.
+//! is for `e2e`; bounds of queues (L8), which unit tests have.
 
 mod objects;
 mod replies;

@@ -46,6 +46,8 @@ const LEAK_MAX: Duration = Duration::from_secs(6_000);
 const LOOK_MAX: Duration = Duration::from_secs(700);
 /// In a cluster at rest nothing is written for this long (L1).
 const QUIET: Duration = Duration::from_secs(600);
+/// Who begins anew has read everything, leads, and has looked at it all.
+const READ_ANEW: Duration = Duration::from_secs(120);
 /// What was decided before the cluster came to rest is carried out within this.
 const CALM_DOWN: Duration = Duration::from_secs(120);
 
@@ -261,16 +263,26 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     if !comes(cluster, Instant::now(), LOOK_MAX, "L1", goal::asked_about).await {
         return;
     }
-    let before = cluster.judge.writes();
-    sleep(QUIET).await;
-    let written = cluster.judge.writes_since(before);
-    if !written.is_empty() {
-        let what = format!("{} writes at rest: {}", written.len(), written[0]);
-        cluster.judge.violation("L1", &what);
+    is_quiet(cluster, QUIET, "L1", "at rest").await;
+    for process in cluster.product() {
+        cluster.kill(&process);
+        cluster.begin(&process);
     }
+    is_quiet(cluster, READ_ANEW, "L7", "of who read everything anew").await;
     clear_away(cluster).await;
     let (cleared, patience) = (Instant::now(), patience(SETTLE_MAX));
     comes(cluster, cleared, patience, "L4", goal::left_over).await;
+}
+
+/// Waits, and blames any write of the product meanwhile.
+async fn is_quiet(cluster: &Cluster, how_long: Duration, rule: &str, whose: &str) {
+    let before = cluster.judge.writes();
+    sleep(how_long).await;
+    let written = cluster.judge.writes_since(before);
+    if let Some(first) = written.first() {
+        let what = format!("{} writes {whose}: {first}", written.len());
+        cluster.judge.violation(rule, &what);
+    }
 }
 
 /// Waits until a controller renews the Lease. False if that takes too long (L6).
