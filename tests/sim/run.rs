@@ -241,7 +241,8 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
         | Kind::Outage => true,
         _ => false,
     };
-    let is_slow = matches!(recipe.scenario.name, "node_lost" | "changed_over")
+    let is_slow = recipe.scenario.name == "node_lost"
+        || recipe.scenario.has_original()
         || recipe.faults.iter().any(loses_dels)
         || (cluster.size.early && recipe.faults.iter().any(forgets));
     let patience = |usual| if is_slow { LEAK_MAX } else { usual };
