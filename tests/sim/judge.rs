@@ -433,8 +433,11 @@ impl State {
 
     /// S14.
     fn weigh(&mut self, commit: &Commit) {
+        if is_foreign(&commit.actor) {
+            return;
+        }
         let bytes = commit.new.to_string().len();
-        if bytes > BYTES_MAX && !is_foreign(&commit.actor) {
+        if bytes > BYTES_MAX {
             let what = format!("{} made {} {bytes} bytes", commit.actor, commit.key.name);
             self.blame("S14", &what);
         }

@@ -112,8 +112,8 @@ impl State {
         if notes(old) != notes(new) {
             lost.push("the pool".to_owned());
         }
-        let now = noted_records(new);
-        for (address, was) in noted_records(old) {
+        let now = raw_records(new);
+        for (address, was) in raw_records(old) {
             let same = now
                 .get(&address)
                 .filter(|now| now["podUid"] == was["podUid"]);
@@ -336,10 +336,7 @@ fn text_of_records(pool: &Value) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// The records in which others noted something, read without the product's help.
-fn noted_records(pool: &Value) -> BTreeMap<String, Value> {
-    let records: BTreeMap<String, Value> =
-        serde_json::from_str(&text_of_records(pool)).unwrap_or_default();
-    let noted = |(_, record): &(String, Value)| record.get(FOREIGN).is_some();
-    records.into_iter().filter(noted).collect()
+/// The records, read without the product's help.
+fn raw_records(pool: &Value) -> BTreeMap<String, Value> {
+    serde_json::from_str(&text_of_records(pool)).unwrap_or_default()
 }
