@@ -75,8 +75,8 @@ pub enum Look {
 pub enum Seen {
     /// Pools, one at least.
     Pools(Vec<Arc<SpiderIPPool>>),
-    /// What was asked about a [`Look::Owner`].
-    Owner {
+    /// The answer to a [`Look::Owner`].
+    OwnerAndPools {
         /// Metadata of the very object.
         meta: Box<ObjectMeta>,
         /// Pools made for the workload it is of; none where that would be too much to send.

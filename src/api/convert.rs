@@ -454,6 +454,24 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_pool_is_looked_for_by_all_of_its_labels_but_the_one_that_may_change() {
+        let owner = Owner {
+            gv: "apps_v1".to_owned(),
+            kind: "Deployment".to_owned(),
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: Uid::from("w"),
+            nic: Nic::from("eth0"),
+            subnet: SubnetName::new("net"),
+            reclaim: true,
+        };
+        let mut labels = owner_labels(&owner, Family::V4);
+        let asked = looked_for_by(&labels);
+        labels.remove(label::RECLAIM);
+        assert_eq!(asked, labels);
+    }
+
     fn read<T: serde::de::DeserializeOwned>(spec: &serde_json::Value) -> T {
         let object = json!({
             "apiVersion": names::API_VERSION, "kind": "any",

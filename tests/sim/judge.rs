@@ -17,7 +17,7 @@
 //! | S9 | a Pod of a StatefulSet is given what its name had before |
 //! | S10 | a pool made for a workload serves no other, and its workload has addresses from no other pool |
 //! | S11 | what others noted on a pool or in a record stays, and records that can't be read are never written |
-//! | S12 | counts are those of the same write |
+//! | S12 | the count of records is that of the same write, and at rest the count of addresses is right |
 //! | S13 | a record is of a Pod that was there, on the node that asked |
 //! | S14 | no object of ours grows larger than etcd takes |
 //! | S15 | nothing that holds addresses is gone before they are |
@@ -29,7 +29,7 @@
 //! | L5 | no ADD fails since somebody else was faster, and nobody loses hundreds of writes in a row |
 //! | L1 | once nothing goes wrong any more all is as wanted, and nothing is written |
 //! | L3, L6, L9 | by then the addresses of Pods that are gone are free, a controller leads, and no Pod waits: each within a limit of its own |
-//! | L7 | processes that begin anew, and so read everything again, find nothing to write |
+//! | L7 | processes that begin anew, and so read everything again, find nothing to write: what the old ones held was as good |
 //! | L4 | when all workloads are gone, so is all that was theirs |
 //!
 //! Not judged here: that no two network namespaces have one address (S16), which needs a kernel and

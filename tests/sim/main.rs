@@ -215,7 +215,7 @@ fn read(file: &Path) -> Result<Recipe, String> {
 }
 
 /// A crash after each write of the undisturbed runs, its answer heard and lost; and in two larger
-/// clusters, whose leader allocates and binds early, now the one and now the other.
+/// clusters, whose leader allocates or binds early too, where a scenario has them, one of the two.
 ///
 /// Errors: a scenario makes too few writes to be worth it.
 fn exhaustive(wanted: Option<&'static Scenario>, silent: bool) -> Result<Vec<Recipe>, String> {

@@ -46,7 +46,7 @@ const LEAK_MAX: Duration = Duration::from_secs(6_000);
 const LOOK_MAX: Duration = Duration::from_secs(700);
 /// In a cluster at rest nothing is written for this long (L1).
 const QUIET: Duration = Duration::from_secs(600);
-/// Who begins anew has read everything, leads, and has looked at it all.
+/// Who begins anew has read everything and leads; looks for what leaked come later.
 const READ_ANEW: Duration = Duration::from_secs(120);
 /// What was decided before the cluster came to rest is carried out within this.
 const CALM_DOWN: Duration = Duration::from_secs(120);

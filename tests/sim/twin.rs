@@ -5,8 +5,12 @@
 //! in no second run within one process.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{self, BufRead as _, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::thread::{self, JoinHandle};
+
+/// The hash of each run, by the run's number.
+type Histories = BTreeMap<usize, u64>;
 
 /// What makes a process a twin, which prints its histories and nothing else.
 pub(crate) const FLAG: &str = "--twin";
@@ -14,34 +18,39 @@ pub(crate) const FLAG: &str = "--twin";
 /// The other process.
 pub(crate) struct Twin {
     child: Child,
-    told: BufReader<ChildStdout>,
+    /// Reads what it prints while it prints: a pipe holds little.
+    told: JoinHandle<io::Result<Histories>>,
 }
 
 impl Twin {
     /// Starts it, with the arguments of this process.
-    pub(crate) fn start() -> std::io::Result<Self> {
+    pub(crate) fn start() -> io::Result<Self> {
         let mut child = Command::new(std::env::current_exe()?)
             .args(std::env::args_os().skip(1))
             .arg(FLAG)
             .stdout(Stdio::piped())
             .spawn()?;
-        let told = child.stdout.take().map(BufReader::new);
-        let told = told.ok_or_else(|| std::io::Error::other("it has no output"))?;
+        let told = child.stdout.take();
+        let told = told.ok_or_else(|| io::Error::other("it has no output"))?;
+        let told = thread::spawn(|| histories(told));
         Ok(Self { child, told })
     }
 
-    /// Waits for its end: the hash of each run, by the run's number.
-    pub(crate) fn histories(mut self) -> std::io::Result<BTreeMap<usize, u64>> {
-        let mut histories = BTreeMap::new();
-        for line in self.told.lines() {
-            let line = line?;
-            let (run, hash) = read(&line)
-                .ok_or_else(|| std::io::Error::other(format!("'{line}' is no history")))?;
-            histories.insert(run, hash);
-        }
+    /// Waits for its end.
+    pub(crate) fn histories(mut self) -> io::Result<Histories> {
+        let told = self.told.join();
         self.child.wait()?;
-        Ok(histories)
+        told.unwrap_or_else(|_| Err(io::Error::other("what it prints can't be read")))
     }
+}
+
+fn histories(told: ChildStdout) -> io::Result<Histories> {
+    let lines = BufReader::new(told).lines();
+    let histories = lines.map(|line| {
+        let line = line?;
+        read(&line).ok_or_else(|| io::Error::other(format!("'{line}' is no history")))
+    });
+    histories.collect()
 }
 
 /// As a twin tells it.

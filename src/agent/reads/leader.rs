@@ -62,14 +62,17 @@ impl Leader {
         Arc::new(Reading::new(Arc::unwrap_or_clone(pool), self.began))
     }
 
-    /// Metadata of a ReplicaSet or a Job, whose owner never changes. The pools that came along are
-    /// there for a moment.
+    /// Metadata of this very ReplicaSet or Job, whose owner never changes. The pools that came along
+    /// are there for a moment.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Option<ObjectMeta> {
         let asked = Instant::now();
         let seen = self.allocator.look(&Look::Owner(of.clone())).await?;
-        let Seen::Owner { meta, pools } = seen else {
+        let Seen::OwnerAndPools { meta, pools } = seen else {
             return None;
         };
+        if meta.uid.as_deref() != Some(of.uid.as_str()) {
+            return None;
+        }
         let mut told: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for pool in pools {
             let labels = convert::looked_for_by(pool.labels());

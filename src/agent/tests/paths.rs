@@ -85,7 +85,7 @@ impl Sight {
                 let own = all
                     .into_iter()
                     .filter(|pool| pool.labels().get(label::OWNER_UID) == top.as_ref());
-                Reply::Seen(Seen::Owner {
+                Reply::Seen(Seen::OwnerAndPools {
                     pools: own.map(Arc::new).collect(),
                     meta: serde_json::from_value(meta).unwrap(),
                 })

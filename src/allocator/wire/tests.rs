@@ -155,14 +155,14 @@ fn the_forms_of_replies() {
         ),
         (Reply::Unseen, json!("unseen")),
         (
-            Reply::Seen(Seen::Owner {
+            Reply::Seen(Seen::OwnerAndPools {
                 meta: Box::new(ObjectMeta {
                     name: Some("web-1".to_owned()),
                     ..ObjectMeta::default()
                 }),
                 pools: vec![],
             }),
-            json!({"seen": {"owner": {"meta": {"name": "web-1"}, "pools": []}}}),
+            json!({"seen": {"ownerAndPools": {"meta": {"name": "web-1"}, "pools": []}}}),
         ),
         (
             Reply::Seen(Seen::Pools(vec![])),

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use ipam::name::Nic;
+use ipam::addr::Family as AddrFamily;
+use ipam::name::{Nic, Uid};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use serde::Serialize;
@@ -49,12 +50,15 @@ struct Explained {
     node: Option<String>,
     workload: Option<String>,
     nic: String,
-    /// What the Pod has already.
+    /// What the interface has already.
     addresses: Vec<String>,
     families: Vec<Family>,
     /// Why there is no candidate at all, as the CNI call says it.
     failure: Option<String>,
     notes: Vec<String>,
+    /// Whether there is an address, or a pool that could give one, in every family that is asked for.
+    #[serde(skip)]
+    is_served: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -115,7 +119,7 @@ pub(super) async fn run(
     let found = explainer.explain(question).await;
     let answer = answer(&object, &nic, &sight, found, note.into_iter().collect());
     output.print(&answer)?;
-    Ok(if answer.is_served() {
+    Ok(if answer.is_served {
         ExitCode::SUCCESS
     } else {
         ExitCode::from(NO_POOL)
@@ -151,18 +155,32 @@ fn answer(
     if spec.and_then(|s| s.host_network) == Some(true) {
         notes.push("the Pod is on its host's network and asks for no address".to_owned());
     }
-    let uid = meta.uid.as_deref().unwrap_or_default();
+    let uid = Uid::from(meta.uid.as_deref().unwrap_or_default());
+    let of = Nic::from(nic);
     let records = sight.world.pools.iter().flat_map(|pool| {
-        let own = pool.records.iter().filter(|(_, r)| r.uid.as_str() == uid);
-        own.map(|(address, _)| format!("{address} of {}", pool.name))
+        let own = pool.records.iter().filter(|(_, r)| r.is_of(&uid, &of));
+        own.map(|(address, _)| (address, &pool.name))
     });
-    let (workload, families, failure) = match explained {
+    let records: Vec<_> = records.collect();
+    let has = |family| records.iter().any(|(a, _)| AddrFamily::of(*a) == family);
+    let gives = |family: &Family| family.candidates.iter().any(|c| c.free.unwrap_or(0) > 0);
+    let (workload, families, failure, is_served) = match explained {
         Ok(explanation) => {
-            let families = explanation.families.iter().map(|f| family(f, sight));
-            let families = families.collect();
-            (Some(explanation.workload.to_string()), families, None)
+            let asked = explanation.families.iter();
+            let (served, families): (Vec<bool>, Vec<Family>) = asked
+                .map(|ranking| {
+                    let family = family(ranking, sight);
+                    (has(ranking.family) || gives(&family), family)
+                })
+                .unzip();
+            let served = served.into_iter().all(|served| served);
+            let workload = explanation.workload.to_string();
+            (Some(workload), families, None, served)
         }
-        Err(unserved) => (None, vec![], Some(unserved.to_string())),
+        Err(unserved) => {
+            let failure = unserved.to_string();
+            (None, vec![], Some(failure), !records.is_empty())
+        }
     };
     if failure.is_some()
         || families
@@ -180,10 +198,14 @@ fn answer(
         node: spec.and_then(|s| s.node_name.clone()),
         workload,
         nic: nic.to_owned(),
-        addresses: records.collect(),
+        addresses: records
+            .iter()
+            .map(|(address, pool)| format!("{address} of {pool}"))
+            .collect(),
         families,
         failure,
         notes,
+        is_served,
     }
 }
 
@@ -214,14 +236,6 @@ fn family(ranking: &crate::agent::explain::Ranking, sight: &Sight) -> Family {
         version: ranking.family.to_string(),
         rule: ranking.rule.clone(),
         candidates: candidates.collect(),
-    }
-}
-
-impl Explained {
-    /// True where the Pod has its addresses, or every family that it asks for could give one.
-    fn is_served(&self) -> bool {
-        let gives = |f: &Family| f.candidates.iter().any(|c| c.free.unwrap_or(0) > 0);
-        !self.addresses.is_empty() || (self.failure.is_none() && self.families.iter().all(gives))
     }
 }
 

@@ -47,7 +47,7 @@ impl Sight {
                 let top = controller_of(meta.owner_references.as_deref());
                 let top = top.map_or(id.uid.as_str(), |top| &top.uid);
                 let pools = sendable(self.made_for(top)).unwrap_or_default();
-                return Some(Seen::Owner { meta, pools });
+                return Some(Seen::OwnerAndPools { meta, pools });
             }
         };
         sendable(found)
@@ -197,7 +197,7 @@ mod tests {
     fn an_owner_is_told_of_if_it_is_the_very_one_and_with_it_what_there_is_room_for() {
         let told = |kind: &str, name: &str, uid: &str| {
             let seen = sight().look(&Look::Owner(id(kind, name, uid)))?;
-            let Seen::Owner { meta, pools } = seen else {
+            let Seen::OwnerAndPools { meta, pools } = seen else {
                 panic!("{seen:?}");
             };
             Some((meta.name.unwrap(), names(&pools)))

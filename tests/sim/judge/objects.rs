@@ -88,7 +88,13 @@ impl State {
         let Ok(new) = convert::pool(&object) else {
             return self.garbled(commit);
         };
-        self.garbled.remove(&*name);
+        if self.garbled.remove(&*name).is_some() && !is_foreign(&commit.actor) {
+            let what = format!(
+                "{} wrote over records of {name} that can't be read",
+                commit.actor
+            );
+            self.blame("S11", &what);
+        }
         if is_foreign(&commit.actor) {
             self.freed_by_others(old.as_ref(), &new);
         } else {

@@ -48,20 +48,18 @@ fn explanation(serving: &[&str], refused: &[&str]) -> Explanation {
 }
 
 fn explained(uid: &str, found: Result<Explanation, Unserved>) -> Explained {
-    answer(
-        &pod(uid),
-        "eth0",
-        &sight(&subnets(), &pools()),
-        found,
-        vec![],
-    )
+    explained_of(uid, "eth0", found)
+}
+
+fn explained_of(uid: &str, nic: &str, found: Result<Explanation, Unserved>) -> Explained {
+    answer(&pod(uid), nic, &sight(&subnets(), &pools()), found, vec![])
 }
 
 #[test]
 fn each_candidate_has_its_verdict_and_the_pod_is_served_by_one_with_an_address() {
     let found = explanation(&["auto4-web-eth0-c0ffe"], &["shop"]);
     let explained = explained("c", Ok(found));
-    assert!(explained.is_served());
+    assert!(explained.is_served);
     assert_snapshot!(explained.text(Some(100)), @r#"
         Pod:         shop/web-c
         Workload:    Deployment shop/web
@@ -77,18 +75,30 @@ fn each_candidate_has_its_verdict_and_the_pod_is_served_by_one_with_an_address()
 
 #[test]
 fn a_pod_whose_every_candidate_refuses_is_not_served() {
-    assert!(!explained("c", Ok(explanation(&[], &["shop"]))).is_served());
+    assert!(!explained("c", Ok(explanation(&[], &["shop"]))).is_served);
     assert!(
-        explained("a", Ok(explanation(&[], &["shop"]))).is_served(),
+        explained("a", Ok(explanation(&[], &["shop"]))).is_served,
         "it has 10.6.0.10"
     );
+}
+
+#[test]
+fn what_another_interface_or_family_has_serves_no_one() {
+    assert!(!explained_of("a", "net1", Ok(explanation(&[], &["shop"]))).is_served);
+    let mut both = explanation(&["auto4-web-eth0-c0ffe"], &[]);
+    both.families.push(Ranking {
+        family: AddrFamily::V6,
+        rule: "Pod annotation 'ipam.spidernet.io/ippool'".into(),
+        candidates: vec![],
+    });
+    assert!(!explained("a", Ok(both)).is_served);
 }
 
 #[test]
 fn a_pod_without_candidates_is_told_what_its_cni_call_says() {
     let failure = "no IPPool available, no pool selection rules of any type are specified";
     let explained = explained("c", Err(Unserved::NoRule(failure.to_owned())));
-    assert!(!explained.is_served());
+    assert!(!explained.is_served);
     assert_snapshot!(explained.text(Some(100)), @r#"
         Pod:         shop/web-c
         Node:        n1
