@@ -44,12 +44,32 @@ const SETTLE_MAX: Duration = Duration::from_secs(180);
 const LEAK_MAX: Duration = Duration::from_secs(6_000);
 /// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
 const LOOK_MAX: Duration = Duration::from_secs(700);
+/// The same four where nothing went wrong at all, and people waited already.
+const UNDISTURBED: Limits = Limits {
+    led: Duration::from_secs(16),
+    served: Duration::from_secs(2),
+    released: Duration::from_secs(10),
+    settled: Duration::from_secs(30),
+};
 /// In a cluster at rest nothing is written for this long (L1).
 const QUIET: Duration = Duration::from_secs(600);
 /// Who begins anew has read everything and leads; looks for what leaked come later.
 const READ_ANEW: Duration = Duration::from_secs(120);
 /// What was decided before the cluster came to rest is carried out within this.
 const CALM_DOWN: Duration = Duration::from_secs(120);
+
+/// How long each may take, from the end of the faults on.
+#[derive(Clone, Copy)]
+struct Limits {
+    /// L6.
+    led: Duration,
+    /// L9.
+    served: Duration,
+    /// L3.
+    released: Duration,
+    /// L1, and L4 once all is deleted.
+    settled: Duration,
+}
 
 /// What is to be run. Its text, which a violation leaves behind and `--recipe` reads, is a line for
 /// each: `scenario NAME`, `seed N`, `crash-at WRITE heard|lost`, `fault AT KIND TARGET LASTS`; and
@@ -226,8 +246,8 @@ async fn script(cluster: &Arc<Cluster>, recipe: &Recipe) -> usize {
     writes
 }
 
-/// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
-async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
+/// What a run is held to.
+fn limits(cluster: &Cluster, recipe: &Recipe) -> Limits {
     let loses_dels = |fault: &Fault| matches!(fault.kind, Kind::CrashWiped | Kind::PowerOff);
     // An agent that was down, or did not hear that a Pod came and went, doesn't know whether it ever
     // gave that what was bound early: then it is for the looks.
@@ -246,17 +266,30 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
         || recipe.faults.iter().any(loses_dels)
         || (cluster.size.early && recipe.faults.iter().any(forgets));
     let patience = |usual| if is_slow { LEAK_MAX } else { usual };
-    let healed = Instant::now();
-    if !is_led(cluster, healed + LED_MAX).await {
+    if !is_slow && recipe.faults.is_empty() && recipe.crash_at.is_none() {
+        return UNDISTURBED;
+    }
+    Limits {
+        led: LED_MAX,
+        served: patience(SERVED_MAX),
+        released: patience(RELEASED_MAX),
+        settled: patience(SETTLE_MAX),
+    }
+}
+
+/// After the faults: all comes to rest, stays at rest, and leaves nothing behind.
+async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
+    let (limits, healed) = (limits(cluster, recipe), Instant::now());
+    if !is_led(cluster, healed + limits.led).await {
         return;
     }
     let steps: [(&str, Duration, Goal); 3] = [
-        ("L9", SERVED_MAX, goal::unserved),
-        ("L3", RELEASED_MAX, goal::unreleased),
-        ("L1", SETTLE_MAX, goal::lacks),
+        ("L9", limits.served, goal::unserved),
+        ("L3", limits.released, goal::unreleased),
+        ("L1", limits.settled, goal::lacks),
     ];
     for (rule, within, goal) in steps {
-        if !comes(cluster, healed, patience(within), rule, goal).await {
+        if !comes(cluster, healed, within, rule, goal).await {
             return;
         }
     }
@@ -271,8 +304,8 @@ async fn rest(cluster: &Arc<Cluster>, recipe: &Recipe) {
     }
     is_quiet(cluster, READ_ANEW, "L7", "of who read everything anew").await;
     clear_away(cluster).await;
-    let (cleared, patience) = (Instant::now(), patience(SETTLE_MAX));
-    comes(cluster, cleared, patience, "L4", goal::left_over).await;
+    let cleared = Instant::now();
+    comes(cluster, cleared, limits.settled, "L4", goal::left_over).await;
 }
 
 /// Waits, and blames any write of the product meanwhile.
