@@ -29,28 +29,26 @@ const LOST: &str = "lost";
 const SCRIPT_MAX: Duration = Duration::from_secs(900);
 /// Faults come within this, from the script's begin.
 const FAULTS_OVER: Duration = Duration::from_secs(75);
-/// Until a controller leads again, once nothing disturbs it (L6): a Lease that its holder left behind
-/// runs out, and one try.
-const LED_MAX: Duration = Duration::from_secs(30);
-/// Until every Pod is served (L9): a runtime's pause between two tries, a hold-off and a resize, some of
-/// them twice.
-const SERVED_MAX: Duration = Duration::from_secs(45);
-/// Until the addresses of Pods that are gone are free (L3).
-const RELEASED_MAX: Duration = Duration::from_secs(60);
-/// Until all is as it should be (L1).
-const SETTLE_MAX: Duration = Duration::from_secs(180);
-/// Each of these three where DELs were lost with a disk, or with the original's agent: the controller's
-/// look, and two of the agent's. Until then a pool may be full of what nobody has, and Pods wait.
-const LEAK_MAX: Duration = Duration::from_secs(6_000);
-/// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
-const LOOK_MAX: Duration = Duration::from_secs(700);
-/// The same four where nothing went wrong at all, and people waited already.
+/// After faults. A Lease that its holder left behind runs out, and one try; a runtime's pause between
+/// two tries, a hold-off and a resize, some of them twice; then what is left.
+const DISTURBED: Limits = Limits {
+    led: Duration::from_secs(30),
+    served: Duration::from_secs(45),
+    released: Duration::from_secs(60),
+    settled: Duration::from_secs(180),
+};
+/// Where nothing went wrong at all, and people waited already.
 const UNDISTURBED: Limits = Limits {
     led: Duration::from_secs(16),
     served: Duration::from_secs(2),
     released: Duration::from_secs(10),
     settled: Duration::from_secs(30),
 };
+/// L9, L3, L1 and L4 where DELs were lost with a disk, or with the original's agent: the controller's
+/// look, and two of the agent's. Until then a pool may be full of what nobody has, and Pods wait.
+const LEAK_MAX: Duration = Duration::from_secs(6_000);
+/// Until what a look of the controller's found is over, by the next one: ten minutes, and some more.
+const LOOK_MAX: Duration = Duration::from_secs(700);
 /// In a cluster at rest nothing is written for this long (L1).
 const QUIET: Duration = Duration::from_secs(600);
 /// Who begins anew has read everything and leads; looks for what leaked come later.
@@ -265,15 +263,17 @@ fn limits(cluster: &Cluster, recipe: &Recipe) -> Limits {
         || recipe.scenario.has_original()
         || recipe.faults.iter().any(loses_dels)
         || (cluster.size.early && recipe.faults.iter().any(forgets));
-    let patience = |usual| if is_slow { LEAK_MAX } else { usual };
-    if !is_slow && recipe.faults.is_empty() && recipe.crash_at.is_none() {
-        return UNDISTURBED;
-    }
-    Limits {
-        led: LED_MAX,
-        served: patience(SERVED_MAX),
-        released: patience(RELEASED_MAX),
-        settled: patience(SETTLE_MAX),
+    if is_slow {
+        Limits {
+            served: LEAK_MAX,
+            released: LEAK_MAX,
+            settled: LEAK_MAX,
+            ..DISTURBED
+        }
+    } else if recipe.faults.is_empty() && recipe.crash_at.is_none() {
+        UNDISTURBED
+    } else {
+        DISTURBED
     }
 }
 

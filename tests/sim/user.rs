@@ -177,12 +177,11 @@ impl User {
     pub(crate) async fn mark_records(&self) {
         for pool in self.list_pools().await {
             let marked = |text: &str| {
-                let records: BTreeMap<String, Value> = serde_json::from_str(text).unwrap();
-                let marked = records.into_iter().map(|(address, mut record)| {
+                let mut records: BTreeMap<String, Value> = serde_json::from_str(text).unwrap();
+                for record in records.values_mut() {
                     record[crate::judge::FOREIGN] = json!("yes");
-                    (address, record)
-                });
-                json!(marked.collect::<BTreeMap<_, _>>()).to_string()
+                }
+                json!(records).to_string()
             };
             self.rewrite_records(&pool.name_any(), marked).await;
         }

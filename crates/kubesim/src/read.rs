@@ -46,19 +46,16 @@ pub(crate) fn version_of(text: &str) -> Result<u64, String> {
     if text.is_empty() {
         return Ok(0);
     }
-    let why = if text.bytes().all(|c| c.is_ascii_digit()) {
-        "value out of range"
-    } else {
+    let why = if !text.bytes().all(|c| c.is_ascii_digit()) {
         "invalid syntax"
+    } else if let Ok(version) = text.parse() {
+        return Ok(version);
+    } else {
+        "value out of range"
     };
-    text.parse::<u64>()
-        .ok()
-        .filter(|_| why != "invalid syntax")
-        .ok_or_else(|| {
-            format!(
-                "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
-            )
-        })
+    Err(format!(
+        "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}"
+    ))
 }
 
 /// Answers a GET or a list.

@@ -143,8 +143,7 @@ fn count(name: &str, pointers: &'static [&'static str]) -> Column {
 /// How long a list is.
 fn length(name: &str, pointer: &'static str) -> Column {
     plain(name, "integer", 0, move |object, _| {
-        let list = object.pointer(pointer).and_then(Value::as_array);
-        json!(list.map_or(0, Vec::len))
+        json!(list(object, pointer).count())
     })
 }
 
@@ -177,10 +176,7 @@ fn services() -> Vec<Column> {
         or("Cluster-IP", "/spec/clusterIP", "<none>"),
         plain("External-IP", "string", 0, |_, _| json!("<none>")),
         plain("Port(s)", "string", 0, |object, _| {
-            let ports = object.pointer("/spec/ports").and_then(Value::as_array);
-            let words: Vec<String> = ports
-                .into_iter()
-                .flatten()
+            let words: Vec<String> = list(object, "/spec/ports")
                 .map(|port| format!("{}/{}", amount(port, "/port"), text(port, "/protocol")))
                 .collect();
             json!(or_none(words.join(",")))
@@ -201,23 +197,29 @@ fn first_three(words: &[String]) -> String {
     }
 }
 
-fn list<'a>(object: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    object
-        .get(key)
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
+/// The entries of a list; none where there is no list.
+pub(super) fn list<'a>(
+    object: &'a Value,
+    pointer: &str,
+) -> impl DoubleEndedIterator<Item = &'a Value> {
+    let found = object.pointer(pointer).and_then(Value::as_array);
+    found.into_iter().flatten()
+}
+
+/// The condition of this type.
+pub(super) fn condition<'a>(object: &'a Value, of_type: &str) -> Option<&'a Value> {
+    list(object, "/status/conditions").find(|one| text(one, "/type") == of_type)
 }
 
 /// The addresses of an Endpoints object, with their ports.
 fn addresses(object: &Value) -> String {
     let mut found = Vec::new();
-    for subset in list(object, "subsets") {
-        let addresses = || list(subset, "addresses").map(|one| text(one, "/ip"));
+    for subset in list(object, "/subsets") {
+        let addresses = || list(subset, "/addresses").map(|one| text(one, "/ip"));
         if subset.get("ports").is_none() {
             found.extend(addresses().map(str::to_owned));
         }
-        for port in list(subset, "ports") {
+        for port in list(subset, "/ports") {
             let number = amount(port, "/port");
             found.extend(addresses().map(|address| format!("{address}:{number}")));
         }
@@ -226,7 +228,7 @@ fn addresses(object: &Value) -> String {
 }
 
 fn slice_ports(object: &Value) -> String {
-    let ports: Vec<String> = list(object, "ports")
+    let ports: Vec<String> = list(object, "/ports")
         .map(|port| port.get("port").map_or_else(|| "*".to_owned(), shown))
         .collect();
     if ports.is_empty() {
@@ -236,8 +238,8 @@ fn slice_ports(object: &Value) -> String {
 }
 
 fn slice_addresses(object: &Value) -> String {
-    let addresses: Vec<String> = list(object, "endpoints")
-        .flat_map(|endpoint| list(endpoint, "addresses"))
+    let addresses: Vec<String> = list(object, "/endpoints")
+        .flat_map(|endpoint| list(endpoint, "/addresses"))
         .map(shown)
         .collect();
     if addresses.is_empty() {
@@ -247,12 +249,7 @@ fn slice_addresses(object: &Value) -> String {
 }
 
 fn controller(object: &Value) -> String {
-    let owners = object
-        .pointer("/metadata/ownerReferences")
-        .and_then(Value::as_array);
-    let owner = owners
-        .into_iter()
-        .flatten()
+    let owner = list(object, "/metadata/ownerReferences")
         .find(|owner| owner.get("controller") == Some(&json!(true)));
     owner.map_or_else(
         || "<none>".to_owned(),
@@ -273,13 +270,7 @@ fn controller(object: &Value) -> String {
 fn nodes() -> Vec<Column> {
     vec![
         plain("Status", "string", 0, |object, _| {
-            let conditions = object
-                .pointer("/status/conditions")
-                .and_then(Value::as_array);
-            let ready = conditions
-                .into_iter()
-                .flatten()
-                .find(|one| text(one, "/type") == "Ready");
+            let ready = condition(object, "Ready");
             let mut words = vec![match ready.map(|one| text(one, "/status")) {
                 Some("True") => "Ready",
                 Some(_) => "NotReady",
@@ -320,13 +311,7 @@ fn nodes() -> Vec<Column> {
 
 fn node_address(name: &str, wanted: &'static str) -> Column {
     plain(name, "string", 1, move |object, _| {
-        let addresses = object
-            .pointer("/status/addresses")
-            .and_then(Value::as_array);
-        let found = addresses
-            .into_iter()
-            .flatten()
-            .find(|one| text(one, "/type") == wanted);
+        let found = list(object, "/status/addresses").find(|one| text(one, "/type") == wanted);
         json!(found.map_or("<none>", |one| text(one, "/address")))
     })
 }

@@ -3,10 +3,15 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::builtin::{amount, at, number, or, or_none, pairs, terms};
+use super::builtin::{amount, at, condition, list, number, or, or_none, pairs, terms};
 use super::{Column, age, plain, since};
 use crate::kinds::Kind;
 use crate::object::text;
+
+/// The containers of a workload's Pods.
+const CONTAINERS: &str = "/spec/template/spec/containers";
+/// What is told of a Pod's containers.
+const STATUSES: &str = "/status/containerStatuses";
 
 /// `2/3`.
 fn ready(name: &str, of: &'static str, wanted: &'static str) -> Column {
@@ -15,29 +20,33 @@ fn ready(name: &str, of: &'static str, wanted: &'static str) -> Column {
     })
 }
 
-/// Names and images of a template's containers, and the selector: the wide columns of workloads.
-fn wide(pod_spec: &'static str) -> Vec<Column> {
+/// Names and images of the containers there.
+fn containers(pointer: &'static str) -> [Column; 2] {
     let listed = move |key: &'static str| {
         move |object: &Value, _: Timestamp| {
-            let containers = object
-                .pointer(pod_spec)
-                .and_then(|spec| spec.get("containers"))
-                .and_then(Value::as_array);
-            let words: Vec<&str> = containers
-                .into_iter()
-                .flatten()
+            let words: Vec<&str> = list(object, pointer)
                 .filter_map(|one| one.get(key)?.as_str())
                 .collect();
             json!(words.join(","))
         }
     };
-    vec![
+    [
         plain("Containers", "string", 1, listed("name")),
         plain("Images", "string", 1, listed("image")),
-        plain("Selector", "string", 1, |object, _| {
-            json!(selector(object, "/spec/selector"))
-        }),
     ]
+}
+
+/// The selector there.
+fn selected(pointer: &'static str) -> Column {
+    plain("Selector", "string", 1, move |object, _| {
+        json!(selector(object, pointer))
+    })
+}
+
+/// The wide columns of most workloads.
+fn wide() -> impl Iterator<Item = Column> {
+    let selected = selected("/spec/selector");
+    containers(CONTAINERS).into_iter().chain([selected])
 }
 
 /// A label selector as text, its terms in order.
@@ -47,17 +56,10 @@ fn selector(object: &Value, pointer: &str) -> String {
         .into_iter()
         .map(|(key, value)| (key.clone(), format!("{key}={value}")))
         .collect();
-    let expressions = object
-        .pointer(&format!("{pointer}/matchExpressions"))
-        .and_then(Value::as_array);
-    terms.extend(expressions.into_iter().flatten().map(|one| {
+    let expressions = format!("{pointer}/matchExpressions");
+    terms.extend(list(object, &expressions).map(|one| {
         let key = text(one, "/key");
-        let list = one.get("values").and_then(Value::as_array);
-        let mut values: Vec<&str> = list
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect();
+        let mut values: Vec<&str> = list(one, "/values").filter_map(Value::as_str).collect();
         values.sort_unstable();
         let values = values.join(",");
         let term = match text(one, "/operator") {
@@ -86,7 +88,7 @@ pub(super) fn deployments() -> Vec<Column> {
             ..number("Available", "/status/availableReplicas")
         },
     ];
-    columns.extend(wide("/spec/template/spec"));
+    columns.extend(wide());
     columns
 }
 
@@ -96,15 +98,13 @@ pub(super) fn replica_sets() -> Vec<Column> {
         number("Current", "/status/replicas"),
         number("Ready", "/status/readyReplicas"),
     ];
-    columns.extend(wide("/spec/template/spec"));
+    columns.extend(wide());
     columns
 }
 
 pub(super) fn stateful_sets() -> Vec<Column> {
     let mut columns = vec![ready("Ready", "/status/readyReplicas", "/spec/replicas")];
-    let mut rest = wide("/spec/template/spec");
-    rest.pop();
-    columns.extend(rest);
+    columns.extend(containers(CONTAINERS));
     columns
 }
 
@@ -119,22 +119,14 @@ pub(super) fn daemon_sets() -> Vec<Column> {
             json!(terms(object, "/spec/template/spec/nodeSelector"))
         }),
     ];
-    columns.extend(wide("/spec/template/spec"));
+    columns.extend(wide());
     columns
 }
 
 pub(super) fn jobs() -> Vec<Column> {
     let mut columns = vec![
         plain("Status", "string", 0, |object, _| {
-            let is = |kind: &str| {
-                let conditions = object
-                    .pointer("/status/conditions")
-                    .and_then(Value::as_array);
-                conditions
-                    .into_iter()
-                    .flatten()
-                    .any(|one| text(one, "/type") == kind && text(one, "/status") == "True")
-            };
+            let is = |of_type: &str| is_true(object, of_type);
             json!(match () {
                 () if is("Complete") => "Complete",
                 () if is("Failed") => "Failed",
@@ -167,7 +159,7 @@ pub(super) fn jobs() -> Vec<Column> {
             })
         }),
     ];
-    columns.extend(wide("/spec/template/spec"));
+    columns.extend(wide());
     columns
 }
 
@@ -183,12 +175,7 @@ pub(super) fn cron_jobs() -> Vec<Column> {
             })
         }),
         plain("Active", "integer", 0, |object, _| {
-            json!(
-                object
-                    .pointer("/status/active")
-                    .and_then(Value::as_array)
-                    .map_or(0, Vec::len)
-            )
+            json!(list(object, "/status/active").count())
         }),
         plain("Last Schedule", "string", 0, |object, now| {
             let last = text(object, "/status/lastScheduleTime");
@@ -199,43 +186,25 @@ pub(super) fn cron_jobs() -> Vec<Column> {
             })
         }),
     ];
-    let mut rest = wide("/spec/jobTemplate/spec/template/spec");
-    rest.pop();
-    columns.extend(rest);
-    columns.push(plain("Selector", "string", 1, |object, _| {
-        json!(selector(object, "/spec/jobTemplate/spec/selector"))
-    }));
+    columns.extend(containers(
+        "/spec/jobTemplate/spec/template/spec/containers",
+    ));
+    columns.push(selected("/spec/jobTemplate/spec/selector"));
     columns
 }
 
 pub(super) fn pods() -> Vec<Column> {
     vec![
         plain("Ready", "string", 0, |object, _| {
-            let statuses = object
-                .pointer("/status/containerStatuses")
-                .and_then(Value::as_array);
-            let ready = statuses
-                .into_iter()
-                .flatten()
-                .filter(|one| is_running(one))
-                .count();
-            let all = object
-                .pointer("/spec/containers")
-                .and_then(Value::as_array)
-                .map_or(0, Vec::len);
+            let statuses = list(object, STATUSES);
+            let ready = statuses.filter(|one| is_running(one)).count();
+            let all = list(object, "/spec/containers").count();
             json!(format!("{ready}/{all}"))
         }),
         plain("Status", "string", 0, |object, _| json!(pod_status(object))),
         plain("Restarts", "string", 0, |object, _| {
-            let statuses = object
-                .pointer("/status/containerStatuses")
-                .and_then(Value::as_array);
-            let restarts: i64 = statuses
-                .into_iter()
-                .flatten()
-                .map(|one| amount(one, "/restartCount"))
-                .sum();
-            json!(restarts.to_string())
+            let restarts = list(object, STATUSES).map(|one| amount(one, "/restartCount"));
+            json!(restarts.sum::<i64>().to_string())
         }),
         age(),
         wide_text("IP", "/status/podIPs/0/ip"),
@@ -279,11 +248,8 @@ fn pod_status(pod: &Value) -> String {
         reason
     }
     .to_owned();
-    let statuses = pod
-        .pointer("/status/containerStatuses")
-        .and_then(Value::as_array);
     let mut runs = false;
-    for container in statuses.into_iter().flatten().rev() {
+    for container in list(pod, STATUSES).rev() {
         let waiting = text(container, "/state/waiting/reason");
         let ended = text(container, "/state/terminated/reason");
         if !waiting.is_empty() {
@@ -300,7 +266,8 @@ fn pod_status(pod: &Value) -> String {
         }
     }
     if status == "Completed" && runs {
-        let shown = if is_ready(pod) { "Running" } else { "NotReady" };
+        let is_ready = is_true(pod, "Ready");
+        let shown = if is_ready { "Running" } else { "NotReady" };
         shown.clone_into(&mut status);
     }
     let ended = matches!(text(pod, "/status/phase"), "Succeeded" | "Failed");
@@ -311,8 +278,7 @@ fn pod_status(pod: &Value) -> String {
     }
 }
 
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let mut conditions = conditions.into_iter().flatten();
-    conditions.any(|one| text(one, "/type") == "Ready" && text(one, "/status") == "True")
+/// Whether the condition of this type is true.
+fn is_true(object: &Value, of_type: &str) -> bool {
+    condition(object, of_type).is_some_and(|one| text(one, "/status") == "True")
 }

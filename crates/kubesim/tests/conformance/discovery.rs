@@ -84,11 +84,9 @@ pub(crate) async fn compare(real: &Side, ours: &Side, differences: &mut Vec<Stri
                 .collect::<serde_json::Map<_, _>>()
         )
     };
-    let mut text = String::new();
-    super::tell_difference("", &schemas(&theirs), &schemas(&mine), &mut text);
     told(
         &path,
-        Some(text).filter(|text| !text.is_empty()),
+        difference(&schemas(&theirs), &schemas(&mine)),
         differences,
     );
 }
@@ -121,13 +119,8 @@ async fn compare_columns(real: &Side, ours: &Side, differences: &mut Vec<String>
                 }
                 columns.unwrap_or_default()
             };
-            let mut text = String::new();
-            super::tell_difference("", &columns(&theirs), &columns(&mine), &mut text);
-            told(
-                &format!("columns of {path}"),
-                Some(text).filter(|text| !text.is_empty()),
-                differences,
-            );
+            let columns = difference(&columns(&theirs), &columns(&mine));
+            told(&format!("columns of {path}"), columns, differences);
         }
     }
 }
@@ -156,6 +149,12 @@ fn strip(value: &mut Value) {
 
 fn told(path: &str, difference: Option<String>, differences: &mut Vec<String>) {
     differences.extend(difference.map(|text| format!("{path}: {text}")));
+}
+
+fn difference(theirs: &Value, mine: &Value) -> Option<String> {
+    let mut text = String::new();
+    super::tell_difference("", theirs, mine, &mut text);
+    Some(text).filter(|text| !text.is_empty())
 }
 
 fn name(entry: &Value) -> Option<&str> {
