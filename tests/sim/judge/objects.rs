@@ -88,13 +88,7 @@ impl State {
         let Ok(new) = convert::pool(&object) else {
             return self.garbled(commit);
         };
-        if self.garbled.remove(&*name).is_some() && !is_foreign(&commit.actor) {
-            let what = format!(
-                "{} wrote over records of {name} that can't be read",
-                commit.actor
-            );
-            self.blame("S11", &what);
-        }
+        self.garbled.remove(&*name);
         if is_foreign(&commit.actor) {
             self.freed_by_others(old.as_ref(), &new);
         } else {
@@ -105,7 +99,8 @@ impl State {
         self.pools.insert(name, new);
     }
 
-    /// S11: what others noted on a pool, or in a record of it, is there as long as that.
+    /// S11: what others noted on a pool, or in a record of it, is there as long as that; what they wrote
+    /// in place of records stays until they put it right.
     fn kept_of_others(&mut self, commit: &Commit) {
         let (Some(old), new) = (&commit.old, &*commit.new) else {
             return;
@@ -118,8 +113,12 @@ impl State {
         if notes(old) != notes(new) {
             lost.push("the pool".to_owned());
         }
-        let now = raw_records(new);
-        for (address, was) in raw_records(old) {
+        let (was, now) = (raw_records(old), raw_records(new));
+        if was.is_none() && text_of_records(old) != text_of_records(new) {
+            lost.push("records that can't be read".to_owned());
+        }
+        let now = now.unwrap_or_default();
+        for (address, was) in was.unwrap_or_default() {
             let same = now
                 .get(&address)
                 .filter(|now| now["podUid"] == was["podUid"]);
@@ -131,7 +130,7 @@ impl State {
             let (actor, name) = (&commit.actor, &commit.key.name);
             self.blame(
                 "S11",
-                &format!("{actor} lost what others noted: {of} in {name}"),
+                &format!("{actor} lost what others wrote: {of} in {name}"),
             );
         }
     }
@@ -342,7 +341,10 @@ fn text_of_records(pool: &Value) -> String {
     text.unwrap_or_default().to_owned()
 }
 
-/// The records, read without the product's help.
-fn raw_records(pool: &Value) -> BTreeMap<String, Value> {
-    serde_json::from_str(&text_of_records(pool)).unwrap_or_default()
+/// The records, read without the product's help; none where they can't be.
+fn raw_records(pool: &Value) -> Option<BTreeMap<String, Value>> {
+    match &*text_of_records(pool) {
+        "" => Some(BTreeMap::new()),
+        text => serde_json::from_str(text).ok(),
+    }
 }
