@@ -20,6 +20,7 @@
 //! unstarted ─ leaks                                  what was recorded for a Pod that never started
 //! leaks ── paths                                     what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
+//! foresight: whose a Pod is, asked before its sandbox calls
 //! fixed: addresses that outlive their Pod        former: what an earlier agent gave
 //! turns: one call at a time for an interface     memory: what was given
 //! disk: the journal's, or a simulation's
@@ -36,6 +37,7 @@ use ipam::addr::Family;
 use ipam::keep::Keeps;
 use ipam::kind::Kinds;
 use ipam::name::{NodeName, Uid};
+use k8s_openapi::api::core::v1::Pod;
 use kube_runtime::events::{Recorder, Reporter};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
@@ -53,6 +55,7 @@ mod endpoint;
 mod error;
 pub mod explain;
 mod fixed;
+mod foresight;
 mod former;
 mod health;
 mod host;
@@ -79,7 +82,7 @@ use self::host::Host;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
 use self::paths::Paths;
-use self::pods::{Ended, NodePods};
+use self::pods::{Ended, Listeners, NodePods};
 use self::reads::Reads;
 use self::release::Releases;
 use self::wait::Waits;
@@ -178,6 +181,8 @@ struct Woken {
     releases: UnboundedReceiver<Uid>,
     /// Pods that may have ended before they started.
     unstarted: UnboundedReceiver<Ended>,
+    /// Pods that came.
+    came: UnboundedReceiver<Arc<Pod>>,
 }
 
 /// What the agent's tasks share.
@@ -206,10 +211,14 @@ impl Agent {
         allocator: Option<Box<dyn Connect>>,
     ) -> (Arc<Self>, Woken) {
         let (wakes, woken) = unbounded_channel();
-        let (unstarted, ended) = unbounded_channel();
+        let (unstarted, may_have_not_started) = unbounded_channel();
+        let (came, have_come) = unbounded_channel();
         let tasks = Tasks::default();
-        let unstarted = settings.early_binding.then_some(unstarted);
-        let pods = NodePods::new(wakes.clone(), unstarted);
+        let pods = NodePods::new(Listeners {
+            ended: wakes.clone(),
+            unstarted: settings.early_binding.then_some(unstarted),
+            came: allocator.is_some().then_some(came),
+        });
         let memory = Arc::new(Memory::default());
         let turns = Turns::default();
         let reporter = Reporter {
@@ -259,7 +268,8 @@ impl Agent {
         };
         let woken = Woken {
             releases: woken,
-            unstarted: ended,
+            unstarted: may_have_not_started,
+            came: have_come,
         };
         (Arc::new(agent), woken)
     }
@@ -269,6 +279,7 @@ impl Agent {
         let Woken {
             releases: mut woken,
             unstarted,
+            came,
         } = woken;
         let watch = self
             .pods
@@ -286,7 +297,16 @@ impl Agent {
             leaks::run(&self).await;
         };
         let unstarted = unstarted::run(&self, unstarted);
-        tokio::join!(watch, endpoints, releases, leaks, unstarted, self.sweep());
+        let foresight = foresight::run(&self.reads, came);
+        tokio::join!(
+            watch,
+            endpoints,
+            releases,
+            leaks,
+            unstarted,
+            foresight,
+            self.sweep()
+        );
     }
 
     async fn sweep(&self) {

@@ -222,7 +222,7 @@ pub async fn run(
             biased;
             () = resync(ctx.clone(), leadership.clone()) => {}
             () = strays(ctx.clone(), leadership.clone()) => {}
-            () = ctx.kept.run(&ctx.clients, &ctx.writer, leadership.clone()) => {}
+            () = ctx.kept.run(&ctx.clients, &ctx.writer, &ctx.reports, leadership.clone()) => {}
             () = Box::pin(gc.run(leadership.clone())) => {}
             () = early::run(&ctx, &writers, leadership.clone()) => {}
             () = acted => {}

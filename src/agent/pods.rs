@@ -36,6 +36,16 @@ pub(super) struct Ended {
     pub(super) interfaces: usize,
 }
 
+/// Who hears of the node's Pods.
+pub(super) struct Listeners {
+    /// The uids of those that end.
+    pub(super) ended: Wakes,
+    /// Those that came and ended while this agent watched, to find out whether they started.
+    pub(super) unstarted: Option<UnboundedSender<Ended>>,
+    /// Those that came while this agent watched.
+    pub(super) came: Option<UnboundedSender<Arc<Pod>>>,
+}
+
 /// The Pods of this node.
 #[derive(Clone)]
 pub(super) struct NodePods {
@@ -47,9 +57,13 @@ pub(super) struct NodePods {
 }
 
 impl NodePods {
-    /// The Pods of a node; the uids of those that end go to `ended`, and those that came and ended
-    /// while this agent watched go to `unstarted`, which is to find out whether they started.
-    pub(super) fn new(ended: Wakes, unstarted: Option<UnboundedSender<Ended>>) -> Self {
+    /// The Pods of a node.
+    pub(super) fn new(listeners: Listeners) -> Self {
+        let Listeners {
+            ended,
+            unstarted,
+            came,
+        } = listeners;
         let elders: Arc<Mutex<BTreeSet<Uid>>> = Arc::default();
         let listed: Arc<AtomicBool> = Arc::default();
         let cache = Cache::new();
@@ -61,6 +75,12 @@ impl NodePods {
                 && !locked(&gone).contains(&uid(pod))
             {
                 let _ = unstarted.send(Ended::of(pod));
+            }
+            if let Some(came) = &came
+                && has_listed.load(Ordering::Acquire)
+                && let Some(pod) = come_with(change)
+            {
+                let _ = came.send(Arc::clone(pod));
             }
             // A Pod that can't be read any more is still there.
             if let Some(before) = change.old.uid()
@@ -148,6 +168,13 @@ fn ended_with(change: &Change<Pod>) -> Option<&Pod> {
     ended.map(|pod| &**pod).filter(|pod| has_own_network(pod))
 }
 
+/// The Pod that came by this change, if it may ask for addresses.
+fn come_with(change: &Change<Pod>) -> Option<&Arc<Pod>> {
+    let new = change.new.object()?;
+    let is_new = change.old.uid() != change.new.uid();
+    (is_new && is_alive(new) && has_own_network(new)).then_some(new)
+}
+
 /// True where the Pod may start and use addresses.
 pub(super) fn is_alive(pod: &Pod) -> bool {
     life(pod) == Life::Alive
@@ -204,14 +231,20 @@ pub(super) async fn workload(reads: &Reads, pod: &Pod) -> Result<WorkloadId, Str
             namespace,
         });
     };
-    let (kinds, own) = (reads.kinds(), workload_id(owner, &namespace));
-    if !kinds.may_be_below(&own) {
-        return Ok(kinds.as_pools_name(own));
-    }
+    let kinds = reads.kinds();
+    let Some(own) = intermediate(reads, pod) else {
+        return Ok(kinds.as_pools_name(workload_id(owner, &namespace)));
+    };
     let meta = reads.owner(&own).await?;
     let top = controller_of(meta.owner_references.as_deref())
         .filter(|top| kinds.is_below(&own, &top.api_version, &top.kind));
     Ok(top.map_or(own, |top| kinds.as_pools_name(workload_id(top, &namespace))))
+}
+
+/// Whose object must be read to tell the Pod's top controller, if it is another's.
+pub(super) fn intermediate(reads: &Reads, pod: &Pod) -> Option<WorkloadId> {
+    let own = workload_id(controller(pod)?, &pod.namespace().unwrap_or_default());
+    reads.kinds().may_be_below(&own).then_some(own)
 }
 
 fn workload_id(owner: &OwnerReference, namespace: &str) -> WorkloadId {

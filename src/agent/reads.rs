@@ -38,6 +38,9 @@ mod leader;
 
 /// How long a pool, found by name, selector or `spec.default`, serves to choose from.
 pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
+/// How long the pools of a workload, told with its owner, serve to choose from: as a rule there is one
+/// for each family, and what it can give, its writer says. A Pod's sandbox is made meanwhile.
+const OWN_POOL_AGE: Duration = Duration::from_secs(10);
 /// How long reserved addresses are taken as read.
 pub(super) const RESERVED_AGE: Duration = Duration::from_secs(1);
 /// How long labels and annotations of Namespaces, Nodes and workloads are taken as read.
@@ -338,6 +341,17 @@ impl Reads {
         };
         let always = Age::Within(Duration::MAX);
         self.kept.owners.get(&of.uid, always, read).await
+    }
+
+    /// Has the leader tell what [`Reads::owner`] and [`Reads::pools_to_try`] will be asked soon.
+    pub(super) async fn foresee(&self, of: &WorkloadId) {
+        let Some(leader) = &self.leader else {
+            return;
+        };
+        let read = async { leader.owner(of).await.map(Arc::new).ok_or(()) };
+        let always = Age::Within(Duration::MAX);
+        // Who needs to know, and is not told, asks the API server.
+        let _ = self.kept.owners.get(&of.uid, always, read).await;
     }
 
     /// The annotations of a workload; none where it is gone or of a kind we do not know.

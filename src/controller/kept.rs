@@ -12,6 +12,7 @@
 //! listed every [`MACHINES_EVERY`], and elsewhere nobody asks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,12 +23,13 @@ use ipam::quarantine;
 use ipam::record::{Record, Records};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::Api;
-use kube::{Client, ResourceExt};
+use kube::{Client, Resource as _, ResourceExt};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::apply::Writer;
 use super::queue::{self, Queue};
+use super::report::Reports;
 use crate::api::{SpiderIPPool, convert, time};
 use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Change, Key};
@@ -175,6 +177,7 @@ impl Kept {
         &self,
         clients: &Clients,
         writer: &Writer,
+        reports: &Reports,
         mut leadership: watch::Receiver<Leadership>,
     ) {
         loop {
@@ -207,6 +210,7 @@ impl Kept {
                     kept: self,
                     clients,
                     writer,
+                    reports,
                     pool: &pool,
                 };
                 match look.free_unwanted().await {
@@ -274,6 +278,7 @@ struct Look<'a> {
     kept: &'a Kept,
     clients: &'a Clients,
     writer: &'a Writer,
+    reports: &'a Reports,
     pool: &'a PoolName,
 }
 
@@ -307,13 +312,25 @@ impl Look<'_> {
             return Ok(later);
         }
         self.writer.put_records(&object, &records).await?;
-        for (address, record, why) in freed {
-            tracing::info!(pool = %self.pool, %address, pod = %record.pod, because = %why, "kept address freed");
-        }
+        self.tell(&object, &freed);
         for address in over {
             tracing::info!(pool = %self.pool, %address, "quarantine is over: the next Pod that gets the address probes it");
         }
         Ok(later)
+    }
+
+    /// A line of the log for each that is free now, and an Event of the pool for each reason.
+    fn tell(&self, pool: &SpiderIPPool, freed: &[(IpAddr, Record, Unwanted)]) {
+        let mut notes: BTreeMap<String, String> = BTreeMap::new();
+        for (address, Record { pod, .. }, why) in freed {
+            tracing::info!(pool = %self.pool, %address, %pod, because = %why, "kept address freed");
+            let begin = || format!("no longer kept, since {why}:");
+            let note = notes.entry(why.to_string()).or_insert_with(begin);
+            // Writing to a String cannot fail.
+            let _ = write!(note, " {address} (Pod {pod})");
+        }
+        let notes = notes.into_values().collect();
+        self.reports.collected(&pool.object_ref(&()), notes);
     }
 
     /// Why a kept record seems to be wanted no more, by the caches.

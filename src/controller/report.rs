@@ -105,7 +105,7 @@ impl Reports {
         }
     }
 
-    /// Addresses of a pool that were released since their Pods' nodes have let go; a note each proof.
+    /// Addresses of a pool that were released since nobody has or wants them; a note each proof.
     pub(super) fn collected(&self, pool: &ObjectReference, notes: Vec<String>) {
         let notices = notes.into_iter().map(|note| notices::collected(pool, note));
         self.teller.tell(notices.collect(), EVENTS_PER_PASS);

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
 use kubesim::Server;
 use prometheus_client::registry::Registry;
@@ -241,6 +242,16 @@ impl Stage {
         if tokio::time::timeout(WAIT_MAX, until).await.is_err() {
             assert_eq!(self.recorded(pool).await, expected, "in pool {pool}");
         }
+    }
+
+    /// What the Events with this reason say.
+    pub(super) async fn events(&self, reason: &str) -> Vec<String> {
+        let api: Api<Event> = Api::all(self.client.clone());
+        let all = api.list(&ListParams::default()).await.unwrap();
+        let of = all
+            .into_iter()
+            .filter(|event| event.reason.as_deref() == Some(reason));
+        of.filter_map(|event| event.note).collect()
     }
 
     /// What is recorded after as long as any look could take.

@@ -281,7 +281,8 @@ pub struct Seen {
     pub controller: Option<OwnerReference>,
     /// What it asks for; `None` where it asks for nothing.
     pub wish: Option<Result<Wish, AnnotationError>>,
-    /// Why its Pods will be refused whatever they ask of subnets.
+    /// Why its Pods will be refused, or served otherwise than its annotations mean, whatever they ask
+    /// of subnets.
     pub fault: Option<Fault>,
     /// How many Pods it wants.
     pub replicas: u32,
@@ -343,17 +344,22 @@ pub fn seen_as<W: Workload>(
             .find(|r| r.controller == Some(true))
             .cloned(),
         wish,
-        fault: fault(workload),
+        fault: fault(meta, workload),
         replicas: workload.replicas(),
         surge: workload.surge(),
         ordinals: workload.ordinals(),
     }
 }
 
-fn fault<W: Workload>(workload: &W) -> Option<Fault> {
-    let annotations = annotations_of_pods(workload).filter(|_| has_pods_to_serve(workload))?;
-    let get = |key: &str| annotations.get(key).map(String::as_str);
-    annotation::check_pools(&get).err()
+fn fault<W: Workload>(meta: &ObjectMeta, workload: &W) -> Option<Fault> {
+    if !has_pods_to_serve(workload) || workload.template().is_none() {
+        return None;
+    }
+    let (own, of_pods) = (meta.annotations.as_ref(), annotations_of_pods(workload));
+    let own = |key: &str| own.and_then(|a| a.get(key)).map(String::as_str);
+    let of_pods = |key: &str| of_pods.and_then(|a| a.get(key)).map(String::as_str);
+    let wrong = annotation::check_pools(&of_pods).err();
+    wrong.or_else(|| annotation::misplaced(&own, &of_pods))
 }
 
 /// True for a workload whose Pods may still start, and have a network that is not their node's.

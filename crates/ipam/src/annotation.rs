@@ -238,6 +238,22 @@ pub enum Fault {
         /// What is wrong.
         error: ListError,
     },
+    /// One is on the workload itself, where nobody follows it.
+    #[error(
+        "annotation '{0}' counts on Pods alone: move it from the workload's own metadata to that of \
+         the Pod template in its spec"
+    )]
+    Misplaced(&'static str),
+}
+
+/// The first annotation that a workload has itself, and its template, on which alone it counts, has
+/// not. Cost: O(1) look-ups of each.
+pub fn misplaced(own: Get<'_>, of_pods: Get<'_>) -> Option<Fault> {
+    let is_misplaced = |key: &&str| own(key).is_some() && of_pods(key).is_none();
+    [IPPOOLS, IPPOOL, ROUTES]
+        .into_iter()
+        .find(is_misplaced)
+        .map(Fault::Misplaced)
 }
 
 /// The first thing wrong with any of the annotations that Pods of a template will have.

@@ -14,6 +14,7 @@ use kube::core::ObjectMeta;
 use tokio::time::Instant;
 
 use super::super::allocator::Allocator;
+use super::OWN_POOL_AGE;
 use crate::allocator::wire::{Look, Seen};
 use crate::api::{SpiderIPPool, convert};
 use crate::kube_io::memo::{Age, Memo};
@@ -42,12 +43,22 @@ impl Leader {
 
     /// Pools to choose from; none where the leader says nothing, or a live reading is asked for.
     pub(super) async fn pools(&self, look: Look, age: Age) -> Option<Pools> {
-        if matches!(age, Age::Since(_)) {
+        let Age::Within(shortest) = age else {
             return None;
+        };
+        let longest = match &look {
+            Look::Pools(_) => shortest.max(OWN_POOL_AGE),
+            Look::Pool(_) | Look::Owner(_) => shortest,
+        };
+        // That there are none is not believed for as long.
+        for age in [longest, shortest] {
+            let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
+            let Ok(pools) = self.pools.get(&look, Age::Within(age), read).await;
+            if pools.is_some() {
+                return pools;
+            }
         }
-        let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
-        let Ok(pools) = self.pools.get(&look, age, read).await;
-        pools
+        None
     }
 
     async fn ask_for_pools(&self, look: &Look) -> Option<Pools> {

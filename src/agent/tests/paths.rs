@@ -294,12 +294,45 @@ async fn what_the_leader_knows_is_not_asked_of_the_api_server() {
     assert_eq!(node.address("web-1-x", &uid, "s1").await, "172.18.41.60/24");
     assert_eq!(reads(), before);
     assert_eq!(fake.looked(), 1, "a workload's pools come with its owner");
-    // Without a leader it is.
+    // Without a leader it is, once what it said is old.
     fake.turn(Mood::Away);
-    pass(3).await;
+    pass(15).await;
     let uid = world.pod_of("web-1-y", &subnet, &owner);
     assert_eq!(node.address("web-1-y", &uid, "s1").await, "172.18.41.61/24");
     assert_ne!(reads(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_leader_knows_of_a_pod_is_asked_when_it_comes_and_not_when_its_sandbox_calls() {
+    let (world, dir) = (World::with_shop(), temp());
+    let owner = adds::web(&world, &json!({}));
+    adds::make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let fake = Fake::new(&world, Mood::Serves);
+    let node = fake.node(&world, dir.path()).await;
+    let uid = world.pod_of("web-1-x", &subnet, &owner);
+    pass(5).await;
+    assert_eq!((fake.looked(), fake.asked()), (1, 0));
+    assert_eq!(node.address("web-1-x", &uid, "s1").await, "172.18.41.60/24");
+    assert_eq!((fake.looked(), fake.asked()), (1, 1));
+    // The pool is another meanwhile: who finds that out looks again, live.
+    let mut next = world.get("spiderippools", "", "auto4-web-eth0-1").unwrap();
+    world.delete("spiderippools", "", "auto4-web-eth0-1");
+    next["metadata"] =
+        json!({"name": "auto4-web-eth0-2", "labels": next["metadata"]["labels"].take()});
+    next["status"].take();
+    world.put("spiderippools", next);
+    let uid = world.pod_of("web-1-y", &subnet, &owner);
+    assert_eq!(node.address("web-1-y", &uid, "s1").await, "172.18.41.60/24");
+    assert_eq!(world.puts("auto4-web-eth0-2"), 1);
+    // A Pod without a network of its own never calls.
+    let looked = fake.looked();
+    let meta = json!({"name": "web-2-x", "namespace": "shop", "ownerReferences": [
+        {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web-2", "uid": "r-2", "controller": true}]});
+    let spec = json!({"nodeName": "n1", "hostNetwork": true, "containers": []});
+    world.put("pods", json!({"metadata": meta, "spec": spec}));
+    pass(5).await;
+    assert_eq!(fake.looked(), looked);
 }
 
 #[tokio::test(start_paused = true)]

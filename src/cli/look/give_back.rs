@@ -7,14 +7,15 @@
 
 mod original;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ipam::addr::AddrSet;
-use ipam::name::PoolName;
+use ipam::name::{PodName, PoolName};
 use ipam::pool::Pool;
+use ipam::quarantine;
 use ipam::subnet::Subnet;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, ResourceExt};
@@ -50,6 +51,8 @@ pub(super) struct Given {
     obstacles: Vec<String>,
     /// Objects that are to be written.
     writes: Vec<String>,
+    /// What will be otherwise under the original, whatever is written.
+    notes: Vec<String>,
 }
 
 /// The objects that are not yet as the original has them.
@@ -59,6 +62,7 @@ struct Work {
     subnets: Vec<SpiderSubnet>,
     endpoints: Vec<SpiderEndpoint>,
     obstacles: Vec<String>,
+    notes: Vec<String>,
 }
 
 pub(super) async fn run(
@@ -170,6 +174,8 @@ impl Work {
                 Err(fault) => work.cannot_read(&raw.name_any(), &fault.to_string()),
             }
         }
+        work.notes
+            .extend(without_endpoint(&parsed_pools, endpoints));
         let endpoints = endpoints
             .iter()
             .filter(|e| e.metadata.deletion_timestamp.is_none());
@@ -214,6 +220,7 @@ impl Work {
             done: writes.is_empty() && self.obstacles.is_empty(),
             obstacles: self.obstacles.clone(),
             writes,
+            notes: self.notes.clone(),
         }
     }
 
@@ -243,6 +250,29 @@ impl Work {
     }
 }
 
+/// Pods with addresses and no endpoint, by which alone the original knows what a Pod has: with
+/// [`crate::config::EndpointMode`] other than `Always` nobody wrote one.
+fn without_endpoint(pools: &[Pool], endpoints: &[SpiderEndpoint]) -> Option<String> {
+    let with: BTreeSet<PodName> = endpoints
+        .iter()
+        .map(|e| PodName::new(&e.namespace().unwrap_or_default(), &e.name_any()))
+        .collect();
+    let records = pools.iter().flat_map(|pool| pool.records.iter());
+    let of_pods = records.filter(|(_, record)| !quarantine::is_quarantined(record));
+    let without: BTreeSet<&PodName> = of_pods
+        .map(|(_, record)| &record.pod)
+        .filter(|pod| !with.contains(*pod))
+        .collect();
+    let first = without.first()?;
+    let count = counted(without.len(), "Pod");
+    Some(format!(
+        "{count} with addresses and without {}, {first} for one: under the original they run on, their \
+         addresses come back only by its scan, and a StatefulSet's among them get others at their next \
+         start",
+        names::KIND_ENDPOINT
+    ))
+}
+
 /// Pools of the subnet that the original would refuse: with addresses that the subnet lacks.
 fn outside(subnet: &Subnet, pools: &[Pool]) -> Vec<String> {
     let of_subnet = pools.iter().filter(|pool| pool.cidr == subnet.cidr);
@@ -261,10 +291,13 @@ fn outside(subnet: &Subnet, pools: &[Pool]) -> Vec<String> {
 
 impl Report for Given {
     fn text(&self, width: Option<usize>) -> String {
-        if self.done {
-            return "everything is as the original has it\n".to_owned();
-        }
         let mut text = String::new();
+        for note in &self.notes {
+            text.push_str(&paragraph("? ", note, width));
+        }
+        if self.done {
+            return text + "everything is as the original has it\n";
+        }
         for obstacle in &self.obstacles {
             text.push_str(&paragraph("! ", obstacle, width));
         }

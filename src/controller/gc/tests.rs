@@ -36,15 +36,6 @@ async fn nodes(stage: &Stage) {
     node(stage, "n3", "Unknown", lost).await;
 }
 
-async fn events(stage: &Stage, reason: &str) -> Vec<String> {
-    let api: Api<k8s_openapi::api::events::v1::Event> = Api::all(stage.client.clone());
-    let all = api.list(&ListParams::default()).await.unwrap();
-    let of = all
-        .into_iter()
-        .filter(|event| event.reason.as_deref() == Some(reason));
-    of.filter_map(|event| event.note).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn addresses_go_where_the_node_is_gone_or_out_of_service_and_stay_where_it_may_run() {
     let mut stage = Stage::new().await;
@@ -62,7 +53,7 @@ async fn addresses_go_where_the_node_is_gone_or_out_of_service_and_stay_where_it
     stage.pool("net", "10.6.0.10-10.6.0.29", &records).await;
     stage.start(options()).await;
     stage.comes_to("net", &[10, 11, 12, 16]).await;
-    let mut told = events(&stage, "AddressesReleased").await;
+    let mut told = stage.events("AddressesReleased").await;
     told.sort();
     assert_eq!(
         told,
@@ -260,7 +251,7 @@ async fn of_a_machine_s_two_pods_the_one_on_a_deleted_node_leaves_the_address_to
     assert_eq!(holders[0]["next"], Value::Null);
     assert_eq!(holders[1]["podUid"], json!(source));
     assert_eq!(holders[1]["next"], Value::Null);
-    let told = events(&stage, "AddressesReleased").await.concat();
+    let told = stage.events("AddressesReleased").await.concat();
     let left = "10.6.0.10 (Pod shop/virt-launcher-db-a, left to the machine's other Pod)";
     assert!(told.contains(left), "{told}");
     // Of nodes that may let go, each agent says so itself.

@@ -1,6 +1,6 @@
 use ipam::annotation::SizeRule;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::controller::workload;
@@ -490,6 +490,35 @@ fn an_annotation_that_agents_alone_follow_is_complained_of_whether_or_not_there_
     spec.unwrap().host_network = Some(true);
     let seen = workload::seen(&broken, SizeRule::Flexible(1));
     assert_eq!(Index::new(features()).complaint(&seen), None);
+}
+
+#[test]
+fn an_annotation_that_counts_on_pods_alone_is_complained_of_on_a_workload_without_it_in_the_template()
+ {
+    let deployment = |own: Value, template: Value| -> Deployment {
+        read(json!({
+            "metadata": {"name": "web", "namespace": "shop", "uid": "d", "annotations": own},
+            "spec": {"selector": {}, "template": {"metadata": {"annotations": template}, "spec": {"containers": []}}}
+        }))
+    };
+    let index = Index::new(features());
+    for key in ["ippool", "ippools", "routes"] {
+        let key = format!("ipam.spidernet.io/{key}");
+        let annotation = json!({ key.as_str(): "[]" });
+        let seen = workload::seen(&deployment(annotation, json!({})), SizeRule::Flexible(1));
+        let (reason, note) = index.complaint(&seen).unwrap();
+        assert_eq!(reason, "InvalidAnnotation");
+        assert!(
+            note.contains(&key) && note.contains("Pod template"),
+            "{note}"
+        );
+    }
+    let pools = json!({"ipam.spidernet.io/ippool": r#"{"ipv4":["a"]}"#});
+    let there_too = workload::seen(&deployment(pools.clone(), pools), SizeRule::Flexible(1));
+    assert_eq!(index.complaint(&there_too), None);
+    let other = json!({"ipam.spidernet.io/ippool-reclaim": "false", "a/ippool": "x"});
+    let other = workload::seen(&deployment(other, json!({})), SizeRule::Flexible(1));
+    assert_eq!(index.complaint(&other), None);
 }
 
 #[test]

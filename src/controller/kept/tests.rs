@@ -38,6 +38,16 @@ async fn only_what_this_very_set_wants_stays_kept() {
     let sets: Api<StatefulSet> = Api::namespaced(stage.client.clone(), "shop");
     sets.delete("db", &DeleteParams::default()).await.unwrap();
     stage.comes_to("net", &[]).await;
+    stage.stays("net").await;
+    let told = stage.events("AddressesReleased").await.join("\n");
+    for says in [
+        "since its StatefulSet or virtual machine was made anew under its name: 10.6.0.13 (Pod shop/db-0)",
+        "since its StatefulSet wants 2 Pods from ordinal 0 on: 10.6.0.12 (Pod shop/db-2)",
+        "since its StatefulSet wants 1 Pods from ordinal 0 on: 10.6.0.11 (Pod shop/db-1)",
+        "since its StatefulSet or virtual machine is gone: 10.6.0.10 (Pod shop/db-0)",
+    ] {
+        assert!(told.contains(says), "{says}\n{told}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

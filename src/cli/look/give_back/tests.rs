@@ -342,3 +342,15 @@ fn a_pool_beyond_its_subnet_stands_in_the_way_and_nothing_is_written() {
         "{given:?}"
     );
 }
+
+#[test]
+fn pods_without_an_endpoint_are_told_of_and_stand_in_no_way() {
+    let pools: Vec<SpiderIPPool> = all(&golden(), "SpiderIPPool");
+    let endpoints: Vec<SpiderEndpoint> = all(&golden(), "SpiderEndpoint");
+    let notes = |endpoints: &[SpiderEndpoint]| Work::of(&[], &pools, endpoints).told().notes;
+    assert_eq!(notes(&endpoints), Vec::<String>::new());
+    let (_, others): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(|e| e.name_any() == "db-0");
+    let told = notes(&others);
+    assert!(told[0].starts_with("1 Pod with"), "{told:?}");
+    assert!(told[0].contains("default/db-0"), "{told:?}");
+}
