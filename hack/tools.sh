@@ -7,8 +7,6 @@ cd "$(dirname "$0")/.."
 
 root="${XDG_CACHE_HOME:-$HOME/.cache}/orbweaver/tools"
 
-hack/cargo-tool.sh cargo-deny 0.20.2
-
 # Prometheus checks the chart's alerts and dashboard. Its Debian package would start a server, so it is only unpacked.
 if [ ! -x "$root/bin/promtool" ]; then
     if command -v apt-get >/dev/null; then

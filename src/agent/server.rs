@@ -18,6 +18,7 @@ use cni::{
     EndpointQuery, FrameworkError, IpamAddArgs, IpamBatchDelArgs, IpamDelArgs, Method, Operation,
     error_body, parse_body,
 };
+use futures::FutureExt;
 use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderMap, StatusCode, Uri};
 use ipam::name::{Nic, PodName, Sandbox, Uid};
@@ -206,7 +207,8 @@ fn enter_interface(nic: &str, sandbox: &str) {
 
 async fn add(agent: &Agent, args: &IpamAddArgs) -> Response {
     enter_interface(&args.if_name, &args.container_id);
-    match agent.add(args).await {
+    // Most of what an agent does is inside: on the heap, its callers' futures stay small.
+    match agent.add(args).boxed().await {
         Ok(reply) => json(StatusCode::OK, &reply),
         Err(error) => {
             agent.metrics.refused(error.class());

@@ -12,20 +12,19 @@
 //! listed every [`MACHINES_EVERY`], and elsewhere nobody asks for them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use ipam::keep::{self, Keeper, Keeps, Machine, MachineKind, Unwanted};
+use ipam::keep::{self, Keeper, Keeps, Lineage, Machine, MachineKind, Unwanted};
 use ipam::name::{PodName, PoolName, Uid};
 use ipam::quarantine;
 use ipam::record::{Record, Records};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::api::Api;
-use kube::{Client, Resource as _, ResourceExt};
+use kube::{Client, ResourceExt};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::apply::Writer;
 use super::queue::{self, Queue};
@@ -44,6 +43,9 @@ use crate::kube_io::put::PutError;
 const AGAIN_AFTER: Duration = Duration::from_secs(5);
 /// From one list of the virtual machines to the next.
 const MACHINES_EVERY: Duration = Duration::from_mins(1);
+/// So long must addresses of a kind have been switched off, under one leader, before those of Pods
+/// that are gone are freed: the switch is for the whole cluster, and may have been a mistake.
+const SWITCHED_OFF_FOR: Duration = Duration::from_mins(10);
 /// What a record of a fixed address has in its text, and no other.
 const OWNER: &str = "\"owner\":";
 /// What a record of a machine has in its text.
@@ -142,6 +144,25 @@ impl Kept {
         }
     }
 
+    /// Says what will be freed since its kind is switched off.
+    fn warn_of_switch(&self, known: &Cache<SpiderIPPool>) {
+        let pools = known.list();
+        let kept = pools.iter().flat_map(|pool| {
+            let records = records(pool);
+            let kept = records.iter().filter(|(_, record)| record.kept);
+            let lineages = kept.filter_map(|(_, record)| record.lineage());
+            lineages.collect::<Vec<_>>()
+        });
+        let addresses = kept.filter(|of| !self.keeps.includes(of)).count();
+        if addresses > 0 {
+            tracing::warn!(
+                addresses,
+                minutes = SWITCHED_OFF_FOR.as_secs() / 60,
+                "addresses are kept for Pods of a kind that is switched off now; they are freed in so many minutes, unless it is switched on again (enableStatefulSet, enableKubevirtStaticIP)"
+            );
+        }
+    }
+
     /// The pools that have records of `owner`.
     fn pools_of(&self, owner: &Uid) -> BTreeSet<PoolName> {
         let pools = locked(&self.pools);
@@ -189,6 +210,9 @@ impl Kept {
                 return;
             }
             self.all(&writer.pools);
+            self.warn_of_switch(&writer.pools);
+            let switched_off_due = Instant::now() + SWITCHED_OFF_FOR;
+            let mut is_due = false;
             let mut machines_due = interval(MACHINES_EVERY);
             machines_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
@@ -204,6 +228,11 @@ impl Kept {
                         self.list_machines(&clients.read, &writer.pools).await;
                         continue;
                     }
+                    () = sleep_until(switched_off_due), if !is_due => {
+                        is_due = true;
+                        self.all(&writer.pools);
+                        continue;
+                    }
                     pool = self.queue.next() => pool,
                 };
                 let look = Look {
@@ -212,6 +241,7 @@ impl Kept {
                     writer,
                     reports,
                     pool: &pool,
+                    frees_switched_off: is_due,
                 };
                 match look.free_unwanted().await {
                     Ok(None) => {}
@@ -280,6 +310,8 @@ struct Look<'a> {
     writer: &'a Writer,
     reports: &'a Reports,
     pool: &'a PoolName,
+    /// Whether being switched off is reason enough by now.
+    frees_switched_off: bool,
 }
 
 impl Look<'_> {
@@ -319,33 +351,28 @@ impl Look<'_> {
         Ok(later)
     }
 
-    /// A line of the log for each that is free now, and an Event of the pool for each reason.
+    /// One log line an address, one Event a reason.
     fn tell(&self, pool: &SpiderIPPool, freed: &[(IpAddr, Record, Unwanted)]) {
-        let mut notes: BTreeMap<String, String> = BTreeMap::new();
         for (address, Record { pod, .. }, why) in freed {
             tracing::info!(pool = %self.pool, %address, %pod, because = %why, "kept address freed");
-            let begin = || format!("no longer kept, since {why}:");
-            let note = notes.entry(why.to_string()).or_insert_with(begin);
-            // Writing to a String cannot fail.
-            let _ = write!(note, " {address} (Pod {pod})");
         }
-        let notes = notes.into_values().collect();
-        self.reports.collected(&pool.object_ref(&()), notes);
+        let released = freed.iter().map(|(address, Record { pod, .. }, why)| {
+            let why = format!("no longer kept, since {why}");
+            (why, format!("{address} (Pod {pod})"))
+        });
+        self.reports.collected(pool, released);
     }
 
     /// Why a kept record seems to be wanted no more, by the caches.
     fn suspicion(&self, kept: (IpAddr, &Record)) -> Option<Unwanted> {
         let (_, record) = kept;
         let lineage = record.lineage()?;
-        if !self.kept.keeps.includes(&lineage) {
-            return Some(Unwanted::SwitchedOff);
-        }
         let (owner, pod) = (&lineage.owner, &record.pod);
-        let unwanted = if let Some(machine) = lineage.machine {
+        let unwanted = if let Some(machine) = &lineage.machine {
             let (namespace, _) = pod.parts();
             let listed = locked(&self.kept.machines);
             listed.as_ref().and_then(|all| {
-                let found = all.get(&(namespace.to_owned(), machine));
+                let found = all.get(&(namespace.to_owned(), machine.clone()));
                 keep::unwanted(pod, owner, found)
             })
         } else {
@@ -357,7 +384,14 @@ impl Look<'_> {
             let successor = self.successor(owner, kept);
             successor.map(Unwanted::Moved)
         };
-        unwanted.or_else(moved)
+        unwanted
+            .or_else(moved)
+            .or_else(|| self.switched_off(&lineage))
+    }
+
+    fn switched_off(&self, lineage: &Lineage) -> Option<Unwanted> {
+        let goes = self.frees_switched_off && !self.kept.keeps.includes(lineage);
+        goes.then_some(Unwanted::SwitchedOff)
     }
 
     /// The pool where a Pod of the record's identity has an address now.
@@ -376,9 +410,6 @@ impl Look<'_> {
         let Some(lineage) = record.lineage() else {
             return Ok(None);
         };
-        if !self.kept.keeps.includes(&lineage) {
-            return Ok(Some(Unwanted::SwitchedOff));
-        }
         let keeper = match (&lineage.machine, set_name(&record.pod)) {
             (Some(machine), _) => self.machine_now(&record.pod, machine).await?,
             (None, Some(name)) => self.set_now(&name).await?,
@@ -387,13 +418,14 @@ impl Look<'_> {
         if let Some(why) = keep::unwanted(&record.pod, &lineage.owner, keeper.as_ref()) {
             return Ok(Some(why));
         }
-        let Some(pool) = self.successor(&lineage.owner, kept) else {
-            return Ok(None);
-        };
-        let api: Api<SpiderIPPool> = Api::all(self.clients.read.clone());
-        let now = api.get_opt(pool.as_str()).await?;
-        let moved = now.is_some_and(|now| supersedes(&now, kept));
-        Ok(moved.then_some(Unwanted::Moved(pool)))
+        if let Some(pool) = self.successor(&lineage.owner, kept) {
+            let api: Api<SpiderIPPool> = Api::all(self.clients.read.clone());
+            let now = api.get_opt(pool.as_str()).await?;
+            if now.is_some_and(|now| supersedes(&now, kept)) {
+                return Ok(Some(Unwanted::Moved(pool)));
+            }
+        }
+        Ok(self.switched_off(&lineage))
     }
 
     async fn machine_now(

@@ -11,6 +11,7 @@ mod conditions;
 mod events;
 mod notices;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use ipam::addr::AddrCount;
@@ -105,9 +106,23 @@ impl Reports {
         }
     }
 
-    /// Addresses of a pool that were released since nobody has or wants them; a note each proof.
-    pub(super) fn collected(&self, pool: &ObjectReference, notes: Vec<String>) {
-        let notices = notes.into_iter().map(|note| notices::collected(pool, note));
+    /// Addresses of a pool that were released since nobody has or wants them: for each why, and which
+    /// it is and whose it was. One Event for each why.
+    pub(super) fn collected(
+        &self,
+        pool: &SpiderIPPool,
+        released: impl IntoIterator<Item = (String, String)>,
+    ) {
+        let mut notes: BTreeMap<String, String> = BTreeMap::new();
+        for (why, which) in released {
+            let note = notes.entry(why).or_insert_with_key(|why| format!("{why}:"));
+            note.push(' ');
+            note.push_str(&which);
+        }
+        let pool = pool.object_ref(&());
+        let notices = notes
+            .into_values()
+            .map(|note| notices::collected(&pool, note));
         self.teller.tell(notices.collect(), EVENTS_PER_PASS);
     }
 

@@ -28,7 +28,8 @@ impl Age {
         Self::Since(Instant::now())
     }
 
-    fn allows(self, began: Instant) -> bool {
+    /// Whether an answer may serve whose reading began then.
+    pub fn allows(self, began: Instant) -> bool {
         match self {
             Self::Since(moment) => began >= moment,
             Self::Within(longest) => began.elapsed() <= longest,
@@ -61,10 +62,21 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
         age: Age,
         read: impl Future<Output = Result<T, E>>,
     ) -> Result<T, E> {
+        self.get_if(key, |began, _| age.allows(began), read).await
+    }
+
+    /// The kept answer if `serves` says so of when its reading began and of what it is, else what
+    /// `read` finds.
+    pub async fn get_if<E>(
+        &self,
+        key: &K,
+        serves: impl FnOnce(Instant, &T) -> bool,
+        read: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
         let answer = Arc::clone(locked(&self.answers).entry(key.clone()).or_default());
         let mut answer = answer.lock().await;
         if let Some((began, known)) = &*answer
-            && age.allows(*began)
+            && serves(*began, known)
         {
             return Ok(known.clone());
         }

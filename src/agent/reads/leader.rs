@@ -43,22 +43,17 @@ impl Leader {
 
     /// Pools to choose from; none where the leader says nothing, or a live reading is asked for.
     pub(super) async fn pools(&self, look: Look, age: Age) -> Option<Pools> {
-        let Age::Within(shortest) = age else {
+        if matches!(age, Age::Since(_)) {
             return None;
-        };
-        let longest = match &look {
-            Look::Pools(_) => shortest.max(OWN_POOL_AGE),
-            Look::Pool(_) | Look::Owner(_) => shortest,
-        };
-        // That there are none is not believed for as long.
-        for age in [longest, shortest] {
-            let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
-            let Ok(pools) = self.pools.get(&look, Age::Within(age), read).await;
-            if pools.is_some() {
-                return pools;
-            }
         }
-        None
+        let is_own = matches!(look, Look::Pools(_));
+        let serves = |began, told: &Option<Pools>| {
+            // That there are none is not believed for as long.
+            age.allows(began) || (is_own && told.is_some() && OWN_POOL_AGE.allows(began))
+        };
+        let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
+        let Ok(pools) = self.pools.get_if(&look, serves, read).await;
+        pools
     }
 
     async fn ask_for_pools(&self, look: &Look) -> Option<Pools> {

@@ -1,14 +1,12 @@
 //! Records that two looks found to have no owner: confirmed live, freed, and told of.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use ipam::collect::{self, Proof, Verdict};
 use ipam::keep::Lineage;
 use ipam::leak::Holding;
 use ipam::name::PoolName;
 use ipam::record::{Records, RecordsError};
-use kube::Resource;
 use kube::api::Api;
 
 use super::Gc;
@@ -172,7 +170,6 @@ impl Gc<'_> {
 
     /// One log line an address, one Event a proof.
     fn tell(&self, pool: &SpiderIPPool, left: &[(Leaving, Then)]) {
-        let mut by_proof: BTreeMap<String, Vec<(&Holding, Then)>> = BTreeMap::new();
         for (leaving, then) in left {
             let Leaving { holding, proof, .. } = leaving;
             let what = match then {
@@ -186,14 +183,9 @@ impl Gc<'_> {
                 pool = %holding.pool, address = %holding.address, pod = %holding.pod, uid = %holding.uid,
                 because = %proof, "{what}"
             );
-            by_proof
-                .entry(proof.to_string())
-                .or_default()
-                .push((holding, *then));
         }
-        let notes = by_proof.iter().map(|(proof, left)| note(proof, left));
-        self.reports
-            .collected(&pool.object_ref(&()), notes.collect());
+        let released = left.iter().map(|(leaving, then)| told(leaving, *then));
+        self.reports.collected(pool, released);
     }
 }
 
@@ -220,17 +212,15 @@ fn take(records: &mut Records, leaving: &Leaving) -> Option<Then> {
     Some(then)
 }
 
-/// What an Event says: who had what, and why it is free.
-fn note(proof: &str, left: &[(&Holding, Then)]) -> String {
-    let mut note = format!("released, since {proof}, and the Pods are gone:");
-    for (Holding { address, pod, .. }, then) in left {
-        let but = match then {
-            Then::Released => "",
-            Then::Kept => ", kept",
-            Then::Shared => ", left to the machine's other Pod",
-        };
-        // Writing to a String cannot fail.
-        let _ = write!(note, " {address} (Pod {pod}{but})");
-    }
-    note
+/// What an Event says: why it is free, and who had what.
+fn told(leaving: &Leaving, then: Then) -> (String, String) {
+    let Leaving { holding, proof, .. } = leaving;
+    let Holding { address, pod, .. } = holding;
+    let but = match then {
+        Then::Released => "",
+        Then::Kept => ", kept",
+        Then::Shared => ", left to the machine's other Pod",
+    };
+    let why = format!("released, since {proof}, and the Pods are gone");
+    (why, format!("{address} (Pod {pod}{but})"))
 }

@@ -51,12 +51,22 @@ async fn only_what_this_very_set_wants_stays_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_nothing_is_kept() {
+async fn switched_off_nothing_is_kept_once_it_has_been_so_for_long() {
     let (mut stage, _) = stage().await;
     let mut off = options();
     off.keeps.stateful_sets = false;
     stage.start(off).await;
+    // What is not wanted anyway goes at once.
+    stage.comes_to("net", &[-10, -11]).await;
+    tokio::time::sleep(super::SWITCHED_OFF_FOR / 2).await;
+    assert_eq!(stage.recorded("net").await, [-10, -11]);
+    tokio::time::sleep(super::SWITCHED_OFF_FOR / 2).await;
     stage.comes_to("net", &[]).await;
+    let told = stage.events("AddressesReleased").await.join("\n");
+    assert!(
+        told.contains("addresses of its kind are not kept any more: 10.6.0.10"),
+        "{told}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -163,6 +173,7 @@ async fn machines_and_sets_are_switched_off_each_for_itself() {
         off.keeps.machines = machines;
         off.keeps.stateful_sets = !machines;
         stage.start(off).await;
+        tokio::time::sleep(super::SWITCHED_OFF_FOR).await;
         let (sets, vms): (&[i16], &[i16]) = if machines {
             (&[], &[-20])
         } else {
