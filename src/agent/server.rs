@@ -207,7 +207,7 @@ fn enter_interface(nic: &str, sandbox: &str) {
 
 async fn add(agent: &Agent, args: &IpamAddArgs) -> Response {
     enter_interface(&args.if_name, &args.container_id);
-    // Most of what an agent does is inside: on the heap, its callers' futures stay small.
+    // Most of what an agent does is in there: on the heap, it does not make its callers' futures large.
     match agent.add(args).boxed().await {
         Ok(reply) => json(StatusCode::OK, &reply),
         Err(error) => {
@@ -257,7 +257,7 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
 }
 
 async fn del_all(agent: &Agent, args: &IpamBatchDelArgs) -> Response {
-    let Err(error) = agent.del_batch(args).await else {
+    let Err(error) = agent.del_batch(args).boxed().await else {
         return empty(StatusCode::OK);
     };
     let text = error.to_string();

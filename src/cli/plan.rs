@@ -119,9 +119,10 @@ async fn foreseen(
     let effects = changes.apply(&mut objects, namespace)?;
     let options = super::controller::options(config, None);
     let settings = super::agent::settings(config.clone(), String::new(), None);
-    let outlook =
-        outlook::foresee(&before, objects, effects, &options, &settings, time::now()).await?;
-    Ok(PlanView::of(&outlook))
+    let now = time::now();
+    let outlook = outlook::foresee(&before, objects, effects, &options, &settings, now);
+    // On the heap: the agent's whole choice of addresses is in there.
+    Ok(PlanView::of(&Box::pin(outlook).await?))
 }
 
 #[cfg(test)]

@@ -56,13 +56,13 @@ impl<K, T> Default for Memo<K, T> {
 
 impl<K: Ord + Clone, T: Clone> Memo<K, T> {
     /// The kept answer if it is young enough, else what `read` finds.
-    pub async fn get<E>(
+    pub fn get<E>(
         &self,
         key: &K,
         age: Age,
         read: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        self.get_if(key, |began, _| age.allows(began), read).await
+    ) -> impl Future<Output = Result<T, E>> {
+        self.get_if(key, move |began, _| age.allows(began), read)
     }
 
     /// The kept answer if `serves` says so of when its reading began and of what it is, else what
