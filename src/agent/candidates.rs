@@ -26,6 +26,7 @@ use super::pods;
 use super::reads::{OBJECT_AGE, POOL_AGE, ReadError, Reads, not_found};
 use super::wait::Wait;
 use super::wishes::{self, Wishes};
+use crate::api::names::kubevirt;
 use crate::api::{SpiderIPPool, convert, time};
 use crate::kube_io::memo::Age;
 use crate::pool_writer::Reading;
@@ -172,7 +173,12 @@ fn auto(
         return Err(SubnetError::NoController.into());
     }
     if !settings.kinds.serve(workload) {
-        return Err(SubnetError::OtherKind(workload.to_string()).into());
+        let of = workload.to_string();
+        return Err(if workload.group == kubevirt::GROUP {
+            SubnetError::Machine(of).into()
+        } else {
+            SubnetError::OtherKind(of).into()
+        });
     }
     let item = items.iter().find(|item| item.nic == asker.nic);
     let wanted: Vec<Asked> = settings

@@ -259,6 +259,12 @@ pub(super) enum SubnetError {
         key = annotation::IPPOOL
     )]
     OtherKind(String),
+    /// A virtual machine keeps its addresses, whichever pool they are from.
+    #[error(
+        "auto-created IPPools are not made for virtual machines, as {0} is one: name an IPPool by annotation '{key}', from which it keeps its addresses",
+        key = annotation::IPPOOL
+    )]
+    Machine(String),
     /// There is no pool yet.
     #[error("no matching auto-created IPPool candidate with matchLables '{0}'")]
     NoPool(LabelMap),

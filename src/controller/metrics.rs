@@ -54,6 +54,10 @@ pub(super) enum PassOutcome {
     Failed,
 }
 
+impl PassOutcome {
+    const ALL: [Self; 3] = [Self::Done, Self::Conflict, Self::Failed];
+}
+
 /// What became of an interface for which an address was asked before its sandbox was there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 pub(super) enum Bind {
@@ -61,6 +65,10 @@ pub(super) enum Bind {
     Bound,
     /// It is not: the node's agent asks.
     Refused,
+}
+
+impl Bind {
+    const ALL: [Self; 2] = [Self::Bound, Self::Refused];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -84,6 +92,10 @@ pub(super) enum GcState {
     Due,
     /// A further look, because many are due.
     Braked,
+}
+
+impl GcState {
+    const ALL: [Self; 4] = [Self::Agent, Self::Waiting, Self::Due, Self::Braked];
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -160,6 +172,14 @@ impl Metrics {
             world: Arc::clone(&metrics.world),
             of_each_pool,
         }));
+        // A rate sees the first of something only where there was a zero before.
+        for outcome in PassOutcome::ALL {
+            metrics.passes.get_or_create(&PassLabels { outcome });
+        }
+        for outcome in Bind::ALL {
+            metrics.binds.get_or_create(&BindLabels { outcome });
+        }
+        metrics.collectable(&[]);
         metrics
     }
 
@@ -190,12 +210,13 @@ impl Metrics {
         self.not_collected.inc_by(u64::try_from(count).unwrap_or(0));
     }
 
-    /// Notes what a look found; the states not among these have none.
+    /// Notes what a look found; of the states not among these there are none.
     pub(super) fn collectable(&self, found: &[(GcState, usize)]) {
-        self.collectable.clear();
-        for (state, count) in found {
-            let gauge = self.collectable.get_or_create(&GcLabels { state: *state });
-            gauge.set(i64::try_from(*count).unwrap_or(i64::MAX));
+        for state in GcState::ALL {
+            let of_state = found.iter().filter(|(found, _)| *found == state);
+            let count = of_state.map(|(_, count)| count).sum::<usize>();
+            let gauge = self.collectable.get_or_create(&GcLabels { state });
+            gauge.set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 
@@ -446,7 +467,20 @@ mod tests {
         ] {
             assert!(text.contains(line), "no {line} in {text}");
         }
-        assert!(!text.contains("Due"), "{text}");
+        assert_has(&text, "orbweaver_gc_records{state=\"Due\"} 0");
+    }
+
+    #[test]
+    fn what_alerts_ask_for_is_there_before_it_happens() {
+        let text = scraped(false, &[], &[]);
+        for line in [
+            "orbweaver_controller_passes_total{outcome=\"Failed\"} 0",
+            "orbweaver_controller_passes_total{outcome=\"Conflict\"} 0",
+            "orbweaver_controller_early_binds_total{outcome=\"Refused\"} 0",
+            "orbweaver_gc_records{state=\"Braked\"} 0",
+        ] {
+            assert_has(&text, line);
+        }
     }
 
     fn pool(name: &str, total: i64, used: i64, exhausted: bool) -> Value {

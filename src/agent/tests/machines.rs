@@ -124,6 +124,21 @@ async fn a_machine_that_is_stopped_and_started_has_its_address_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_machine_that_asks_for_a_pool_of_its_own_is_told_what_keeps_its_addresses() {
+    let (world, machine) = cluster();
+    let dir = temp();
+    let instance = world.instance(Some(&machine));
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let (name, uid) = world.launcher_with("aaaaa", &instance, "n1", &subnet);
+    let node = Node::start(&world, dir.path()).await;
+    let told = node.refusal(&name, &uid).await;
+    for says in ["virtual machines", "'ipam.spidernet.io/ippool'"] {
+        assert!(told.contains(says), "{says} is not in {told}");
+    }
+    assert!(!told.contains("thirdPartyControllers"), "{told}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_started_elsewhere_waits_until_the_former_pod_has_let_go() {
     let ((world, machine), dir, dir2) = (cluster(), temp(), temp());
     let (n1, n2) = two_nodes(&world, [&dir, &dir2]).await;
