@@ -307,6 +307,23 @@ mod tests {
     }
 
     #[test]
+    fn a_subnet_has_its_label_also_where_no_webhook_filled_it_in() {
+        let raw: SpiderSubnet = serde_json::from_value(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+            "metadata": {"name": "net4", "labels": {"mine": "yes", label::SUBNET_CIDR: "10-9-0-0-16"}},
+            "spec": {"subnet": "10.6.0.0/24", "later": 1},
+        }))
+        .unwrap();
+        let cidr = "10.6.0.0/24".parse().unwrap();
+        let subnet = protected_subnet(&raw, &cidr, true);
+        assert_eq!(subnet.labels()[label::SUBNET_CIDR], "10-6-0-0-24");
+        assert_eq!(subnet.labels()["mine"], "yes");
+        assert_eq!(subnet.spec.ip_version, Some(4));
+        assert_eq!(subnet.finalizers(), [names::FINALIZER]);
+        assert_eq!(without_finalizer(&subnet).unwrap().finalizers().len(), 0);
+    }
+
+    #[test]
     fn an_edit_leaves_what_it_does_not_name() {
         let ips = parse_list(&["10.6.0.10-10.6.0.11"], Family::V4).unwrap();
         let edit = PoolEdit {

@@ -1,12 +1,16 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use kube::Client;
 use kube::api::{Api, DeleteParams, ListParams};
+use kube::client::Body;
 use prometheus_client::registry::Registry;
 use serde_json::{Value, json};
+use tower::ServiceExt;
 
 use super::*;
 use crate::api::SpiderEndpoint;
 use crate::controller::testing::{Stage, clients, options};
+use crate::kube_io::locked;
 
 /// A record of a Pod that never was here, as our agents write it.
 fn record(pod: &str, node: &str) -> Value {
@@ -334,7 +338,12 @@ impl Bench {
 
     /// Takes the pool as it is into the cache, and releases all that it has.
     async fn free_all_of(&self, pool: &Arc<SpiderIPPool>) {
-        let gc = Gc {
+        self.writer.pools.apply_written((**pool).clone());
+        self.gc().free(survey::holdings(pool)).await;
+    }
+
+    fn gc(&self) -> Gc<'_> {
+        Gc {
             options: &self.options,
             keeps: Keeps::ALL,
             pods: &self.pods,
@@ -342,15 +351,61 @@ impl Bench {
             writer: &self.writer,
             reports: &self.reports,
             metrics: &self.metrics,
-        };
-        self.writer.pools.apply_written((**pool).clone());
-        gc.free(survey::holdings(pool)).await;
+        }
     }
 
     async fn read(&self, pool: &str) -> Arc<SpiderIPPool> {
         let api: Api<SpiderIPPool> = Api::all(self.stage.client.clone());
         Arc::new(self.stage.get(api, pool).await.unwrap())
     }
+}
+
+#[tokio::test]
+async fn a_look_asks_for_nothing_of_pods_that_live() {
+    let mut bench = Bench::new().await;
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&asked);
+    let service = bench.stage.server.service("gc");
+    let service = service.map_request(move |request: http::Request<Body>| {
+        locked(&log).push(request.uri().path().to_owned());
+        request
+    });
+    bench.clients.read = Client::new(service, "default");
+    let api: Api<Pod> = Api::namespaced(bench.stage.client.clone(), "shop");
+    let mut records = json!({});
+    for n in 10..13 {
+        let pod = format!("web-{n}");
+        let uid = bench.stage.pod(&pod).await;
+        bench.pods.apply_written(api.get(&pod).await.unwrap());
+        records[format!("10.6.0.{n}")] = json!({
+            "pod": format!("shop/{pod}"), "podUid": uid, "nic": "eth0", "node": "n1", "sandbox": "s",
+        });
+    }
+    let stage = &bench.stage;
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let pool = bench.read("net").await;
+    bench.writer.pools.apply_written((*pool).clone());
+    let mut suspects = Suspects::default();
+    for _ in 0..3 {
+        bench.gc().look(&mut suspects).await;
+    }
+    let endpoints = "/apis/spiderpool.spidernet.io/v2beta1/spiderendpoints";
+    assert_eq!(*locked(&asked), [endpoints; 3]);
+    // The one whose Pod is not there is looked up.
+    let mut pool = (*pool).clone();
+    records["10.6.0.13"] = record("a", "gone");
+    let status = pool.status.as_mut().unwrap();
+    status.allocated_ips = Some(records.to_string());
+    pool.metadata.resource_version = Some("1000000".to_owned());
+    bench.writer.pools.apply_written(pool);
+    locked(&asked).clear();
+    bench.gc().look(&mut suspects).await;
+    let asked = locked(&asked).clone();
+    assert!(
+        asked.iter().any(|path| path.ends_with("/nodes/gone")),
+        "{asked:?}"
+    );
+    assert!(!asked.iter().any(|path| path.contains("web-")), "{asked:?}");
 }
 
 #[tokio::test]
