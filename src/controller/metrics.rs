@@ -174,10 +174,16 @@ impl Metrics {
         }));
         // A rate sees the first of something only where there was a zero before.
         for outcome in PassOutcome::ALL {
-            metrics.passes.get_or_create(&PassLabels { outcome });
+            metrics
+                .passes
+                .get_or_create(&PassLabels { outcome })
+                .inc_by(0);
         }
         for outcome in Bind::ALL {
-            metrics.binds.get_or_create(&BindLabels { outcome });
+            metrics
+                .binds
+                .get_or_create(&BindLabels { outcome })
+                .inc_by(0);
         }
         metrics.collectable(&[]);
         metrics
