@@ -15,7 +15,7 @@ MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2
 SCRIPTS := .ci/run $(wildcard hack/*.sh)
 
 # What gates a change. On a machine too slow for its time limit (TEST_MINUTES) the last ones are left out.
-STEPS := fmt tools unit -- lint generate-check sim e2e claims crash-points mutants-three deny doc test-alone
+STEPS := fmt scripts tools unit -- lint generate-check sim e2e claims crash-points mutants-three deny doc test-alone
 
 # What the tests and scenarios printed: which of them ran.
 RAN := target/ran
@@ -45,6 +45,10 @@ ci: ## What CI runs: make test, with builds in the cache folder
 .PHONY: fmt
 fmt: ## Is every file formatted? (cargo fmt mends it)
 	@$(CARGO) fmt --all --check
+
+.PHONY: scripts
+scripts: ## Does what gates a change fail where it must, and tell what it leaves out?
+	@hack/steps-test.sh
 
 .PHONY: tools
 tools: ## Build what the other steps call, once: the cluster's binaries, helm, promtool

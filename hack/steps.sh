@@ -3,14 +3,17 @@
 #
 #   hack/steps.sh TARGET... [-- TARGET...]
 #
-# With TEST_MINUTES=N it ends in time, whatever the machine: of the targets after the --, one that
-# isn't through by then is stopped, and it and the next ones are said to be skipped.
+# With TEST_MINUTES=N (or TEST_SECONDS) it ends in time, whatever the machine: of the targets after the
+# --, one that isn't through by then is stopped, and it and the next ones are said to be skipped.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 minutes() { # seconds
     printf '%d:%02d' $(($1 / 60)) $(($1 % 60))
 }
+
+limit=${TEST_SECONDS:-${TEST_MINUTES:+$((TEST_MINUTES * 60))}}
+over="the ${limit:+$(minutes "$limit")} minutes are over"
 
 passed=0 failed=0 skipped=0 table=
 row() { # step, minutes, result
@@ -28,11 +31,11 @@ for step in "$@"; do
         continue
     fi
     limited=()
-    if $may_skip && [[ -n ${TEST_MINUTES:-} ]]; then
-        left=$((TEST_MINUTES * 60 - SECONDS))
+    if $may_skip && [[ -n $limit ]]; then
+        left=$((limit - SECONDS))
         if ((left <= 0)); then
             skipped=$((skipped + 1))
-            row "$step" - "SKIPPED: the $TEST_MINUTES minutes are over"
+            row "$step" - "SKIPPED: $over"
             continue
         fi
         limited=(timeout --kill-after=60 "$left")
@@ -46,7 +49,7 @@ for step in "$@"; do
         row "$step" "$took" passed
     elif ((${#limited[@]} > 0 && (status == 124 || status == 137))); then
         skipped=$((skipped + 1))
-        row "$step" "$took" "SKIPPED: stopped when the $TEST_MINUTES minutes were over"
+        row "$step" "$took" "SKIPPED: stopped, $over"
     else
         failed=$((failed + 1))
         row "$step" "$took" FAILED
