@@ -15,7 +15,7 @@ MEMBERS := orbweaver orbweaver-ipam orbweaver-cni orbweaver-kubesim orbweaver-e2
 SCRIPTS := .ci/run $(wildcard hack/*.sh)
 
 # What gates a change. On a machine too slow for its time limit (TEST_MINUTES) the last ones are left out.
-STEPS := fmt scripts tools unit -- lint generate-check sim e2e claims crash-points mutants-three deny doc test-alone
+STEPS := fmt scripts tools unit -- lint generate-check e2e claims sim conformance crash-points mutants-three deny doc test-alone
 
 # What the tests and scenarios printed: which of them ran.
 RAN := target/ran
@@ -65,6 +65,10 @@ lint: ## clippy on every target, shellcheck on every script, each mutant's patch
 unit: ## Every test that needs no cluster
 	@mkdir -p $(RAN)
 	@$(CARGO) test --workspace | tee $(RAN)/unit.txt
+
+.PHONY: conformance
+conformance: ## Does the simulated API server answer like etcd with kube-apiserver? CONFORMANCE_SEED=1 CONFORMANCE_OPS=3400
+	@$(CARGO) test --workspace --test conformance -- --ignored --nocapture
 
 .PHONY: sim
 sim: ## Simulated clusters with faults, each in two processes: SEEDS=500 SEED_START=0, or ARGS of one run
