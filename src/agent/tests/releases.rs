@@ -277,17 +277,15 @@ async fn a_record_that_arrives_after_its_pod_is_gone_is_freed() {
         let uid = world.pod("a", &uses(&["p"]));
         let node = Node::start(&world, dir.path()).await;
         world.fail_next(faults);
-        let arrives = Instant::now() + Duration::from_secs(50);
         node.refusal("a", &uid).await;
+        // A try that is under way now would be carried out, and the late one refused.
+        pass(1).await;
         world.heal();
         world.delete("pods", "shop", "a");
         node.del("a", &uid, "s1").await;
         pass(3).await;
         assert_eq!(world.records("p"), json!({}));
-        // On a machine that stands still at times, the paused clock can run ahead of the disk.
-        if Instant::now() < arrives {
-            assert_eq!(journal(dir.path()), 1, "a write may be on its way");
-        }
+        assert_eq!(journal(dir.path()), 1, "a write may be on its way");
         pass(40).await;
         assert_eq!(world.records("p"), json!({}));
         assert!(world.puts("p") >= 2, "it was recorded and released");
