@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ipam::keep::Keeps;
 use ipam::kind::{Kinds, OtherKind, WorkloadKind, group_version};
 use ipam::name::Uid;
 use serde::Deserialize;
@@ -202,6 +203,14 @@ impl Config {
     /// sandbox that a record names can say that another host has its address.
     pub fn binds_early(&self) -> bool {
         self.early_binding && !self.enable_ip_conflict_detection
+    }
+
+    /// Whose Pods keep their addresses.
+    pub fn keeps(&self) -> Keeps {
+        Keeps {
+            stateful_sets: self.enable_stateful_set,
+            machines: self.enable_kubevirt_static_ip,
+        }
     }
 
     /// All kinds whose workloads get pools.

@@ -19,8 +19,8 @@ use crate::load::section::Section;
 use crate::load::stage::{Ceiling, Stage};
 use crate::load::work::{self, Extent, Work};
 use crate::load::{self, real};
-use crate::product;
 use crate::product::build::{Profile, Programs};
+use crate::product::{self, Admission};
 use crate::progress::{say, show};
 
 pub mod plot;
@@ -54,7 +54,7 @@ struct Report<'a> {
 /// Measures programs and work, what is compared so many times, prints the figures and writes them
 /// down.
 pub fn run(cluster: &Cluster, works: &[Work], runs: usize) -> Result<()> {
-    product::ensure_built(cluster, Profile::Release)?;
+    product::ensure_built(cluster, Admission::On, Profile::Release)?;
     let programs = measure_programs(&Programs::build(cluster.paths(), Profile::Release)?)?;
     programs.print();
     let mut report = Report {

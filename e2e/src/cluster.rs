@@ -40,7 +40,7 @@ use crate::paths::Paths;
 use crate::process::{Process, command_line};
 use crate::progress::{long, say};
 use crate::tools::Tools;
-use crate::wait::eventually;
+use crate::wait::{eventually, see_machine};
 use crate::{cni, host, image, logs};
 
 /// A label that only nodes with a kubelet have.
@@ -75,6 +75,7 @@ impl Cluster {
             }
             _ => {
                 remove(paths)?;
+                see_machine();
                 long("starting a cluster", || Self::start(paths, tools, lock))
             }
         }

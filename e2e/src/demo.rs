@@ -13,10 +13,11 @@ use crate::paths::Paths;
 use crate::product::addresses::told;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, events};
+use crate::product::{self, Admission};
 use crate::progress::{say, show};
 use crate::wait::eventually;
 use crate::workload::{SETTLE, gone, running};
-use crate::{host, logs, product};
+use crate::{host, logs};
 
 /// Where the demo's objects are, so that its commands are short.
 const NAMESPACE: &str = "default";
@@ -31,7 +32,8 @@ pub fn run(paths: &Paths) -> Result<()> {
         anyhow::bail!("no cluster on this machine: {why}");
     }
     let cluster = Cluster::open(paths)?;
-    let shown = product::ensure(&cluster).and_then(|()| Demo { cluster: &cluster }.show_all());
+    let shown = product::ensure(&cluster, Admission::On)
+        .and_then(|()| Demo { cluster: &cluster }.show_all());
     if let Err(error) = shown {
         let kept = paths.failure("demo");
         logs::keep(&cluster, &kept);

@@ -8,10 +8,11 @@ use clap::{Parser, Subcommand};
 use e2e::cluster::{Cluster, guard, inside};
 use e2e::load::work::Work;
 use e2e::paths::Paths;
+use e2e::product::{self, Admission};
 use e2e::progress::{say, show};
 use e2e::scenario::Scenario;
 use e2e::tools::Tools;
-use e2e::{bench, demo, logs, product, scenario, scenarios, tap, wait};
+use e2e::{bench, demo, logs, scenario, scenarios, tap, wait};
 
 /// A real Kubernetes on this machine, and the scenarios that run on it.
 #[derive(Debug, Parser)]
@@ -155,7 +156,7 @@ fn up(keep: bool, with_product: bool) -> Result<()> {
     wait::catch_signals()?;
     let cluster = Cluster::open(&Paths::find()?)?;
     if with_product {
-        product::ensure(&cluster)?;
+        product::ensure(&cluster, Admission::On)?;
     }
     show(format_args!(
         "export KUBECONFIG={}",

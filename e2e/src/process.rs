@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
-use crate::wait::eventually_some;
+use crate::wait::{eventually_some, patient};
 
 /// A process that can't be mistaken for a later one with the same number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,6 +87,7 @@ impl Process {
 
     /// Waits until it is gone, heedless of an interruption: this is how we stop.
     pub fn wait_gone(self, limit: Duration) -> Result<()> {
+        let limit = patient(limit);
         let end = std::time::Instant::now() + limit;
         while self.is_alive() {
             if std::time::Instant::now() > end {

@@ -20,7 +20,7 @@ use crate::cluster::{Cluster, REAL_NODE};
 use crate::paths::Paths;
 use crate::process::Process;
 use crate::progress::long;
-use crate::wait::eventually;
+use crate::wait::{eventually, patient};
 
 pub mod addresses;
 pub mod books;
@@ -79,27 +79,37 @@ impl Role {
     }
 }
 
+/// Whether the API server asks the product before it stores or deletes an object of its.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// As the chart has it: webhooks, and the policy for what is in use.
+    On,
+    /// Nobody asks: what a scenario shows holds without.
+    Off,
+}
+
 /// Its accounts, as the API server calls their users.
 pub fn accounts() -> [String; 2] {
     ACCOUNTS.map(|name| service_account(NAMESPACE, name))
 }
 
-/// Sees to it that the cluster runs the product as it is in the source tree, with the defaults.
+/// Sees to it that the cluster runs the product as it is in the source tree, with the defaults but
+/// for `admission`.
 ///
 /// Cheap where that is so already. Errors: it does not build, helm refuses, a roll-out does not end.
-pub fn ensure(cluster: &Cluster) -> Result<()> {
-    ensure_built(cluster, Profile::Checked)
+pub fn ensure(cluster: &Cluster, admission: Admission) -> Result<()> {
+    ensure_built(cluster, admission, Profile::Checked)
 }
 
 /// [`ensure()`], with programs of this build.
-pub fn ensure_built(cluster: &Cluster, profile: Profile) -> Result<()> {
+pub fn ensure_built(cluster: &Cluster, admission: Admission, profile: Profile) -> Result<()> {
     let (archive, digest) = image(cluster.paths(), profile)?;
     if installed_image(cluster)?.as_deref() != Some(digest) {
         long("bringing the product's image to the nodes", || {
             cluster.import_image(&archive)
         })?;
     }
-    write_values(cluster, digest)?;
+    write_values(cluster, admission, digest)?;
     let known = cluster
         .helm()
         .run(&["list", "--namespace", NAMESPACE, "--short", "--all"])?;
@@ -149,7 +159,7 @@ pub fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
 
 /// Takes the programs away, if they are there, and waits until none of them runs.
 pub fn uninstall(cluster: &Cluster) -> Result<()> {
-    let limit = format!("{}s", ROLL_OUT.as_secs());
+    let limit = format!("{}s", patient(ROLL_OUT).as_secs());
     let args = [
         "uninstall",
         RELEASE,
@@ -195,7 +205,7 @@ pub fn values_file(cluster: &Cluster) -> String {
 
 /// Waits until every Pod of the product is ready and one controller acts.
 pub fn ensure_working(cluster: &Cluster) -> Result<()> {
-    let limit = format!("--timeout={}s", ROLL_OUT.as_secs());
+    let limit = format!("--timeout={}s", patient(ROLL_OUT).as_secs());
     for role in ROLES {
         cluster
             .kubectl()
@@ -239,7 +249,7 @@ pub fn acting_controller(cluster: &Cluster) -> Result<(&Node, Process)> {
 
 fn helm(cluster: &Cluster, verb: &str, args: &[&str]) -> Result<String> {
     let chart = cluster.paths().source().join(CHART).display().to_string();
-    let limit = format!("{}s", ROLL_OUT.as_secs());
+    let limit = format!("{}s", patient(ROLL_OUT).as_secs());
     let fixed = [
         verb,
         RELEASE,
@@ -294,21 +304,23 @@ fn installed_image(cluster: &Cluster) -> Result<Option<String>> {
     Ok(digest.map(str::to_owned))
 }
 
-fn write_values(cluster: &Cluster, digest: &str) -> Result<()> {
+fn write_values(cluster: &Cluster, admission: Admission, digest: &str) -> Result<()> {
     let (nodes, image) = (
         json!({ REAL_NODE: "true" }),
         json!({ IMAGE_ANNOTATION: digest }),
     );
-    let values = json!({
+    let mut values = json!({
         "apiServer": { "host": API_ADDRESS, "port": API_PORT },
         "spiderpoolAgent": { "nodeSelector": nodes, "podAnnotations": image },
         "spiderpoolController": {
             "nodeSelector": nodes, "podAnnotations": image, "replicas": CONTROLLERS,
-            // What the scenarios show must hold without anybody asked beforehand.
-            "webhook": { "enabled": false },
-            "enableValidatingResourcesDeletedWebhook": false,
         },
     });
+    if admission == Admission::Off {
+        let controller = &mut values["spiderpoolController"];
+        controller["webhook"] = json!({ "enabled": false });
+        controller["enableValidatingResourcesDeletedWebhook"] = json!(false);
+    }
     let file = values_file(cluster);
     fs::write(&file, values.to_string()).with_context(|| format!("cannot write {file}"))
 }

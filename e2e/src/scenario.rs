@@ -9,10 +9,11 @@ use anyhow::{Result, ensure};
 use crate::cluster::Cluster;
 use crate::judge::Judge;
 use crate::paths::Paths;
+use crate::product::{self, Admission};
 use crate::progress::{say, show};
 use crate::scenarios::ALL;
 use crate::scenarios::rights::{self, Rights};
-use crate::{host, logs, product, wait};
+use crate::{host, logs, wait};
 
 /// Something the product must do, tried on a real cluster.
 #[derive(Clone, Copy, Debug)]
@@ -21,8 +22,9 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it shows, in a sentence.
     pub about: &'static str,
-    /// Whether it is about the product: the chart is installed before, and the judge watches.
-    pub needs_product: bool,
+    /// How the chart is installed before, and the judge watches; `None` if it is not about the
+    /// product.
+    pub product: Option<Admission>,
     /// Addresses that two Pods are to have at one time, as those of a machine that is moved live.
     pub shared: &'static [&'static str],
     /// The scenario itself. It leaves nothing behind if it succeeds.
@@ -88,6 +90,7 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
     let missing = host::missing_capability();
     for scenario in scenarios {
         wait::ensure_going_on()?;
+        wait::see_machine();
         let start = Instant::now();
         say(format_args!(
             "scenario {}: {}",
@@ -194,10 +197,10 @@ impl Stage<'_> {
 }
 
 fn perform(scenario: &Scenario, cluster: &Cluster) -> Result<()> {
-    if !scenario.needs_product {
+    let Some(admission) = scenario.product else {
         return (scenario.run)(cluster); // Nobody to judge.
-    }
-    product::ensure(cluster)?;
+    };
+    product::ensure(cluster, admission)?;
     let judge = Judge::start(cluster)?;
     (scenario.run)(cluster)?;
     judge.end(scenario.shared)
@@ -240,7 +243,7 @@ mod tests {
         Scenario {
             name,
             about: "",
-            needs_product: false,
+            product: None,
             shared: &[],
             run: |_| Ok(()),
         }

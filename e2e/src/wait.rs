@@ -1,18 +1,33 @@
 //! Waiting by condition, never by time alone, and giving up at once when the person does.
+//!
+//! Limits end what hangs, and say nothing of speed: they are for a machine as developers have it, and
+//! longer on one that is found to be slower ([`see_machine`]).
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
+use crate::progress::say;
+
 /// Shortest pause between two looks.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between two looks.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Processes that are started to see how fast the machine is, and how long that usually takes.
+const PROBES: u32 = 20;
+const PROBE: Duration = Duration::from_millis(3);
+/// Longest that limits get, as a multiple.
+const PATIENCE_MAX: u32 = 10;
+
+/// By how much limits are longer.
+static PATIENCE: AtomicU32 = AtomicU32::new(1);
 
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
@@ -40,14 +55,40 @@ pub fn ensure_going_on() -> Result<()> {
     Ok(())
 }
 
+/// Sees how fast the machine is now, and says so where limits get longer by it.
+pub fn see_machine() {
+    let start = Instant::now();
+    for _ in 0..PROBES {
+        // Where there is no such program, limits are as they are.
+        let _ = Command::new("true").stdin(Stdio::null()).status();
+    }
+    let usual = PROBES * PROBE;
+    let times = start.elapsed().as_millis() / usual.as_millis().max(1);
+    let times = u32::try_from(times).unwrap_or(PATIENCE_MAX);
+    let patience = times.clamp(1, PATIENCE_MAX);
+    PATIENCE.store(patience, Ordering::Relaxed);
+    if patience > 1 {
+        say(format_args!(
+            "this machine starts processes {times} times slower than usual: limits are {patience} times as long"
+        ));
+    }
+}
+
+/// A limit on this machine.
+pub fn patient(limit: Duration) -> Duration {
+    limit * PATIENCE.load(Ordering::Relaxed)
+}
+
 /// Looks until `look` gives a value; its errors count as "not yet", and the last is reported.
 ///
-/// `look` returns `Ok(None)` for "not yet". Errors: `limit` passed, or we were interrupted.
+/// `look` returns `Ok(None)` for "not yet". Errors: `limit`, made [`patient`], passed, or we were
+/// interrupted.
 pub fn eventually_some<T>(
     limit: Duration,
     what: &str,
     mut look: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
+    let limit = patient(limit);
     let end = Instant::now() + limit;
     let mut pause = FIRST_PAUSE;
     loop {

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use anyhow::ensure;
 use clap::ArgAction;
-use ipam::keep::Keeps;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -100,15 +99,15 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
 
 /// What an agent is told at start.
 pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -> Settings {
-    let (kinds, early_binding) = (config.kinds(), config.binds_early());
+    let (kinds, keeps, early_binding) = (config.kinds(), config.keeps(), config.binds_early());
     let Config {
         ipam_unix_socket_path,
         enable_ipv4,
         enable_ipv6,
         enable_spider_subnet,
         enable_auto_pool_for_application,
-        enable_stateful_set,
-        enable_kubevirt_static_ip,
+        enable_stateful_set: _,
+        enable_kubevirt_static_ip: _,
         spider_endpoints,
         enable_ip_conflict_detection,
         enable_gateway_detection,
@@ -126,10 +125,7 @@ pub(super) fn settings(config: Config, node: String, pod_name: Option<String>) -
         ipv6: enable_ipv6,
         subnets: enable_spider_subnet,
         auto_pools: enable_auto_pool_for_application,
-        keeps: Keeps {
-            stateful_sets: enable_stateful_set,
-            machines: enable_kubevirt_static_ip,
-        },
+        keeps,
         endpoints: spider_endpoints,
         conflict_detection: enable_ip_conflict_detection,
         gateway_detection: enable_gateway_detection,

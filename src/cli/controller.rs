@@ -8,7 +8,6 @@ use chrono::TimeDelta;
 use clap::ArgAction;
 use ipam::annotation::SizeRule;
 use ipam::collect::{LostNodes, Policy};
-use ipam::keep::Keeps;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -254,8 +253,8 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         enable_ipv6,
         enable_spider_subnet,
         enable_auto_pool_for_application,
-        enable_stateful_set,
-        enable_kubevirt_static_ip,
+        enable_stateful_set: _,
+        enable_kubevirt_static_ip: _,
         spider_endpoints: _,
         early_binding: _,
         default_redundant_ip_number,
@@ -268,10 +267,7 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
             subnets: (*enable_spider_subnet).into(),
             auto_pools: (*enable_auto_pool_for_application).into(),
         },
-        keeps: Keeps {
-            stateful_sets: *enable_stateful_set,
-            machines: *enable_kubevirt_static_ip,
-        },
+        keeps: config.keeps(),
         default_rule: SizeRule::Flexible(*default_redundant_ip_number),
         gc: gc::Options::default(),
         kinds: config.kinds(),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use crate::cluster::kubectl::Kubectl;
-use crate::wait::ensure_going_on;
+use crate::wait::{ensure_going_on, patient};
 
 /// How often a wait looks whether a person wants it to end.
 const BREATH: Duration = Duration::from_millis(200);
@@ -46,13 +46,14 @@ impl Watch {
 
     /// The first value from now on that `wanted` makes something of; an absent field is empty.
     ///
-    /// Errors: none came within `limit` (the last one is told), or the watch ended.
+    /// Errors: none came within `limit`, made [`patient`] (the last one is told), or the watch ended.
     pub fn first<T>(
         &self,
         limit: Duration,
         what: &str,
         wanted: impl Fn(&str) -> Option<T>,
     ) -> Result<T> {
+        let limit = patient(limit);
         let end = Instant::now() + limit;
         let mut last = "nothing".to_owned();
         while Instant::now() < end {

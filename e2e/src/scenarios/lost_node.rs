@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -22,7 +22,7 @@ use crate::product::objects::{Pod, Pool, events};
 use crate::product::{self, NAMESPACE};
 use crate::progress::say;
 use crate::tap;
-use crate::wait::eventually;
+use crate::wait::{eventually, patient};
 use crate::workload::{
     Deployment, NUMBER, SETTLE, START, delete, gone, leaving_nothing, pool, running, scale, subnet,
 };
@@ -79,26 +79,59 @@ struct Stage<'a> {
 }
 
 impl Stage<'_> {
-    /// A kubelet stops, and a Pod of its node is deleted by force: its containers run on, so its
-    /// address stays until the kubelet is back and has stopped them.
+    /// A kubelet stops, and two Pods of its node are deleted by force: their containers run on, so
+    /// their addresses stay until the kubelet is back and has stopped them. The next Pod of the
+    /// StatefulSet waits for its own so long.
     fn is_paused(&self) -> Result<()> {
-        say("a kubelet paused, and a Pod there deleted by force");
-        let pods = self.of_node("web")?;
-        let pod = pods.first().context("no Pod of web is there")?;
-        let ip = pod.ip()?;
+        say("a kubelet paused, and a Pod of each workload there deleted by force");
+        let mut pods = Vec::new();
+        for app in ["web", "db"] {
+            let of_app = self.of_node(app)?.into_iter().next();
+            pods.push(of_app.with_context(|| format!("no Pod of {app} is there"))?);
+        }
+        let before = self.addresses("db")?;
         let lost = Lost::paused(self)?;
-        let args = ["delete", "pod", &pod.name, "--force", "--grace-period=0"];
+        let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+        let args = ["--force", "--grace-period=0", "--namespace", self.namespace];
         self.kubectl
-            .run(&[&args[..], &["--namespace", self.namespace]].concat())?;
+            .run(&[&["delete", "pod"][..], &names, &args].concat())?;
         self.collects_a_planted_one()?;
-        ensure!(
-            self.holder(ip)? == pod.uid,
-            "{ip} was taken from a Pod that runs"
-        );
-        let verdict = self.verdict_of(ip)?;
-        ensure!(verdict == "Wait", "the dry run says of {ip}: {verdict}");
+        for pod in &pods {
+            let ip = pod.ip()?;
+            let holder = self.holder(ip)?;
+            ensure!(
+                holder == pod.uid,
+                "{ip} was taken from {}, which runs",
+                pod.name
+            );
+            let verdict = self.verdict_of(ip)?;
+            ensure!(verdict == "Wait", "the dry run says of {ip}: {verdict}");
+        }
+        let [_, db] = pods.as_slice() else {
+            bail!("{} Pods", pods.len());
+        };
+        eventually(
+            SETTLE,
+            "the next Pod of the name is told what it waits for",
+            || {
+                let told = events(
+                    self.kubectl,
+                    self.namespace,
+                    &db.name,
+                    "FailedCreatePodSandBox",
+                )?;
+                let ip = db.ip()?.to_string();
+                ensure!(told.iter().any(|text| text.contains(&ip)), "told: {told:?}");
+                Ok(())
+            },
+        )?;
         lost.returns()?;
         self.all_run(4)?;
+        let after = self.addresses("db")?;
+        ensure!(
+            before == after,
+            "Pods of db had {before:?} and have {after:?}"
+        );
         Ok(())
     }
 
@@ -341,7 +374,7 @@ impl<'a> Lost<'a> {
             kubectl.create(&object.to_string(), &[])?;
         }
         drop(self);
-        let limit = format!("--timeout={}s", START.as_secs());
+        let limit = format!("--timeout={}s", patient(START).as_secs());
         kubectl
             .run(&["wait", "--for=condition=Ready", "node", name, &limit])
             .map(drop)

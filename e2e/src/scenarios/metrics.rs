@@ -36,6 +36,13 @@ const RAISED: [&str; 3] = [
     "OrbweaverPoolsExhausted",
     "OrbweaverSubnetNearlyFull",
 ];
+/// Alerts that nothing here may raise.
+const QUIET: &str =
+    "OrbweaverAgentFails|OrbweaverNoLeader|OrbweaverPoolsConflicting|OrbweaverPassesFail";
+/// How names of our metrics begin.
+const PREFIXES: [&str; 2] = ["orbweaver_", "spiderpool_"];
+/// The roles that have rules.
+const RULES: [&str; 2] = ["agent", "controller"];
 
 /// Runs it.
 pub fn run(cluster: &Cluster) -> Result<()> {
@@ -71,9 +78,15 @@ pub fn run(cluster: &Cluster) -> Result<()> {
             delete(kubectl, &["deployment", name, "--namespace", namespace])?;
             gone(kubectl, namespace, name)?;
         }
-        for query in dashboard(cluster)? {
+        for query in dashboard(cluster)?.into_iter().chain(alerts(cluster)?) {
             prometheus.finds(&query)?;
         }
+        let false_alarms = format!("count_over_time(ALERTS{{alertname=~\"{QUIET}\"}}[1h])");
+        let false_alarms = prometheus.ask(&false_alarms)?;
+        ensure!(
+            false_alarms.is_empty(),
+            "raised for nothing: {false_alarms:?}"
+        );
         let failures = "sum(prometheus_rule_evaluation_failures_total) > 0";
         ensure!(
             prometheus.ask(failures)?.is_empty(),
@@ -119,6 +132,47 @@ fn dashboard(cluster: &Cluster) -> Result<Vec<String>> {
         query.map(str::to_owned).context("a target without a query")
     });
     queries.collect()
+}
+
+/// What the chart's alerts look at. An alert whose series is not there before something happens is
+/// blind to the first time.
+fn alerts(cluster: &Cluster) -> Result<BTreeSet<String>> {
+    let mut selectors = BTreeSet::new();
+    for file in rules(cluster) {
+        let text = std::fs::read_to_string(&file);
+        let text = text.with_context(|| format!("cannot read {}", file.display()))?;
+        let expressions = text
+            .lines()
+            .filter_map(|line| line.trim_start().strip_prefix("expr: "));
+        selectors.extend(expressions.flat_map(selectors_of));
+    }
+    ensure!(!selectors.is_empty(), "the chart has no alerts");
+    Ok(selectors)
+}
+
+/// The selectors of an expression: our metrics, with the labels that are asked for.
+fn selectors_of(expression: &str) -> Vec<String> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut selectors = Vec::new();
+    let mut rest = expression;
+    while let Some(at) = PREFIXES.iter().filter_map(|prefix| rest.find(prefix)).min() {
+        let (_, found) = rest.split_at(at);
+        let name = found.find(|c| !is_of_name(c)).unwrap_or(found.len());
+        let labels = found
+            .get(name..)
+            .filter(|after| after.starts_with('{'))
+            .and_then(|after| after.find('}'))
+            .map_or(0, |end| end + 1);
+        let (selector, after) = found.split_at(name + labels);
+        selectors.push(selector.to_owned());
+        rest = after;
+    }
+    selectors
+}
+
+/// The files with the chart's rules.
+fn rules(cluster: &Cluster) -> [PathBuf; 2] {
+    RULES.map(|role| chart(cluster).join(format!("files/{role}-rules.yaml")))
 }
 
 fn chart(cluster: &Cluster) -> PathBuf {
@@ -184,11 +238,9 @@ impl<'a> Prometheus<'a> {
 
     /// Both roles, and Prometheus itself.
     fn config(cluster: &Cluster, targets: &BTreeSet<String>) -> Value {
-        let rules = ["agent", "controller"]
-            .map(|role| chart(cluster).join(format!("files/{role}-rules.yaml")));
         json!({
             "global": { "scrape_interval": "1s", "evaluation_interval": "1s" },
-            "rule_files": rules,
+            "rule_files": rules(cluster),
             "scrape_configs": [
                 { "job_name": "orbweaver", "static_configs": [{ "targets": targets }] },
                 { "job_name": "prometheus", "static_configs": [{ "targets": [SERVER] }] },
@@ -240,4 +292,22 @@ impl Drop for Prometheus<'_> {
 
 fn tool(cluster: &Cluster, name: &str) -> PathBuf {
     Path::new(&cluster.paths().tools_bin()).join(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_metrics_with_their_labels() {
+        let expression =
+            r#"max(orbweaver_a{state=~"X|Y"}) > 0 or rate(spiderpool_b_total[5m]) / orbweaver_c"#;
+        let expected = [
+            r#"orbweaver_a{state=~"X|Y"}"#,
+            "spiderpool_b_total",
+            "orbweaver_c",
+        ];
+        assert_eq!(selectors_of(expression), expected);
+        assert!(selectors_of("absent(up)").is_empty());
+    }
 }

@@ -1,19 +1,23 @@
-//! Pods with two interfaces: a pool and a route for each, by names and in their order.
+//! Pods with two interfaces: a pool and a route for each, by names and in their order; of one network,
+//! and of two.
 //!
 //! There is no Multus here. A plugin of a few lines in its place calls macvlan twice for each Pod,
 //! for `eth0` and for `net1`, as Multus does; each call asks the product for addresses.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
 use crate::cluster::kubectl::Kubectl;
+use crate::cluster::node::Node;
 use crate::cni;
 use crate::product::books::Books;
-use crate::product::objects::{Pod, Pool};
+use crate::product::objects::{Pod, Pool, events};
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
@@ -22,23 +26,28 @@ use crate::workload::{
 
 /// The plugin in Multus' place.
 const TWICE: &str = "e2e-twice";
-/// Both interfaces with the configuration of one; the first one's result is the Pod's.
+/// The second interface has the first one's configuration, or that of the file beside this one, if it
+/// is there; the first one's result is the Pod's.
 const SCRIPT: &str = r#"#!/bin/sh
 here=$(dirname "$0")
 config=$(cat)
-call() { printf %s "$config" | CNI_IFNAME=$1 "$here/macvlan"; }
+other=$(cat "$0.json" 2>/dev/null || printf %s "$config")
+eth0() { printf %s "$config" | CNI_IFNAME=eth0 "$here/macvlan"; }
+net1() { printf %s "$other" | CNI_IFNAME=net1 "$here/macvlan"; }
 case $CNI_COMMAND in
 ADD)
-    first=$(call eth0) || { printf %s "$first"; exit 1; }
-    second=$(call net1) || { printf %s "$second"; exit 1; }
+    first=$(eth0) || { printf %s "$first"; exit 1; }
+    second=$(net1) || { printf %s "$second"; exit 1; }
     printf %s "$first" ;;
-DEL) call net1 && call eth0 ;;
-*) call eth0 ;;
+DEL) net1 && eth0 ;;
+*) eth0 ;;
 esac
 "#;
 
 const IPPOOLS: &str = "ipam.spidernet.io/ippools";
 const ROUTES: &str = "ipam.spidernet.io/routes";
+/// Which networks Multus is to attach.
+const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
 /// Runs it.
 pub fn run(cluster: &Cluster) -> Result<()> {
@@ -53,8 +62,19 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     cluster.install_conflist(&conflist)?;
     let outcome = leaving_nothing(cluster, "multi-nic", |namespace| {
         a_pool_for_each_interface(cluster, namespace)?;
-        one_pool_for_both(cluster, namespace)
+        one_pool_for_both(cluster, namespace)?;
+        install_networks(cluster)?;
+        a_network_for_each_interface(cluster, namespace)
     });
+    for node in cluster.nodes() {
+        let second = second_network(node);
+        fs::remove_file(&second)
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::NotFound => Ok(()),
+                _ => Err(error),
+            })
+            .with_context(|| format!("cannot remove {}", second.display()))?;
+    }
     // The judge's own is for one interface.
     let restored = cluster.install_conflist(&cni::macvlan(&cni::product(tap::NAME)));
     outcome.and(restored)
@@ -153,6 +173,80 @@ fn one_pool_for_both(cluster: &Cluster, namespace: &str) -> Result<()> {
     delete(kubectl, &["deployment", "shared", "--namespace", namespace])?;
     gone(kubectl, namespace, "shared")?;
     delete(kubectl, &["spiderippool", "both-a"])
+}
+
+/// Two networks of the nodes, each with default pools of its own.
+fn install_networks(cluster: &Cluster) -> Result<()> {
+    let with_pools = |pool: &str| {
+        let mut ipam = cni::product(tap::NAME);
+        ipam["default_ipv4_ippool"] = json!([pool]);
+        cni::macvlan(&ipam)
+    };
+    let mut first = with_pools("first-*");
+    first["plugins"][0]["type"] = json!(TWICE);
+    let mut second = with_pools("second-*")["plugins"][0].take();
+    second["cniVersion"] = first["cniVersion"].clone();
+    second["name"] = json!("second");
+    for node in cluster.nodes() {
+        let file = second_network(node);
+        fs::write(&file, second.to_string())
+            .with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    cluster.install_conflist(&first)
+}
+
+/// The configuration of the second interface.
+fn second_network(node: &Node) -> PathBuf {
+    node.path("opt/cni/bin").join(format!("{TWICE}.json"))
+}
+
+/// No annotation of ours: each network's configuration names pools, and of these `multusName` keeps
+/// those for another network from serving.
+fn a_network_for_each_interface(cluster: &Cluster, namespace: &str) -> Result<()> {
+    let kubectl = cluster.kubectl();
+    pool(
+        kubectl,
+        "first-a",
+        &json!({ "ips": ["172.18.41.160-172.18.41.163"] }),
+    )?;
+    for (name, ips, network) in [
+        ("second-a", "172.18.41.170-172.18.41.173", "net/other"),
+        ("second-b", "172.18.41.180-172.18.41.183", "net/storage"),
+    ] {
+        pool(
+            kubectl,
+            name,
+            &json!({ "ips": [ips], "multusName": [network] }),
+        )?;
+    }
+    let wired = Deployment::new("wired", 2).annotated(NETWORKS, "net/storage");
+    wired.create(kubectl, namespace)?;
+    for pod in running(kubectl, namespace, "wired", 2)? {
+        told(
+            kubectl,
+            &pod,
+            &[("eth0", "172.18.41.16"), ("net1", "172.18.41.18")],
+        )?;
+    }
+    let nowhere = Deployment::new("nowhere", 1).annotated(NETWORKS, "net/nowhere");
+    nowhere.create(kubectl, namespace)?;
+    eventually(SETTLE, "a Pod of a third network is told why", || {
+        let pods = Pod::of_app(kubectl, namespace, "nowhere")?;
+        let pod = pods.first().context("no Pod yet")?;
+        let said = events(kubectl, namespace, &pod.name, "FailedCreatePodSandBox")?.join("\n");
+        for word in ["second-a", "second-b", "net/storage", "net/nowhere", "net1"] {
+            ensure!(said.contains(word), "no word of {word}: {said}");
+        }
+        Ok(())
+    })?;
+    for app in ["wired", "nowhere"] {
+        delete(kubectl, &["deployment", app, "--namespace", namespace])?;
+        gone(kubectl, namespace, app)?;
+    }
+    delete(
+        kubectl,
+        &["spiderippool", "first-a", "second-a", "second-b"],
+    )
 }
 
 /// Its `SpiderEndpoint` tells of these interfaces, and the Pod has what it tells.

@@ -13,8 +13,6 @@ use crate::cluster::Cluster;
 use crate::paths::Paths;
 use crate::product::{self, ACCOUNTS, NAMESPACE};
 
-/// All that is off elsewhere and asks for rights.
-const ALL_ON: &str = "spiderpoolController.webhook.enabled=true";
 /// What Kubernetes lets every account ask about itself.
 const OF_EVERYBODY: [&str; 4] = [
     "selfsubjectaccessreviews.authorization.k8s.io",
@@ -51,7 +49,6 @@ pub type Rights = BTreeMap<String, BTreeSet<String>>;
 
 /// Compares what each account may do with what is written down.
 pub fn run(cluster: &Cluster) -> Result<()> {
-    product::upgrade(cluster, &["--reuse-values", "--set", ALL_ON])?;
     let mut other = Vec::new();
     for (name, user) in ACCOUNTS.into_iter().zip(product::accounts()) {
         let account = format!("--as={user}");

@@ -1,13 +1,17 @@
 //! What is written to a cluster, on an API server in memory.
 
+use chrono::TimeDelta;
+use ipam::collect::{LostNodes, Policy};
+use ipam::keep::Keeps;
 use ipam::repair::Repair;
+use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::{check, give_back, mend};
+use super::{check, gc, give_back, mend};
 use crate::api::{SpiderIPPool, SpiderSubnet, convert, crd};
 use crate::cli::connection::Connection;
 use crate::kube_io::put::{self, Part, Reply};
@@ -158,4 +162,86 @@ async fn what_is_given_back_is_as_the_original_has_it() {
             .ledger_epoch,
         None
     );
+}
+
+/// What a dry run says of each address: `last byte: verdict, why`.
+async fn collectable(connection: &Connection, keeps: Keeps) -> Vec<String> {
+    let policy = Policy {
+        lost_nodes: LostNodes::ByTime,
+        delay: TimeDelta::zero(),
+    };
+    let found = gc::look(connection, &policy, keeps).await.unwrap();
+    let found = serde_json::to_value(found).unwrap();
+    let findings = found["findings"].as_array().unwrap();
+    let mut told: Vec<String> = findings
+        .iter()
+        .map(|finding| {
+            let text = |field: &str| finding[field].as_str().unwrap().to_owned();
+            let (address, why) = (text("address"), text("why"));
+            format!("{address}: {}, {why}", text("verdict"))
+        })
+        .collect();
+    told.sort();
+    told.push(format!(
+        "{} records, {} kept",
+        found["records"], found["kept"]
+    ));
+    told
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_tells_which_kept_addresses_nobody_wants() {
+    let client = server().await;
+    let connection = Connection::to(client.clone());
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), "shop");
+    let set = json!({"metadata": {"name": "db"}, "spec": {
+        "replicas": 2, "serviceName": "db", "selector": {"matchLabels": {"app": "db"}},
+        "template": {"metadata": {"labels": {"app": "db"}},
+            "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let set: StatefulSet = serde_json::from_value(set).unwrap();
+    let set = sets.create(&PostParams::default(), &set).await.unwrap();
+    let owner = set.uid().unwrap();
+    let kept = |pod: &str, owner: &str| json!({"pod": pod, "podUid": "u", "nic": "eth0", "node": "n1", "owner": owner, "kept": true});
+    // db-1 is elsewhere by now, and lives.
+    let lives = pod(&client, "db-1", "10.6.0.20").await;
+    let moved = json!({"pod": "shop/db-1", "podUid": lives, "nic": "eth0", "node": "n1",
+        "owner": owner, "sandbox": "s"});
+    for (name, records) in [
+        (
+            "a",
+            json!({
+                "10.6.0.10": kept("shop/db-0", &owner),
+                "10.6.0.11": kept("shop/db-1", &owner),
+                "10.6.0.12": kept("shop/db-2", &owner),
+                "10.6.0.13": kept("shop/db-0", "an older one"),
+                "10.6.0.14": kept("shop/gone-0", "gone"),
+            }),
+        ),
+        ("b", json!({"10.6.0.20": moved})),
+    ] {
+        let spec = json!({"metadata": {"name": name},
+            "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.29"]}});
+        make(&client, read::<SpiderIPPool>(spec, "SpiderIPPool"), |p| {
+            p.status.get_or_insert_default().allocated_ips = Some(records.to_string());
+        })
+        .await;
+    }
+    let unwanted = [
+        "10.6.0.11: Release, no longer kept, since its Pod has an address of IPPool b now",
+        "10.6.0.12: Release, no longer kept, since its StatefulSet wants 2 Pods from ordinal 0 on",
+        "10.6.0.13: Release, no longer kept, since its StatefulSet or virtual machine was made anew under its name",
+        "10.6.0.14: Release, no longer kept, since its StatefulSet or virtual machine is gone",
+    ];
+    let mut told = unwanted.to_vec();
+    told.push("6 records, 1 kept");
+    assert_eq!(collectable(&connection, Keeps::ALL).await, told);
+    let off = Keeps {
+        stateful_sets: false,
+        ..Keeps::ALL
+    };
+    let also =
+        "10.6.0.10: Release, no longer kept, since addresses of its kind are not kept any more";
+    let mut told = [&[also][..], &unwanted].concat();
+    told.push("6 records, 0 kept");
+    assert_eq!(collectable(&connection, off).await, told);
 }

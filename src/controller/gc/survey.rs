@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipam::collect::{Fate, Home, Seen, Sign, Standing};
-use ipam::keep::{self, Keeper, Lineage, Machine};
+use ipam::keep::{self, Keeper, Lineage, Machine, Unwanted};
 use ipam::leak::Holding;
 use ipam::name::{NodeName, PodName, Uid};
 use ipam::record::Records;
@@ -56,15 +56,17 @@ pub fn may_be_machine_s(holding: &Holding) -> bool {
 
 /// The records of a pool that somebody holds; none of one that can't be read, which is left alone.
 pub fn holdings(pool: &SpiderIPPool) -> Vec<Holding> {
-    let text = pool
-        .status
-        .as_ref()
-        .and_then(|s| s.allocated_ips.as_deref());
-    let records = Records::parse(text).unwrap_or_default();
     let name = pool.name_any().as_str().into();
+    let records = records(pool);
     let held = records.iter();
     held.flat_map(|(address, record)| Holding::of(&name, address, record))
         .collect()
+}
+
+/// The records of a pool; none of one that can't be read.
+pub fn records(pool: &SpiderIPPool) -> Records {
+    let status = pool.status.as_ref();
+    Records::parse(status.and_then(|s| s.allocated_ips.as_deref())).unwrap_or_default()
 }
 
 impl Survey {
@@ -141,7 +143,19 @@ impl Survey {
         let Some(lineage) = &seen.lineage else {
             return Ok(None);
         };
-        let pod = &seen.holding.pod;
+        let unwanted = self.unwanted(&seen.holding.pod, lineage).await?;
+        Ok(unwanted.is_none().then(|| lineage.clone()))
+    }
+
+    /// Why the StatefulSet or machine of a Pod no longer wants an address kept for the next one;
+    /// `None` where it does.
+    ///
+    /// Errors: it could not be read.
+    pub async fn unwanted(
+        &mut self,
+        pod: &PodName,
+        lineage: &Lineage,
+    ) -> Result<Option<Unwanted>, kube::Error> {
         let keeper: Option<Keeper> = match &lineage.machine {
             Some(machine) => {
                 let found = self.machine(pod, machine).await?;
@@ -149,8 +163,7 @@ impl Survey {
             }
             None => self.set(pod).await?.map(convert::keeper),
         };
-        let is_wanted = keep::unwanted(pod, &lineage.owner, keeper.as_ref()).is_none();
-        Ok(is_wanted.then(|| lineage.clone()))
+        Ok(keep::unwanted(pod, &lineage.owner, keeper.as_ref()))
     }
 
     /// Whose address it is, as an endpoint says of a record that does not: the original's for a

@@ -38,6 +38,8 @@ fn collectable() -> Collectable {
     };
     Collectable {
         records: 40,
+        kept: 3,
+        notes: vec![],
         findings: vec![
             found(10, "n1", Standing::Ready { since: long_ago }, None),
             found(11, "n2", unready.clone(), None),
@@ -60,17 +62,25 @@ fn each_address_without_a_living_pod_is_a_row_with_its_verdict_and_what_it_waits
     10.6.0.13   net    shop/web-13   Release   its Pod is gone or ends, and Node n3 is tainted out of service and not ready
     10.6.0.14   net    shop/web-14   Keep      its Pod is gone or ends, and Node n4 is deleted
 
-    5 of 40 records have no living Pod: 1 to release, 1 to keep for the next Pod, 1 for agents, 2 waiting. The controller acts when two looks agree.
+    5 of 40 records have no living Pod: 1 to release, 1 to keep for the next Pod, 1 for agents, 2 waiting. The others are of a Pod that lives or kept for a Pod to come (3). The controller acts when two looks agree.
     ");
 }
 
 #[test]
 fn nothing_to_release_is_one_line() {
-    let nothing = Collectable {
+    let mut nothing = Collectable {
         records: 40,
+        kept: 0,
+        notes: vec![],
         findings: vec![],
     };
     assert_snapshot!(nothing.text(None), @"nothing to release: 40 records, each of a Pod that lives");
+    nothing.kept = 3;
+    nothing.notes.push("no ConfigMap can be read".to_owned());
+    assert_snapshot!(nothing.text(None), @"
+    nothing to release: 40 records, each of a Pod that lives or kept for a Pod to come (3)
+    note: no ConfigMap can be read
+    ");
 }
 
 #[test]
@@ -79,6 +89,7 @@ fn programs_read_the_same_as_yaml() {
     collectable.findings.drain(1..);
     assert_snapshot!(formatted(&collectable, Format::Yaml, None).unwrap(), @r#"
     records: 40
+    kept: 3
     findings:
     - address: "10.6.0.10"
       pool: net
