@@ -5,25 +5,25 @@
 //! ledger edit is written only if what it needs has happened in this very pass; a pool receives
 //! addresses only after the ledger write that names them was accepted.
 
+mod ledger;
+mod outcome;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use futures::StreamExt;
 use ipam::name::PoolName;
-use ipam::plan::{
-    self, Fence, Holder, LedgerEdit, Needs, NewPool, Plan, PoolWrite, Reason, Step, SubnetSeen,
-};
+use ipam::plan::{self, Fence, Holder, LedgerEdit, NewPool, Plan, PoolWrite, Reason, Step};
 use ipam::pool::Pool;
 use ipam::record::Records;
-use ipam::subnet::Subnet;
 use kube::api::{Api, DeleteParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt};
 
+pub use self::outcome::{ApplyError, Done, Unwritten};
 use super::edit;
 use super::index::Observed;
 use crate::api::{SpiderIPPool, SpiderSubnet, convert};
-use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Key};
 use crate::kube_io::put::{self, Part, PutError, Reply};
 use crate::kube_io::retry::{self, Outcome};
@@ -33,95 +33,6 @@ use crate::kube_io::serial::{Serial, is_gone};
 const PARALLEL_WRITES: usize = 16;
 /// How often a write that adds addresses follows a pool that allocations keep moving.
 const FOLLOW_TRIES: usize = 5;
-
-/// A step that could not be carried out. The pass is repeated; nothing is half done that the next
-/// plan does not finish.
-#[derive(Debug, thiserror::Error)]
-pub enum ApplyError {
-    /// A pool or subnet could not be replaced.
-    #[error("{step} was not written")]
-    Put {
-        /// Which step.
-        step: String,
-        /// Why.
-        #[source]
-        source: Box<PutError>,
-    },
-    /// Another call failed.
-    #[error("{step} failed")]
-    Call {
-        /// Which step.
-        step: String,
-        /// Why.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The object is not what the plan was made on.
-    #[error("{step}: the object has changed since it was read")]
-    Moved {
-        /// Which step.
-        step: String,
-    },
-}
-
-impl ApplyError {
-    /// What is known about the object now.
-    pub fn outcome(&self) -> Outcome {
-        match self {
-            Self::Put { source, .. } => source.outcome(),
-            Self::Call { source, .. } => retry::classify(source),
-            Self::Moved { .. } => Outcome::Conflict,
-        }
-    }
-}
-
-/// What was carried out.
-#[derive(Debug, Default)]
-pub struct Done {
-    /// Pools as they are after the writes of this pass, without those that are gone.
-    pub pools: BTreeMap<PoolName, Arc<SpiderIPPool>>,
-    /// The subnet as it is after the writes of this pass.
-    pub subnet: Option<Arc<SpiderSubnet>>,
-    /// Pools written, and why.
-    pub wrote: Vec<(PoolName, Reason)>,
-    /// Pools that lack a step of the plan: what the plan says of them has not come true.
-    pub unwritten: BTreeMap<PoolName, Unwritten>,
-    /// The first write of the subnet that the plan wanted and that failed.
-    pub subnet_unwritten: Option<Unwritten>,
-    /// What went wrong, in the order of the steps.
-    pub errors: Vec<ApplyError>,
-}
-
-/// Why a step of the plan was not carried out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unwritten {
-    /// What is known about the object.
-    pub outcome: Outcome,
-    /// What was wanted and what the API server said.
-    pub message: String,
-}
-
-impl Unwritten {
-    fn of(error: &ApplyError) -> Self {
-        Self {
-            outcome: error.outcome(),
-            message: ErrorChain(error).to_string(),
-        }
-    }
-
-    /// Left out because a step before it was: the next pass plans it again.
-    fn left_out() -> Self {
-        Self {
-            outcome: Outcome::Conflict,
-            message: "a step before it was not carried out".to_owned(),
-        }
-    }
-
-    /// True where the same write would be refused again, so that somebody must be told.
-    pub fn is_lasting(&self) -> bool {
-        self.outcome == Outcome::Fatal
-    }
-}
 
 /// The clients and caches that writes go through.
 #[derive(Clone)]
@@ -420,7 +331,8 @@ impl Pass<'_> {
         let created = api
             .create(&PostParams::default(), &edit::new_pool(new))
             .await;
-        let pool = created.map_err(|e| call(format!("creation of IPPool {}", new.name), e))?;
+        let pool =
+            created.map_err(|e| ApplyError::call(format!("creation of IPPool {}", new.name), e))?;
         self.writer.pools.apply_written(pool.clone());
         tracing::info!(pool = %new.name, workload = %new.workload, "pool made");
         Ok(Arc::new(pool))
@@ -445,125 +357,8 @@ impl Pass<'_> {
         writes
             .replace(Part::Main, &mut pool, Reply::Full)
             .await
-            .map_err(|e| ApplyError::Put {
-                step,
-                source: Box::new(e),
-            })?;
+            .map_err(|e| ApplyError::put(step, e))?;
         Ok(Arc::new(pool))
-    }
-
-    async fn ledger(&mut self, fence: &Fence, edits: &[LedgerEdit]) {
-        let this = &*self;
-        let work: Vec<_> = edits
-            .iter()
-            .map(|edit| async move { (edit, this.is_due(edit).await) })
-            .collect();
-        let (mut due, mut left_out) = (vec![], vec![]);
-        for (edit, is_due) in together(work).await {
-            if is_due { &mut due } else { &mut left_out }.push(edit);
-        }
-        for edit in left_out {
-            self.miss(&edit.pool, Unwritten::left_out());
-        }
-        if due.is_empty() {
-            return;
-        }
-        match self.put_ledger(fence, &due).await {
-            Ok(()) => self.ledger_written = true,
-            Err(error) => {
-                let why = Unwritten::of(&error);
-                for edit in due {
-                    self.miss(&edit.pool, why.clone());
-                }
-                self.done.subnet_unwritten = Some(why);
-                self.done.errors.push(error);
-            }
-        }
-    }
-
-    async fn is_due(&self, edit: &LedgerEdit) -> bool {
-        match edit.needs {
-            Needs::Nothing => !self.done.unwritten.contains_key(&edit.pool),
-            Needs::Written => self.written.contains(&edit.pool),
-            Needs::Absent => self.is_absent(&edit.pool).await,
-        }
-    }
-
-    async fn put_ledger(&mut self, fence: &Fence, due: &[&LedgerEdit]) -> Result<(), ApplyError> {
-        let (raw, parsed) = self.subnet_at(fence)?;
-        let mut subnet = edit::with_ledger(&raw, &parsed, due.iter().copied());
-        let step = format!(
-            "ledger of SpiderSubnet {} ({} pools)",
-            parsed.name,
-            due.len()
-        );
-        self.put_subnet(Part::Status, &mut subnet, step).await
-    }
-
-    async fn protect(&mut self, fence: &Fence, finalizer: bool) {
-        let result = match self.subnet_at(fence) {
-            Err(error) => Err(error),
-            Ok((raw, parsed)) => {
-                let mut subnet = edit::protected_subnet(&raw, &parsed.cidr, finalizer);
-                let step = format!("finalizer of SpiderSubnet {}", parsed.name);
-                self.put_subnet(Part::Main, &mut subnet, step).await
-            }
-        };
-        if let Err(error) = result {
-            let why = Unwritten::of(&error);
-            self.done.subnet_unwritten.get_or_insert(why);
-            self.done.errors.push(error);
-        }
-    }
-
-    fn subnet_at(&self, fence: &Fence) -> Result<(Arc<SpiderSubnet>, Subnet), ApplyError> {
-        match (&self.done.subnet, &self.seen.snapshot.subnet) {
-            (Some(raw), SubnetSeen::Readable(parsed)) if parsed.version == fence.version => {
-                Ok((raw.clone(), (**parsed).clone()))
-            }
-            _ => Err(ApplyError::Moved {
-                step: "ledger".to_owned(),
-            }),
-        }
-    }
-
-    async fn put_subnet(
-        &mut self,
-        part: Part,
-        subnet: &mut SpiderSubnet,
-        step: String,
-    ) -> Result<(), ApplyError> {
-        put::replace(&self.writer.client, part, subnet, Reply::Full)
-            .await
-            .map_err(|e| ApplyError::Put {
-                step,
-                source: Box::new(e),
-            })?;
-        if is_gone(subnet) {
-            let key = Key::cluster(&subnet.name_any());
-            self.writer
-                .subnets
-                .apply_gone(&key, &subnet.uid().unwrap_or_default());
-            self.done.subnet = None;
-        } else {
-            self.writer.subnets.apply_written(subnet.clone());
-            self.done.subnet = Some(Arc::new(subnet.clone()));
-        }
-        Ok(())
-    }
-
-    /// A live read: only the API server knows that there is no pool of this name and CIDR.
-    async fn is_absent(&self, pool: &PoolName) -> bool {
-        let SubnetSeen::Readable(subnet) = &self.seen.snapshot.subnet else {
-            return false;
-        };
-        let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
-        match api.get_opt(pool.as_str()).await {
-            Ok(None) => true,
-            Ok(Some(live)) => convert::cidr(&live.spec.subnet, live.spec.ip_version)
-                .is_ok_and(|c| c != subnet.cidr),
-            Err(_) => false,
-        }
     }
 
     /// A write that adds addresses: right for any later version to which nothing but allocations
@@ -584,7 +379,7 @@ impl Pass<'_> {
                 other => return other,
             }
             let live = self.writer.pool_writes.after(&raw).await;
-            let live = live.map_err(|e| call(step(), e))?;
+            let live = live.map_err(|e| ApplyError::call(step(), e))?;
             parsed = convert::pool(&live).map_err(|_| moved())?;
             if !plan::only_allocations_between(&read, &parsed) {
                 return Err(moved());
@@ -604,10 +399,7 @@ impl Pass<'_> {
             None => None,
             Some(raw) => {
                 let turn = self.writer.pool_writes.turn_at(raw).await;
-                Some(turn.map_err(|e| ApplyError::Put {
-                    step: format!("deletion of IPPool {pool}"),
-                    source: Box::new(e),
-                })?)
+                Some(turn.map_err(|e| ApplyError::put(format!("deletion of IPPool {pool}"), e))?)
             }
         };
         let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
@@ -621,7 +413,12 @@ impl Pass<'_> {
         let deleted = match api.delete(pool.as_str(), &params).await {
             Ok(answer) => answer.left(),
             Err(error) if retry::classify(&error) == Outcome::Gone => None,
-            Err(error) => return Err(call(format!("deletion of IPPool {pool}"), error)),
+            Err(error) => {
+                return Err(ApplyError::call(
+                    format!("deletion of IPPool {pool}"),
+                    error,
+                ));
+            }
         };
         let Some(terminating) = deleted else {
             let key = Key::cluster(pool.as_str());
@@ -639,11 +436,4 @@ pub(super) async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
         .buffer_unordered(PARALLEL_WRITES)
         .collect()
         .await
-}
-
-fn call(step: String, source: kube::Error) -> ApplyError {
-    ApplyError::Call {
-        step,
-        source: Box::new(source),
-    }
 }

@@ -5,6 +5,7 @@
 //! runs; a change that can't alter a plan wakes nobody.
 
 mod known;
+mod pods;
 mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,8 +29,10 @@ use super::workload::Seen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet};
 use crate::kube_io::cache::Unreadable;
-use state::{PodSeen, PoolEntry, State, SubnetEntry, UnreadPool, is_unread_of, overlap, pod_seen};
-pub use state::{Stray, trim_pod};
+pub use pods::trim_pod;
+use pods::{PodSeen, pod_seen};
+pub use state::Stray;
+use state::{PoolEntry, State, SubnetEntry, UnreadPool, is_unread_of, overlap};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
