@@ -48,7 +48,8 @@ grep --quiet 'hangs .* SKIPPED: stopped, the 0:02 minutes are over' <<<"$hangs" 
 grep --quiet '1 passed, 0 failed, 2 skipped' <<<"$hangs" || wrong 'what a stopped step leaves is not told of' "$hangs"
 
 # CI tests the commit in the cache's folder, and within a time; elsewhere it runs where it is.
-git clone --quiet --no-local --depth=1 "file://$PWD" "$folder/clone"
+git -c advice.detachedHead=false clone --quiet --no-local --depth=1 "file://$PWD" "$folder/clone"
+cp .ci/run "$folder/clone/.ci/run" # as it is here, committed or not
 head=$(git rev-parse HEAD)
 mkdir "$folder/bin"
 cp "$folder/make" "$folder/bin/make"

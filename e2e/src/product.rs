@@ -159,7 +159,7 @@ pub fn upgrade(cluster: &Cluster, args: &[&str]) -> Result<()> {
 
 /// Takes the programs away, if they are there, and waits until none of them runs.
 pub fn uninstall(cluster: &Cluster) -> Result<()> {
-    let limit = format!("{}s", patient(ROLL_OUT).as_secs());
+    let limit = roll_out_limit();
     let args = [
         "uninstall",
         RELEASE,
@@ -205,7 +205,7 @@ pub fn values_file(cluster: &Cluster) -> String {
 
 /// Waits until every Pod of the product is ready and one controller acts.
 pub fn ensure_working(cluster: &Cluster) -> Result<()> {
-    let limit = format!("--timeout={}s", patient(ROLL_OUT).as_secs());
+    let limit = format!("--timeout={}", roll_out_limit());
     for role in ROLES {
         cluster
             .kubectl()
@@ -247,9 +247,14 @@ pub fn acting_controller(cluster: &Cluster) -> Result<(&Node, Process)> {
     }
 }
 
+/// [`ROLL_OUT`] on this machine, as helm and `kubectl` read it.
+fn roll_out_limit() -> String {
+    format!("{}s", patient(ROLL_OUT).as_secs())
+}
+
 fn helm(cluster: &Cluster, verb: &str, args: &[&str]) -> Result<String> {
     let chart = cluster.paths().source().join(CHART).display().to_string();
-    let limit = format!("{}s", patient(ROLL_OUT).as_secs());
+    let limit = roll_out_limit();
     let fixed = [
         verb,
         RELEASE,

@@ -91,10 +91,7 @@ impl Stage<'_> {
         }
         let before = self.addresses("db")?;
         let lost = Lost::paused(self)?;
-        let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
-        let args = ["--force", "--grace-period=0", "--namespace", self.namespace];
-        self.kubectl
-            .run(&[&["delete", "pod"][..], &names, &args].concat())?;
+        self.delete_by_force(&pods)?;
         self.collects_a_planted_one()?;
         for pod in &pods {
             let ip = pod.ip()?;
@@ -175,18 +172,11 @@ impl Stage<'_> {
         self.all_run(6)?;
         let (before, were_there) = (self.addresses("db")?, self.uids_of_node()?);
         let lost = Lost::without_power(self)?;
-        let pods: Vec<String> = [self.of_node("web")?, self.of_node("db")?]
-            .concat()
-            .into_iter()
-            .map(|pod| pod.name)
-            .collect();
+        let pods = [self.of_node("web")?, self.of_node("db")?].concat();
         let saved = self.kubectl.json(&["get", "node", self.node.name()])?;
         self.kubectl.run(&["delete", "node", self.node.name()])?;
         let lost = lost.with_object(&saved);
-        let mut args = vec!["delete", "pod", "--force", "--grace-period=0"];
-        args.extend(["--namespace", self.namespace]);
-        args.extend(pods.iter().map(String::as_str));
-        self.kubectl.run(&args)?;
+        self.delete_by_force(&pods)?;
         self.all_run_elsewhere(6, &were_there, &before)?;
         lost.returns()
     }
@@ -284,6 +274,13 @@ impl Stage<'_> {
         self.kubectl
             .run(&[&args[..], &["--patch", &text]].concat())
             .map(drop)
+    }
+
+    fn delete_by_force(&self, pods: &[Pod]) -> Result<()> {
+        let mut args = vec!["delete", "pod", "--force", "--grace-period=0"];
+        args.extend(["--namespace", self.namespace]);
+        args.extend(pods.iter().map(|pod| pod.name.as_str()));
+        self.kubectl.run(&args).map(drop)
     }
 
     fn of_node(&self, app: &str) -> Result<Vec<Pod>> {

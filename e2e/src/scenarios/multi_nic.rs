@@ -5,7 +5,6 @@
 //! for `eth0` and for `net1`, as Multus does; each call asks the product for addresses.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
@@ -51,33 +50,29 @@ const NETWORKS: &str = "k8s.v1.cni.cncf.io/networks";
 
 /// Runs it.
 pub fn run(cluster: &Cluster) -> Result<()> {
-    let mut conflist = cni::macvlan(&cni::product(tap::NAME));
-    conflist["plugins"][0]["type"] = json!(TWICE);
     for node in cluster.nodes() {
         let plugin = node.path("opt/cni/bin").join(TWICE);
         fs::write(&plugin, SCRIPT)
             .and_then(|()| fs::set_permissions(&plugin, fs::Permissions::from_mode(0o755)))
             .with_context(|| format!("cannot install {}", plugin.display()))?;
     }
-    cluster.install_conflist(&conflist)?;
+    cluster.install_conflist(&twice(&cni::product(tap::NAME)))?;
     let outcome = leaving_nothing(cluster, "multi-nic", |namespace| {
         a_pool_for_each_interface(cluster, namespace)?;
         one_pool_for_both(cluster, namespace)?;
         install_networks(cluster)?;
         a_network_for_each_interface(cluster, namespace)
     });
-    for node in cluster.nodes() {
-        let second = second_network(node);
-        fs::remove_file(&second)
-            .or_else(|error| match error.kind() {
-                io::ErrorKind::NotFound => Ok(()),
-                _ => Err(error),
-            })
-            .with_context(|| format!("cannot remove {}", second.display()))?;
-    }
     // The judge's own is for one interface.
     let restored = cluster.install_conflist(&cni::macvlan(&cni::product(tap::NAME)));
-    outcome.and(restored)
+    outcome.and(restored).and(remove_second_network(cluster))
+}
+
+/// Both interfaces by macvlan, with addresses from `ipam`.
+fn twice(ipam: &Value) -> Value {
+    let mut conflist = cni::macvlan(ipam);
+    conflist["plugins"][0]["type"] = json!(TWICE);
+    conflist
 }
 
 /// `subnets`, as in `examples/`: the second interface is in another network, without a gateway.
@@ -177,14 +172,13 @@ fn one_pool_for_both(cluster: &Cluster, namespace: &str) -> Result<()> {
 
 /// Two networks of the nodes, each with default pools of its own.
 fn install_networks(cluster: &Cluster) -> Result<()> {
-    let with_pools = |pool: &str| {
+    let of_pool = |pool: &str| {
         let mut ipam = cni::product(tap::NAME);
         ipam["default_ipv4_ippool"] = json!([pool]);
-        cni::macvlan(&ipam)
+        ipam
     };
-    let mut first = with_pools("first-*");
-    first["plugins"][0]["type"] = json!(TWICE);
-    let mut second = with_pools("second-*")["plugins"][0].take();
+    let first = twice(&of_pool("first-*"));
+    let mut second = cni::macvlan(&of_pool("second-*"))["plugins"][0].take();
     second["cniVersion"] = first["cniVersion"].clone();
     second["name"] = json!("second");
     for node in cluster.nodes() {
@@ -193,6 +187,16 @@ fn install_networks(cluster: &Cluster) -> Result<()> {
             .with_context(|| format!("cannot write {}", file.display()))?;
     }
     cluster.install_conflist(&first)
+}
+
+fn remove_second_network(cluster: &Cluster) -> Result<()> {
+    for node in cluster.nodes() {
+        let file = second_network(node);
+        if file.exists() {
+            fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// The configuration of the second interface.

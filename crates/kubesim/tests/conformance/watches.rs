@@ -21,7 +21,7 @@ const AT_LEAST: (&str, &str) = (MATCH, "NotOlderThan");
 /// Longer than the real server waits for a version.
 const LONG: (&str, &str) = ("timeoutSeconds", "5");
 
-/// Of every kind. `$start` is the version before the script.
+/// Of every kind. `$start` is the version before the last requests of the script.
 const WATCHES: &[Query] = &[
     &[(VERSION, "$start")],
     &[(VERSION, "$start"), ("labelSelector", "tier=x")],
@@ -81,7 +81,7 @@ const ODD: &[Query] = &[
     &[("fieldSelector", "nope=1")],
 ];
 
-/// Asks both servers all of it. `starts` are the versions before the script.
+/// Asks both servers all of it. `starts` are the versions at `$start`.
 pub(crate) async fn compare(
     real: &mut Side,
     ours: &mut Side,
