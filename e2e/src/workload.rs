@@ -12,7 +12,7 @@ use crate::cluster::kubectl::Kubectl;
 use crate::cluster::network::{GATEWAY, UNDERLAY};
 use crate::image::BUSYBOX;
 use crate::product::books::Books;
-use crate::product::objects::Pod;
+use crate::product::objects::{Pod, Pool};
 use crate::wait::eventually;
 
 /// How long Pods may take to run; a node under load starts a few a second.
@@ -240,6 +240,19 @@ pub fn running(kubectl: &Kubectl, namespace: &str, app: &str, count: usize) -> R
             pods.len()
         );
         Ok(pods)
+    })
+}
+
+/// Deletes a Deployment and waits until its Pods, named as it is, and the pools made for it are gone.
+///
+/// A subnet whose addresses are in a pool is not deleted where the deletion policy is on.
+pub fn retire(kubectl: &Kubectl, namespace: &str, name: &str) -> Result<()> {
+    delete(kubectl, &["deployment", name, "--namespace", namespace])?;
+    gone(kubectl, namespace, name)?;
+    eventually(SETTLE, &format!("{name} has no pool any more"), || {
+        let pools = Pool::of_workload(kubectl, "Deployment", namespace, name)?;
+        ensure!(pools.is_empty(), "there are {}", pools.len());
+        Ok(())
     })
 }
 

@@ -21,7 +21,7 @@ use crate::progress::say;
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, START, delete, gone, leaving_nothing, running, scale, subnet,
+    Deployment, NUMBER, START, delete, gone, leaving_nothing, retire, running, scale, subnet,
 };
 
 /// How many.
@@ -122,7 +122,7 @@ fn rounds(
         scale(kubectl, namespace, NAME, 0)?;
         gone(kubectl, namespace, NAME)
     })?;
-    delete(kubectl, &["deployment", NAME, "--namespace", namespace])?;
+    retire(kubectl, namespace, NAME)?;
     delete(kubectl, &["spidersubnet", NAME])?;
     let rounds = [("up", up), ("churned", churned), ("down", down)];
     let rows = keys.into_iter().zip(rounds);

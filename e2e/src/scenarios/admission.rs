@@ -13,7 +13,7 @@ use crate::product::{self, CONTROLLERS};
 use crate::progress::say;
 use crate::wait::{ensure_going_on, eventually};
 use crate::workload::{
-    Deployment, SETTLE, delete, gone, leaving_nothing, pool, running, scale, subnet,
+    Deployment, SETTLE, delete, gone, leaving_nothing, pool, retire, running, scale, subnet,
     underlay_object,
 };
 
@@ -263,11 +263,7 @@ impl Stage<'_> {
 
     /// What is in use no longer is deleted as anything else.
     fn remove(&self) -> Result<()> {
-        delete(
-            self.kubectl,
-            &["deployment", "web", "--namespace", self.namespace],
-        )?;
-        gone(self.kubectl, self.namespace, "web")?;
+        retire(self.kubectl, self.namespace, "web")?;
         for what in [["spiderippool", "a"], ["spidersubnet", "net"]] {
             eventually(SETTLE, &format!("{} is deleted", what[0]), || {
                 delete(self.kubectl, &what)

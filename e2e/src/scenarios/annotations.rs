@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::cluster::Cluster;
 use crate::product::objects::{Pod, events};
 use crate::wait::eventually;
-use crate::workload::{Deployment, SETTLE, delete, gone, leaving_nothing, pool, running};
+use crate::workload::{Deployment, SETTLE, delete, leaving_nothing, pool, retire, running};
 
 const IPPOOLS: &str = "ipam.spidernet.io/ippools";
 
@@ -40,8 +40,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         right.create(kubectl, namespace)?;
         running(kubectl, namespace, "web", 1)?;
 
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spiderippool", "some"])
     })
 }

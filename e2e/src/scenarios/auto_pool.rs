@@ -10,7 +10,7 @@ use crate::product::objects::{Pod, Pool, Subnet};
 use crate::wait::eventually;
 use crate::workload::{
     Deployment, RECLAIM, SETTLE, SUBNET, apply_example, delete, gone, ips, leaving_nothing,
-    ping_each_other, running, scale,
+    ping_each_other, retire, running, scale,
 };
 
 /// Once with the annotation on the Pod template, as in `examples/`; once put on a Deployment that
@@ -62,11 +62,8 @@ fn follow(cluster: &Cluster, namespace: &str) -> Result<()> {
     scale(kubectl, namespace, "web", 3)?;
     settled(cluster, namespace, 3, 4)?;
 
-    delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-    gone(kubectl, namespace, "web")?;
-    eventually(SETTLE, "the pool is gone and the subnet empty", || {
-        let pools = Pool::all(kubectl)?;
-        ensure!(pools.is_empty(), "pool {} is there", pools[0].name);
+    retire(kubectl, namespace, "web")?;
+    eventually(SETTLE, "the subnet is empty", || {
         let net4 = Subnet::named(kubectl, "net4")?;
         ensure!(net4.ledger.is_empty(), "its ledger is {:?}", net4.ledger);
         ensure!(

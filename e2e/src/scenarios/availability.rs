@@ -20,8 +20,8 @@ use crate::progress::say;
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, pool, running, scale, subnet,
-    template,
+    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, pool, retire, running, scale,
+    subnet, template,
 };
 
 /// The Pods that come and go.
@@ -53,8 +53,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         stage.none_is_there()?;
         stage.both_are_upgraded()?;
         stage.no_call_failed(since)?;
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spiderippool", BY_HAND])?;
         delete(kubectl, &["spidersubnet", "available"])
     })

@@ -20,7 +20,7 @@ use crate::product::{self, Role, acting_controller};
 use crate::progress::say;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, scale, subnet,
+    Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, retire, running, scale, subnet,
 };
 
 const REPLICAS: usize = 30;
@@ -79,8 +79,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
                 .point(moment, victim)
                 .with_context(|| format!("point {nth}: {victim:?} at {moment:?}"))?;
         }
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spidersubnet", "crash"])?;
         Ok(())
     })

@@ -17,7 +17,7 @@ use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, Record, Subnet};
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, NUMBER, SETTLE, SUBNET, apply_example, delete, gone, leaving_nothing, pool,
+    Deployment, NUMBER, SETTLE, SUBNET, apply_example, delete, leaving_nothing, pool, retire,
     running, scale,
 };
 
@@ -246,16 +246,7 @@ impl Stage<'_> {
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        let kubectl = self.cluster.kubectl();
-        delete(
-            kubectl,
-            &["deployment", name, "--namespace", self.namespace],
-        )?;
-        gone(kubectl, self.namespace, name)?;
-        eventually(SETTLE, &format!("{name} has no pool any more"), || {
-            ensure!(self.pools_of(name)?.is_empty(), "it has");
-            Ok(())
-        })
+        retire(self.cluster.kubectl(), self.namespace, name)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::product::objects::{Pod, Pool, events};
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, SETTLE, apply_example, delete, gone, leaving_nothing, pool, running,
+    Deployment, SETTLE, apply_example, delete, gone, leaving_nothing, pool, retire, running,
 };
 
 /// The plugin in Multus' place.
@@ -115,11 +115,7 @@ fn a_pool_for_each_interface(cluster: &Cluster, namespace: &str) -> Result<()> {
     let second = address(kubectl, other, "net1")?;
     in_pod(kubectl, one, &format!("ping -c 1 -W 3 -I net1 {second}"))
         .with_context(|| format!("{} does not reach {second} by net1", one.name))?;
-    delete(
-        kubectl,
-        &["deployment", "twoface", "--namespace", namespace],
-    )?;
-    gone(kubectl, namespace, "twoface")?;
+    retire(kubectl, namespace, "twoface")?;
     eventually(SETTLE, "its pools are gone", || {
         let pools = Pool::all(kubectl)?;
         ensure!(pools.is_empty(), "{} pools are there", pools.len());
@@ -165,8 +161,7 @@ fn one_pool_for_both(cluster: &Cluster, namespace: &str) -> Result<()> {
         routes.contains("10.50.0.0/16 via 172.18.41.2"),
         "routes: {routes}"
     );
-    delete(kubectl, &["deployment", "shared", "--namespace", namespace])?;
-    gone(kubectl, namespace, "shared")?;
+    retire(kubectl, namespace, "shared")?;
     delete(kubectl, &["spiderippool", "both-a"])
 }
 
@@ -244,8 +239,7 @@ fn a_network_for_each_interface(cluster: &Cluster, namespace: &str) -> Result<()
         Ok(())
     })?;
     for app in ["wired", "nowhere"] {
-        delete(kubectl, &["deployment", app, "--namespace", namespace])?;
-        gone(kubectl, namespace, app)?;
+        retire(kubectl, namespace, app)?;
     }
     delete(
         kubectl,

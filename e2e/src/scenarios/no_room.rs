@@ -8,7 +8,9 @@ use crate::cluster::Cluster;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, Subnet, events};
 use crate::wait::eventually;
-use crate::workload::{Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, subnet};
+use crate::workload::{
+    Deployment, NUMBER, SETTLE, delete, leaving_nothing, retire, running, subnet,
+};
 
 /// What is said of six replicas and four addresses, wherever it is said.
 const MISSING: &str = "2 missing";
@@ -38,8 +40,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         running(kubectl, namespace, "web", 6)?;
         nothing_is_missing(cluster, namespace)?;
 
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spidersubnet", "narrow"])?;
         Ok(())
     })

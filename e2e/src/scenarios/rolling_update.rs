@@ -11,7 +11,9 @@ use crate::product::addresses::told;
 use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool};
 use crate::wait::eventually;
-use crate::workload::{Deployment, NUMBER, SETTLE, delete, gone, leaving_nothing, running, subnet};
+use crate::workload::{
+    Deployment, NUMBER, SETTLE, delete, leaving_nothing, retire, running, subnet,
+};
 
 const REPLICAS: usize = 3;
 
@@ -44,8 +46,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
             );
             before = after;
         }
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spidersubnet", "rolling"])?;
         Ok(())
     })

@@ -9,7 +9,7 @@ use crate::product::books::Books;
 use crate::product::objects::{Pod, Pool, names};
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, SETTLE, delete, gone, leaving_nothing, ping_each_other, pool, running, scale,
+    Deployment, SETTLE, delete, leaving_nothing, ping_each_other, pool, retire, running, scale,
     subnet,
 };
 
@@ -49,8 +49,7 @@ pub fn run(cluster: &Cluster) -> Result<()> {
         delete(kubectl, &["spiderippool", "idle"])?;
         everything_goes_on(cluster, namespace, &pods, &pool)?;
 
-        delete(kubectl, &["deployment", "web", "--namespace", namespace])?;
-        gone(kubectl, namespace, "web")?;
+        retire(kubectl, namespace, "web")?;
         delete(kubectl, &["spidersubnet", "lasting"])
     })
 }
