@@ -17,6 +17,7 @@
 //!        │        └──── endpoint                     after the reply
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! conflict ─ paths                                   another host has what was given: quarantine
+//! untold ─ endpoint                               what an earlier agent answered and did not write
 //! unstarted ─ leaks                                  what was recorded for a Pod that never started
 //! leaks ── paths                                     what no DEL will release, where the controller says
 //! explain ─ candidates                               the same look, for a person, and nothing given
@@ -69,6 +70,7 @@ mod reads;
 mod release;
 mod server;
 mod unstarted;
+mod untold;
 mod wait;
 mod wishes;
 
@@ -296,6 +298,10 @@ impl Agent {
             self.pods.synced().await;
             leaks::run(&self).await;
         };
+        let untold = async {
+            self.pods.synced().await;
+            untold::run(&self).await;
+        };
         let unstarted = unstarted::run(&self, unstarted);
         let foresight = foresight::run(&self.reads, came);
         tokio::join!(
@@ -303,6 +309,7 @@ impl Agent {
             endpoints,
             releases,
             leaks,
+            untold,
             unstarted,
             foresight,
             self.sweep()

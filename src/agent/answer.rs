@@ -29,6 +29,19 @@ pub(super) struct Given {
     pub(super) wishes: Wishes,
 }
 
+impl Given {
+    /// The routes of the interface.
+    pub(super) fn table(&self) -> route::Table {
+        let each = self.granted.iter().map(|grant| route::Way {
+            cidr: grant.cidr,
+            gateway: grant.gateway,
+            routes: &grant.routes,
+        });
+        let ways: Vec<route::Way<'_>> = each.collect();
+        route::table(&ways, &self.wishes.routes, self.wishes.clean_gateway)
+    }
+}
+
 /// As the log tells it.
 impl fmt::Display for Given {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -45,26 +58,22 @@ impl Agent {
     /// The answer for what was granted; the endpoint and, where a route leads nowhere, the Pod are
     /// told of it too.
     pub(super) fn answer(&self, asker: &Asker, given: &Given) -> IpamAddResponse {
-        let Given { granted, wishes } = given;
-        let each = granted.iter().map(|grant| route::Way {
-            cidr: grant.cidr,
-            gateway: grant.gateway,
-            routes: &grant.routes,
-        });
-        let clean_gateway = wishes.clean_gateway;
-        let ways: Vec<route::Way<'_>> = each.collect();
-        let table = route::table(&ways, &wishes.routes, clean_gateway);
+        let table = given.table();
         if !table.unused.is_empty() {
-            self.tell_unused(asker, wishes.interfaces, &table.unused);
+            self.tell_unused(asker, given.wishes.interfaces, &table.unused);
         }
-        let routes = table.kept;
+        self.note(asker, given, table.kept);
+        self.looked_into(asker, reply(&given.granted, &asker.nic, &table.all))
+    }
+
+    /// Has the Pod's endpoint tell what was given, with these routes.
+    pub(super) fn note(&self, asker: &Asker, given: &Given, routes: Vec<ipam::pool::Route>) {
         let ways = Ways {
-            clean_gateway,
+            clean_gateway: given.wishes.clean_gateway,
             routes,
         };
         let (endpoints, settings) = (&self.endpoints, &self.settings);
-        endpoints.note(asker, settings, granted, &ways);
-        self.looked_into(asker, reply(granted, &asker.nic, &table.all))
+        endpoints.note(asker, settings, &given.granted, &ways);
     }
 
     /// The reply with what the plugin is to look into before it uses the addresses.

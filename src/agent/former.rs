@@ -14,7 +14,7 @@ use ipam::pool::Pool;
 use super::endpoint;
 use super::reads::{Listing, ReadError, Reads};
 use crate::kube_io::memo::Age;
-use crate::pool_writer::Attachment;
+use crate::pool_writer::{Attachment, Granted};
 
 /// The Pod's interfaces that have addresses, in the order in which each asked first. Records don't
 /// tell that order: then as the Pod's networks are listed, and for interfaces that are not listed
@@ -30,13 +30,28 @@ pub(super) async fn interfaces(
     if !told.is_empty() {
         return Ok(told);
     }
-    let all = reads.pools("", age).await?;
-    let records = readable(&all).flat_map(|pool| pool.records.iter());
+    Ok(recorded(&*reads.pools("", age).await?, uid, networks))
+}
+
+/// The Pod's interfaces that have addresses, as records tell them.
+pub(super) fn recorded(all: &Listing, uid: &Uid, networks: &Networks<'_>) -> Vec<Nic> {
+    let records = readable(all).flat_map(|pool| pool.records.iter());
     let its = records.filter(|(_, record)| record.is_held_by(uid));
     let mut nics: Vec<Nic> = its.filter_map(|(_, record)| record.nic.clone()).collect();
     sort(&mut nics, networks);
     nics.dedup();
-    Ok(nics)
+    nics
+}
+
+/// What the interface's sandbox was given, as records tell it: the addresses that name it.
+pub(super) fn granted(all: &Listing, of: &Attachment) -> Vec<Granted> {
+    let mut granted = Vec::new();
+    for pool in readable(all) {
+        let found = pool.records.find(&of.uid, &of.nic);
+        let found = found.filter(|(_, record)| record.nic.is_some() && !record.is_bound_early());
+        granted.extend(found.map(|(address, _)| Granted::of(pool, address)));
+    }
+    granted
 }
 
 /// The pools that have a record of the interface, by family.

@@ -132,6 +132,13 @@ impl NodePods {
         locked(&self.elders).contains(uid)
     }
 
+    /// The Pods that an earlier agent may have given addresses to.
+    pub(super) fn elders(&self) -> Vec<Arc<Pod>> {
+        let mut pods = self.cache.list();
+        pods.retain(|pod| self.is_elder(&uid(pod)));
+        pods
+    }
+
     /// The uids of all Pods seen and of their controllers.
     pub(super) fn uids(&self) -> BTreeSet<Uid> {
         let mut uids = BTreeSet::new();

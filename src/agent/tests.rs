@@ -39,6 +39,7 @@ mod paths;
 mod releases;
 mod several;
 mod socket;
+mod untold;
 
 /// An agent on node `n1`, without the socket: its router is called directly.
 struct Node {

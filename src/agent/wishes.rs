@@ -41,23 +41,33 @@ pub(super) fn read(
     let mut wishes = Wishes {
         routes: annotation::routes(&get)?,
         clean_gateway,
-        interfaces: 1,
+        interfaces: interfaces(settings, pod),
         ..Wishes::default()
     };
     if settings.subnets && subnet_key(&get).is_some() {
-        let items = annotation::subnets(&get)?;
-        wishes.interfaces = items.map_or(1, |items| items.len());
+        annotation::subnets(&get)?;
     } else if let Some(items) = annotation::ippools(&get)? {
         let item = items.serving(nic, called)?;
         wishes.pools = Some((annotation::IPPOOLS, item.pools.clone()));
         wishes.clean_gateway = item.clean_gateway;
-        wishes.interfaces = items.len();
     } else if let Some(pools) = annotation::ippool(&get)? {
         wishes.pools = Some((annotation::IPPOOL, pools));
     }
-    let asked = networks(settings, pod).more().saturating_add(1);
-    wishes.interfaces = wishes.interfaces.max(asked);
     Ok(wishes)
+}
+
+/// How many interfaces the Pod will have at least, as far as it says.
+pub(super) fn interfaces(settings: &Settings, pod: &Pod) -> usize {
+    let get = |key: &str| pod.annotations().get(key).map(String::as_str);
+    let listed = if settings.subnets && subnet_key(&get).is_some() {
+        let items = annotation::subnets(&get).ok().flatten();
+        items.map(|items| items.len())
+    } else {
+        let items = annotation::ippools(&get).ok().flatten();
+        items.map(|items| items.len())
+    };
+    let asked = networks(settings, pod).more().saturating_add(1);
+    listed.unwrap_or(1).max(asked)
 }
 
 /// What is said of the Multus networks of `pod`.

@@ -73,12 +73,20 @@ impl Granted {
     /// What `grant` gives of `pool`.
     pub fn new(pool: &Pool, grant: &Grant) -> Self {
         Self {
+            early: grant.early,
+            ..Self::of(pool, grant.address)
+        }
+    }
+
+    /// `address` of `pool`, recorded for a sandbox.
+    pub fn of(pool: &Pool, address: IpAddr) -> Self {
+        Self {
             pool: pool.name.clone(),
-            address: grant.address,
+            address,
             cidr: pool.cidr,
             gateway: pool.gateway,
             routes: pool.routes.clone(),
-            early: grant.early,
+            early: false,
         }
     }
 

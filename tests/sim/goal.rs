@@ -48,6 +48,7 @@ impl Gaze {
 pub(crate) fn lacks(server: &Server) -> Vec<String> {
     let mut lacks = unserved(server);
     lacks.append(&mut unreleased(server));
+    lacks.append(&mut untold(server));
     let mut replicas = BTreeMap::new();
     for resource in ["deployments.apps", "statefulsets.apps"] {
         for workload in server.objects(resource) {
@@ -110,6 +111,37 @@ pub(crate) fn unreleased(server: &Server) -> Vec<String> {
         }));
     }
     held
+}
+
+/// Addresses that no endpoint tells of, though their Pods run.
+fn untold(server: &Server) -> Vec<String> {
+    let living = living(server);
+    let mut told = BTreeSet::new();
+    for endpoint in server.objects("spiderendpoints.spiderpool.spidernet.io") {
+        let uid = text(&endpoint, "/status/current/uid");
+        let nics = endpoint.pointer("/status/current/ips");
+        for nic in nics.and_then(Value::as_array).into_iter().flatten() {
+            for family in ["/ipv4", "/ipv6"] {
+                let address = text(nic, family);
+                let address = address.split('/').next().unwrap_or_default();
+                told.insert((uid.clone(), address.to_owned()));
+            }
+        }
+    }
+    let mut untold = Vec::new();
+    for pool in server.objects("spiderippools.spiderpool.spidernet.io") {
+        for (address, record) in records(&pool).iter() {
+            let uid = record.uid.as_str().to_owned();
+            let is_told = told.contains(&(uid.clone(), address.to_string()));
+            if !record.kept && living.contains(&uid) && !is_told {
+                untold.push(format!(
+                    "no endpoint tells that {} has {address}",
+                    record.pod
+                ));
+            }
+        }
+    }
+    untold
 }
 
 /// The uids of all Pods there are.

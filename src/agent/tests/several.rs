@@ -9,7 +9,13 @@ impl Node {
     }
 
     /// The address given to `nic`.
-    async fn address_of(&self, pod: &str, uid: &str, nic: &str, sandbox: &str) -> String {
+    pub(super) async fn address_of(
+        &self,
+        pod: &str,
+        uid: &str,
+        nic: &str,
+        sandbox: &str,
+    ) -> String {
         let (status, reply) = self.add_nic(pod, uid, nic, sandbox).await;
         assert_eq!(status, StatusCode::OK, "{nic}: {reply}");
         assert_eq!(reply["ips"].as_array().unwrap().len(), 1, "{reply}");

@@ -1,0 +1,138 @@
+//! Endpoints that an earlier agent did not write: it ended between its answer and the endpoint.
+//!
+//! Owns: one look after a start, at the Pods that were here before this agent, and what their
+//! endpoints should say, as the records have it. Never does: write one ([`super::endpoint`] does, as
+//! for any call), or look again: this agent knows what it answered itself. What the CNI configuration
+//! said to the earlier agent (`cleanGateway`) is not known any more, and told as false.
+//!
+//! Cost: one GET for each Pod of the node; a list of all pools only where an endpoint lacks
+//! something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipam::name::Nic;
+use k8s_openapi::api::core::v1::Pod;
+use tokio::time::sleep;
+
+use super::Agent;
+use super::answer::Given;
+use super::candidates::Asker;
+use super::pods;
+use super::reads::{Listing, ReadError};
+use super::wishes;
+use super::{endpoint, former};
+use crate::api::pod::has_own_network;
+use crate::config::EndpointMode;
+use crate::error::ErrorChain;
+use crate::kube_io::memo::Age;
+use crate::kube_io::retry::Backoff;
+use crate::pool_writer::Attachment;
+
+/// The look is put off by up to this, at random: agents of all nodes may start at once.
+const SPREAD: Duration = Duration::from_secs(20);
+/// First and longest cap of the pause after a look that failed.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// Why a look has to be repeated.
+#[derive(Debug, thiserror::Error)]
+enum UntoldError {
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error("whose Pod {pod} is could not be found out: {reason}")]
+    Owner { pod: String, reason: String },
+}
+
+/// A Pod whose endpoint lacks interfaces.
+struct Untold {
+    pod: Arc<Pod>,
+    told: Vec<Nic>,
+}
+
+/// Looks once; tries again where something could not be read.
+pub(super) async fn run(agent: &Agent) {
+    sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    while let Err(error) = look(agent).await {
+        tracing::warn!(error = %ErrorChain(&error), "look for SpiderEndpoints that an earlier agent did not write failed; trying again");
+        sleep(backoff.next_delay()).await;
+    }
+}
+
+async fn look(agent: &Agent) -> Result<(), UntoldError> {
+    let mut lacking = Vec::new();
+    for pod in agent.pods.elders() {
+        if is_to_have_one(agent, &pod) {
+            let told = told(agent, &pod).await?;
+            if told.len() < wishes::interfaces(&agent.settings, &pod) {
+                lacking.push(Untold { pod, told });
+            }
+        }
+    }
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let listing = agent.reads.pools("", Age::Since(agent.began)).await?;
+    for untold in &lacking {
+        tell(agent, untold, &listing).await?;
+    }
+    Ok(())
+}
+
+fn is_to_have_one(agent: &Agent, pod: &Pod) -> bool {
+    let is_written = match agent.settings.endpoints {
+        EndpointMode::Always => true,
+        EndpointMode::Stateful => pods::stateful_set(pod).is_some(),
+        EndpointMode::Never => false,
+    };
+    is_written && pods::is_alive(pod) && has_own_network(pod)
+}
+
+/// The interfaces that the Pod's endpoint tells of, or is about to.
+async fn told(agent: &Agent, pod: &Pod) -> Result<Vec<Nic>, ReadError> {
+    let name = pods::name(pod);
+    let there = agent.reads.endpoint(&name).await?;
+    let there = agent.endpoints.overlay(&name, there);
+    Ok(endpoint::interfaces_of(there.as_ref(), &pods::uid(pod)))
+}
+
+/// Has the endpoint tell what is recorded for the Pod and it does not tell yet.
+async fn tell(agent: &Agent, untold: &Untold, listing: &Listing) -> Result<(), UntoldError> {
+    let Untold { pod, told } = untold;
+    let (name, uid) = (pods::name(pod), pods::uid(pod));
+    let networks = wishes::networks(&agent.settings, pod);
+    let nics = former::recorded(listing, &uid, &networks);
+    let lacking: Vec<&Nic> = nics.iter().filter(|nic| !told.contains(nic)).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let workload = pods::workload(&agent.reads, pod).await;
+    let workload = workload.map_err(|reason| UntoldError::Owner {
+        pod: name.to_string(),
+        reason,
+    })?;
+    for nic in lacking {
+        let of = Attachment {
+            uid: uid.clone(),
+            nic: nic.clone(),
+        };
+        let _turn = agent.turns.wait(&of).await;
+        // Who calls this agent is told of by it, with what it gives now.
+        if agent.memory.trace(&of).settled.is_some() {
+            continue;
+        }
+        let wishes = wishes::read(&agent.settings, pod, nic, &nics, false);
+        let given = Given {
+            granted: former::granted(listing, &of),
+            wishes: wishes.unwrap_or_default(),
+        };
+        let asker = Asker {
+            pod: Arc::clone(pod),
+            workload: workload.clone(),
+            nic: nic.clone(),
+        };
+        tracing::info!(pod = %name, %nic, addresses = %given, "SpiderEndpoint tells what an earlier agent gave");
+        agent.note(&asker, &given, given.table().kept);
+    }
+    Ok(())
+}
