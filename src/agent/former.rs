@@ -43,15 +43,15 @@ pub(super) fn recorded(all: &Listing, uid: &Uid, networks: &Networks<'_>) -> Vec
     nics
 }
 
-/// What the interface's sandbox was given, as records tell it: the addresses that name it.
+/// What is recorded for the interface, by name; also what was bound early, since a sandbox that
+/// found it there wrote nothing.
 pub(super) fn granted(all: &Listing, of: &Attachment) -> Vec<Granted> {
-    let mut granted = Vec::new();
-    for pool in readable(all) {
+    let its = readable(all).filter_map(|pool| {
         let found = pool.records.find(&of.uid, &of.nic);
-        let found = found.filter(|(_, record)| record.nic.is_some() && !record.is_bound_early());
-        granted.extend(found.map(|(address, _)| Granted::of(pool, address)));
-    }
-    granted
+        let found = found.filter(|(_, record)| record.nic.is_some());
+        found.map(|(address, _)| Granted::of(pool, address))
+    });
+    its.collect()
 }
 
 /// The pools that have a record of the interface, by family.
