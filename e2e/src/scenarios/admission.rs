@@ -13,7 +13,7 @@ use crate::product::{self, CONTROLLERS};
 use crate::progress::say;
 use crate::wait::{ensure_going_on, eventually};
 use crate::workload::{
-    Deployment, SETTLE, delete, gone, leaving_nothing, pool, retire, running, scale, subnet,
+    Deployment, SETTLE, delete, leaving_nothing, pool, retire, running, scale, subnet,
     underlay_object,
 };
 

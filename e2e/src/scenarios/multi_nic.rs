@@ -20,7 +20,7 @@ use crate::product::objects::{Pod, Pool, events};
 use crate::tap;
 use crate::wait::eventually;
 use crate::workload::{
-    Deployment, SETTLE, apply_example, delete, gone, leaving_nothing, pool, retire, running,
+    Deployment, SETTLE, apply_example, delete, leaving_nothing, pool, retire, running,
 };
 
 /// The plugin in Multus' place.
