@@ -39,8 +39,9 @@ mod leader;
 /// How long a pool, found by name, selector or `spec.default`, serves to choose from.
 pub(super) const POOL_AGE: Duration = Duration::from_secs(1);
 /// How long the pools of a workload, told with its owner, serve to choose from: as a rule there is one
-/// for each family, and what it can give, its writer says. A Pod's sandbox is made meanwhile.
-const OWN_POOL_AGE: Age = Age::Within(Duration::from_secs(10));
+/// for each family, and what it can give, its writer says. A Pod's sandbox is made meanwhile, also
+/// where many are made at once.
+const OWN_POOL_AGE: Age = Age::Within(FORGET_AFTER);
 /// How long reserved addresses are taken as read.
 pub(super) const RESERVED_AGE: Duration = Duration::from_secs(1);
 /// How long labels and annotations of Namespaces, Nodes and workloads are taken as read.

@@ -34,6 +34,9 @@ const SPREAD: Duration = Duration::from_secs(20);
 /// First and longest cap of the pause after a look that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
+/// Looks at most; a Pod may be one of a workload that is gone, or that may not be read.
+const TRIES: usize = 8;
+
 /// Why a look has to be repeated.
 #[derive(Debug, thiserror::Error)]
 enum UntoldError {
@@ -53,12 +56,16 @@ struct Untold {
 pub(super) async fn run(agent: &Agent) {
     sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    while let Err(error) = look(agent).await {
+    for _ in 0..TRIES {
+        let Err(error) = look(agent).await else {
+            return;
+        };
         tracing::warn!(error = %ErrorChain(&error), "look for SpiderEndpoints that an earlier agent did not write failed; trying again");
         sleep(backoff.next_delay()).await;
     }
 }
 
+/// Looks at every Pod, also where something about one of them could not be read.
 async fn look(agent: &Agent) -> Result<(), UntoldError> {
     let mut lacking = Vec::new();
     for pod in agent.pods.elders() {
@@ -73,10 +80,11 @@ async fn look(agent: &Agent) -> Result<(), UntoldError> {
         return Ok(());
     }
     let listing = agent.reads.pools("", Age::Since(agent.began)).await?;
+    let mut outcome = Ok(());
     for untold in &lacking {
-        tell(agent, untold, &listing).await?;
+        outcome = outcome.and(tell(agent, untold, &listing).await);
     }
-    Ok(())
+    outcome
 }
 
 fn is_to_have_one(agent: &Agent, pod: &Pod) -> bool {

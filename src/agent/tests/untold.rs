@@ -125,3 +125,34 @@ async fn none_is_written_where_none_is_wanted() {
         assert_eq!(calls(&world, "/spiderendpoints"), 0, "{mode:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_a_workload_that_is_gone_keeps_no_other_from_its_endpoint() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("a", "172.18.41.10-172.18.41.19");
+    let node = Node::start(&world, dir.path()).await;
+    let set = world.put(
+        "replicasets",
+        json!({"metadata": {"name": "set", "namespace": "shop"}}),
+    );
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "set", "uid": set, "controller": true});
+    let orphan = world.pod_of("orphan", &uses(&["a"]), &owner);
+    let uid = world.pod("x", &uses(&["a"]));
+    pass(1).await;
+    world.lose("spiderendpoints");
+    node.address("orphan", &orphan, "s1").await;
+    node.address("x", &uid, "s1").await;
+    node.kill();
+    world.heal();
+    world.delete("replicasets", "shop", "set");
+    let _node = Node::start(&world, dir.path()).await;
+    pass(LOOKED).await;
+    assert_eq!(told(&world).len(), 1);
+    let of_orphan = || world.get("spiderendpoints", "shop", "orphan");
+    assert!(of_orphan().is_none());
+    // It is not looked for without end.
+    pass(3600).await;
+    let looked = calls(&world, "/replicasets/set");
+    pass(3600).await;
+    assert_eq!(calls(&world, "/replicasets/set"), looked);
+}
