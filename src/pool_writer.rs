@@ -14,7 +14,7 @@ use ipam::ledger::{Ask, Claim};
 use ipam::name::{PodName, PoolName, Uid};
 use ipam::quarantine::{Conflict, Ruling};
 use ipam::release::{Release, Released};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 mod commit;
@@ -90,26 +90,51 @@ pub trait Host: Send + Sync + 'static {
 /// server's latency; a pool whose turn has not come takes in what is asked meanwhile, so the busier
 /// the API server is, the more a write carries.
 const WRITES_AT_ONCE: usize = 8;
+/// Most pools that are written in addition, since a write of theirs has just ended: who came too late
+/// for it has waited for one write, and would wait again behind all other pools.
+const WRITES_AGAIN: usize = 4;
+
+/// Whose turn it is to write; first come, first served.
+struct Turns {
+    first: Semaphore,
+    again: Semaphore,
+}
+
+impl Turns {
+    fn new(rivals: Rivals) -> Self {
+        let (first, again) = match rivals {
+            Rivals::None => (WRITES_AT_ONCE, WRITES_AGAIN),
+            Rivals::Others => (Semaphore::MAX_PERMITS, Semaphore::MAX_PERMITS),
+        };
+        Self {
+            first: Semaphore::new(first),
+            again: Semaphore::new(again),
+        }
+    }
+
+    /// Waits for a turn, which lasts until what this gives is dropped.
+    async fn wait(&self, again: bool) -> Option<SemaphorePermit<'_>> {
+        let turns = if again { &self.again } else { &self.first };
+        // It is never closed.
+        turns.acquire().await.ok()
+    }
+}
 
 /// Access to every pool's writer.
 pub struct Writers<H> {
     host: Arc<H>,
     tasks: Tasks,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
 impl<H: Host> Writers<H> {
     /// Without any writer yet; they will run in `tasks`.
     pub fn new(host: H, tasks: Tasks) -> Self {
-        let at_once = match H::RIVALS {
-            Rivals::None => WRITES_AT_ONCE,
-            Rivals::Others => Semaphore::MAX_PERMITS,
-        };
         Self {
             host: Arc::new(host),
             tasks,
-            turns: Arc::new(Semaphore::new(at_once)),
+            turns: Arc::new(Turns::new(H::RIVALS)),
             queues: Mutex::default(),
         }
     }

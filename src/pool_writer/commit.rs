@@ -29,13 +29,13 @@ use ipam::quarantine::Ruling;
 use ipam::release::Released;
 use ipam::select::Refusal;
 use kube::ResourceExt;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::Host;
 use super::error::CommitError;
 use super::pace::{Pace, Scene};
 use super::seen::{Attachment, Granted, Reading};
+use super::{Host, Turns};
 use crate::api::SpiderIPPool;
 use crate::error::ErrorChain;
 use crate::kube_io::put::PutError;
@@ -102,8 +102,7 @@ struct Doubt {
 pub(super) struct Writer<H> {
     pub(super) pool: PoolName,
     pub(super) host: Arc<H>,
-    /// Whose turn it is to write; first come, first served.
-    pub(super) turns: Arc<Semaphore>,
+    pub(super) turns: Arc<Turns>,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -125,9 +124,11 @@ impl<H: Host> Writer<H> {
             desk.take(job);
             self.gather(&mut desk).await;
             let mut failed: Option<String> = None;
+            let mut again = false;
             loop {
                 sleep_until(desk.pace.next()).await;
-                let turn = self.turns.acquire().await;
+                let turn = self.turns.wait(again).await;
+                again = true;
                 while let Ok(job) = self.inbox.try_recv() {
                     desk.take(job);
                 }

@@ -212,10 +212,38 @@ async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_i
     });
     let granted = join_all(asks).await;
     assert!(granted.iter().all(Result::is_ok));
-    assert_eq!(*locked(&alone.most), WRITES_AT_ONCE);
+    assert!(*locked(&alone.most) <= WRITES_AT_ONCE + WRITES_AGAIN);
     let carried = locked(&alone.writes);
     let both = carried.iter().filter(|asks| **asks == 2).count();
     assert!(both >= pools / 3, "{both} of {pools} pools: {carried:?}");
+}
+
+/// Else it would wait behind all pools twice.
+#[tokio::test(start_paused = true)]
+async fn who_waited_for_a_write_to_end_does_not_wait_for_a_turn_behind_all_other_pools() {
+    let (_, writers) = writers();
+    let ask = |pool: usize, uid: &'static str| {
+        let writers = Arc::clone(&writers);
+        tokio::spawn(async move {
+            let began = Instant::now();
+            let pool = PoolName::new(format!("p{pool}"));
+            let deadline = within(Duration::from_secs(10));
+            let granted = writers.claim(&pool, claim(uid), None, deadline).await;
+            assert!(granted.is_ok());
+            began.elapsed()
+        })
+    };
+    let first = ask(0, "first");
+    tokio::time::sleep(PUT / 2).await;
+    let late = ask(0, "late");
+    let others: Vec<_> = (1..20 * WRITES_AT_ONCE)
+        .map(|pool| ask(pool, "other"))
+        .collect();
+    assert!(first.await.unwrap() < 2 * PUT);
+    let (late, others) = (late.await.unwrap(), join_all(others).await);
+    let others = others.into_iter().map(|took| took.unwrap());
+    assert!(others.max().unwrap() > 18 * PUT);
+    assert!(late < 4 * PUT, "{late:?}");
 }
 
 #[tokio::test(start_paused = true)]
