@@ -7,6 +7,7 @@
 //! Where to read next: `commit.rs` for what holds at all times, `pace.rs` for when is written.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use ipam::addr::AddrSet;
@@ -120,11 +121,36 @@ impl Turns {
     }
 }
 
+/// How many pools are asked of at this moment.
+#[derive(Default)]
+struct Busy(AtomicU32);
+
+/// A pool that is asked of, until this is dropped.
+struct Asked<'b>(&'b Busy);
+
+impl Busy {
+    fn enter(&self) -> Asked<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Asked(self)
+    }
+
+    fn count(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Access to every pool's writer.
 pub struct Writers<H> {
     host: Arc<H>,
     tasks: Tasks,
     turns: Arc<Turns>,
+    busy: Arc<Busy>,
     queues: Mutex<BTreeMap<PoolName, mpsc::Sender<Job>>>,
 }
 
@@ -135,6 +161,7 @@ impl<H: Host> Writers<H> {
             host: Arc::new(host),
             tasks,
             turns: Arc::new(Turns::new(H::RIVALS)),
+            busy: Arc::default(),
             queues: Mutex::default(),
         }
     }
@@ -235,6 +262,7 @@ impl<H: Host> Writers<H> {
             pool: pool.clone(),
             host: Arc::clone(&self.host),
             turns: Arc::clone(&self.turns),
+            busy: Arc::clone(&self.busy),
             inbox,
         };
         self.tasks.spawn(writer.run());

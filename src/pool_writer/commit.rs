@@ -35,7 +35,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::error::CommitError;
 use super::pace::{Pace, Scene};
 use super::seen::{Attachment, Granted, Reading};
-use super::{Host, Turns};
+use super::{Busy, Host, Turns};
 use crate::api::SpiderIPPool;
 use crate::error::ErrorChain;
 use crate::kube_io::put::PutError;
@@ -103,6 +103,8 @@ pub(super) struct Writer<H> {
     pub(super) pool: PoolName,
     pub(super) host: Arc<H>,
     pub(super) turns: Arc<Turns>,
+    /// How many pools are asked of now.
+    pub(super) busy: Arc<Busy>,
     pub(super) inbox: mpsc::Receiver<Job>,
 }
 
@@ -122,6 +124,8 @@ impl<H: Host> Writer<H> {
         let mut desk = Desk::new(&self);
         while let Some(job) = self.next_job().await {
             desk.take(job);
+            let busy = Arc::clone(&self.busy);
+            let _asked = busy.enter();
             self.gather(&mut desk).await;
             let mut failed: Option<String> = None;
             let mut again = false;
@@ -171,7 +175,14 @@ impl<H: Host> Writer<H> {
                 Ok(None) | Err(_) => return,
             }
         }
-        desk.pace.gather();
+        let since = Instant::now();
+        loop {
+            let until = desk.pace.gathered(since, self.busy.count());
+            if until <= Instant::now() {
+                return;
+            }
+            sleep_until(until).await;
+        }
     }
 
     /// The next question; `None` once the writer may end. Who sends after that finds the queue

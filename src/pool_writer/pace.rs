@@ -15,7 +15,8 @@
 //!
 //! Where the claims of all nodes meet there are no others to make room for, unless they are seen:
 //! then a write waits for more to carry, as long as it is likely to last itself, before the first
-//! and between two.
+//! and between two. Before the first also longer, the more pools are asked of at the same time: what
+//! many nodes ask at once is on its way for as long as the machine is busy with the rest of it.
 //!
 //! An attempt is a read and a write; its time is measured, since it grows with the pool and with
 //! what the API server has to do. A lost attempt is another's success, so who stays while winners
@@ -81,11 +82,14 @@ impl Pace {
         self.next
     }
 
-    /// Somebody claims after a while without: more may follow.
-    pub(super) fn gather(&mut self) {
-        if self.rivals == Rivals::None {
-            self.next = self.next.max(Instant::now() + self.linger());
-        }
+    /// When the first write may begin for who claimed at `since`, after a while without: more may
+    /// follow. `busy` pools are asked of now, this one among them.
+    pub(super) fn gathered(&self, since: Instant, busy: u32) -> Instant {
+        let linger = match self.rivals {
+            Rivals::None => self.attempt.max(ATTEMPT.0 * busy).min(LINGER_MAX),
+            Rivals::Others => Duration::ZERO,
+        };
+        self.next.max(since + linger)
     }
 
     /// How long a write waits for more to carry: as long as it is likely to last itself.
@@ -177,6 +181,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_first_write_waits_the_longer_the_more_pools_are_asked_of_and_never_for_rivals() {
+        let now = Instant::now();
+        let waits = |rivals, busy| Pace::new(rivals).gathered(now, busy) - now;
+        let each = [1, 2, 9, 10, 11, 1_000].map(|busy| waits(Rivals::None, busy));
+        assert_eq!(each.map(|wait| wait.as_millis()), [5, 10, 45, 50, 50, 50]);
+        assert_eq!(waits(Rivals::Others, 9), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn who_seems_alone_rests_for_two_attempts_if_more_is_asked_and_else_not_at_all() {
         assert_fill(pauses(&[&win(Scene::Busy)]), 2 * TOOK, 2 * TOOK);
         assert_fill(
@@ -234,8 +247,8 @@ mod tests {
     async fn where_all_claims_meet_a_write_waits_for_more_as_long_as_one_lasts_up_to_a_bound() {
         let mut pace = Pace::new(Rivals::None);
         let lingers = |pace: &Pace| pace.next().duration_since(Instant::now());
-        pace.gather();
-        assert_eq!(lingers(&pace), ATTEMPT.0, "before the first");
+        let first = pace.gathered(Instant::now(), 1);
+        assert_eq!(first - Instant::now(), ATTEMPT.0, "before the first");
         for (took, wanted) in [(20, 20), (400, 50)] {
             let took = Duration::from_millis(took);
             (0..20).for_each(|_| pace.won(took, Scene::Busy));

@@ -218,6 +218,33 @@ async fn few_pools_are_written_at_once_and_those_that_wait_for_their_turn_take_i
     assert!(both >= pools / 3, "{both} of {pools} pools: {carried:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn where_many_pools_are_asked_of_at_once_none_is_written_before_its_company_is_there() {
+    let (alone, writers) = writers();
+    let asks = (0..WRITES_AT_ONCE).flat_map(|pool| ["first", "second"].map(|uid| (pool, uid)));
+    let asks = asks.map(|(pool, uid)| {
+        let writers = &writers;
+        async move {
+            if uid == "second" {
+                tokio::time::sleep(PUT).await;
+            }
+            let pool = PoolName::new(format!("p{pool}"));
+            let deadline = within(Duration::from_secs(10));
+            writers.claim(&pool, claim(uid), None, deadline).await
+        }
+    });
+    let granted = join_all(asks).await;
+    assert!(granted.iter().all(Result::is_ok));
+    assert_eq!(*locked(&alone.writes), [2; WRITES_AT_ONCE]);
+    // And who asks alone waits for a moment only.
+    let began = Instant::now();
+    let deadline = within(Duration::from_secs(10));
+    let pool = PoolName::new("alone");
+    let granted = writers.claim(&pool, claim("u"), None, deadline).await;
+    assert!(granted.is_ok());
+    assert!(began.elapsed() < 2 * PUT, "{:?}", began.elapsed());
+}
+
 /// Else it would wait behind all pools twice.
 #[tokio::test(start_paused = true)]
 async fn who_waited_for_a_write_to_end_does_not_wait_for_a_turn_behind_all_other_pools() {
