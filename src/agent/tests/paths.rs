@@ -296,7 +296,7 @@ async fn what_the_leader_knows_is_not_asked_of_the_api_server() {
     assert_eq!(fake.looked(), 1, "a workload's pools come with its owner");
     // Without a leader it is, once what it said is old.
     fake.turn(Mood::Away);
-    pass(15).await;
+    pass(35).await;
     let uid = world.pod_of("web-1-y", &subnet, &owner);
     assert_eq!(node.address("web-1-y", &uid, "s1").await, "172.18.41.61/24");
     assert_ne!(reads(), before);
