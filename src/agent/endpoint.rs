@@ -131,11 +131,7 @@ impl Endpoints {
         ways: &Ways,
     ) {
         let outlives = fixed::is_kept_set(settings, &asker.workload);
-        let is_written = match settings.endpoints {
-            EndpointMode::Always => true,
-            EndpointMode::Stateful => fixed::is_stateful_set(&asker.workload),
-            EndpointMode::Never => false,
-        };
+        let is_written = is_written(settings, fixed::is_stateful_set(&asker.workload));
         let (mut all, mut told) = (locked(&self.wanted), locked(&self.told));
         let (name, uid) = (pods::name(&asker.pod), pods::uid(&asker.pod));
         let wanted = all.get(&name).map(|wanted| &wanted.endpoint);
@@ -247,6 +243,15 @@ impl Endpoints {
                 tracing::warn!(pod = %name, error = %ErrorChain(&error), "SpiderEndpoint not written; trying again");
             }
         }
+    }
+}
+
+/// Whether the endpoint of a Pod is written, which is a `StatefulSet`'s or not.
+pub(super) fn is_written(settings: &Settings, is_of_set: bool) -> bool {
+    match settings.endpoints {
+        EndpointMode::Always => true,
+        EndpointMode::Stateful => is_of_set,
+        EndpointMode::Never => false,
     }
 }
 

@@ -23,7 +23,6 @@ use super::reads::{Listing, ReadError};
 use super::wishes;
 use super::{endpoint, former};
 use crate::api::pod::has_own_network;
-use crate::config::EndpointMode;
 use crate::error::ErrorChain;
 use crate::kube_io::memo::Age;
 use crate::kube_io::retry::Backoff;
@@ -88,12 +87,8 @@ async fn look(agent: &Agent) -> Result<(), UntoldError> {
 }
 
 fn is_to_have_one(agent: &Agent, pod: &Pod) -> bool {
-    let is_written = match agent.settings.endpoints {
-        EndpointMode::Always => true,
-        EndpointMode::Stateful => pods::stateful_set(pod).is_some(),
-        EndpointMode::Never => false,
-    };
-    is_written && pods::is_alive(pod) && has_own_network(pod)
+    let is_of_set = pods::stateful_set(pod).is_some();
+    endpoint::is_written(&agent.settings, is_of_set) && pods::is_alive(pod) && has_own_network(pod)
 }
 
 /// The interfaces that the Pod's endpoint tells of, or is about to.

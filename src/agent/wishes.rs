@@ -41,18 +41,20 @@ pub(super) fn read(
     let mut wishes = Wishes {
         routes: annotation::routes(&get)?,
         clean_gateway,
-        interfaces: interfaces(settings, pod),
         ..Wishes::default()
     };
+    let mut listed = None;
     if settings.subnets && subnet_key(&get).is_some() {
-        annotation::subnets(&get)?;
+        listed = annotation::subnets(&get)?.map(|items| items.len());
     } else if let Some(items) = annotation::ippools(&get)? {
         let item = items.serving(nic, called)?;
         wishes.pools = Some((annotation::IPPOOLS, item.pools.clone()));
         wishes.clean_gateway = item.clean_gateway;
+        listed = Some(items.len());
     } else if let Some(pools) = annotation::ippool(&get)? {
         wishes.pools = Some((annotation::IPPOOL, pools));
     }
+    wishes.interfaces = at_least(settings, pod, listed);
     Ok(wishes)
 }
 
@@ -66,6 +68,11 @@ pub(super) fn interfaces(settings: &Settings, pod: &Pod) -> usize {
         let items = annotation::ippools(&get).ok().flatten();
         items.map(|items| items.len())
     };
+    at_least(settings, pod, listed)
+}
+
+/// So many as an annotation lists, and as there are networks.
+fn at_least(settings: &Settings, pod: &Pod, listed: Option<usize>) -> usize {
     let asked = networks(settings, pod).more().saturating_add(1);
     listed.unwrap_or(1).max(asked)
 }
