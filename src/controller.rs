@@ -54,7 +54,7 @@ use crate::pool_writer::Writers;
 
 use allocator::{Allocator, Bound, Callers, Host, Sight};
 pub use allocator::{Endpoint, Listener, Serve};
-use apply::{Done, Writer};
+use apply::{ApplyError, Done, Writer};
 use early::Early;
 use gc::Gc;
 use index::{Dirty, Features, Index, Observed, Switch};
@@ -67,6 +67,8 @@ use workload::Seen;
 
 /// First and longest cap of the pause after a pass that failed.
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
+/// Longest rest after a pass of which something was refused for good.
+const REFUSED_REST: Duration = Duration::from_secs(2);
 /// After a pass that wrote a ledger the next one waits this long: of a burst of workloads the first
 /// is served at once and the others together, by a few writes of the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_millis(400);
@@ -386,6 +388,9 @@ enum Again {
     Within(Duration),
     /// After this long and not before: the pass failed.
     After(Duration),
+    /// After this long, or a little after something changes: what could not be written will be refused
+    /// again, and keeps nobody else waiting.
+    Refused(Duration),
 }
 
 /// Gives a key back to the queue when its pass ends, however it ends.
@@ -406,6 +411,11 @@ impl Drop for Running {
             Again::OnChange => {}
             Again::Within(delay) => self.ctx.queue.add_at(self.cidr, Instant::now() + delay),
             Again::After(delay) => self.ctx.queue.rest(self.cidr, Instant::now() + delay),
+            Again::Refused(delay) => {
+                let rest = self.pause.max(delay.min(REFUSED_REST));
+                self.ctx.queue.gather(self.cidr, Instant::now() + rest);
+                self.ctx.queue.add_at(self.cidr, Instant::now() + delay);
+            }
         }
         self.ctx.queue.done(&self.cidr);
     }
@@ -451,7 +461,13 @@ async fn pass(ctx: &Context, cidr: &IpNet, pause: &mut Duration) -> Again {
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
     ctx.metrics.passed(outcome_of(&done), began.elapsed());
     if let Some(error) = done.errors.first() {
-        return Again::After(ctx.next_delay(cidr, error.outcome()));
+        let delay = ctx.next_delay(cidr, error.outcome());
+        let is_refused = |error: &ApplyError| error.outcome() == Outcome::Fatal;
+        return if done.errors.iter().all(is_refused) {
+            Again::Refused(delay)
+        } else {
+            Again::After(delay)
+        };
     }
     ctx.backoffs
         .lock()

@@ -130,13 +130,12 @@ pub fn run(paths: &Paths, scenarios: &[&Scenario], options: Options) -> Result<(
     }
     let used = stage.end(options)?;
     show(&tally);
+    tally.verdict(options)?;
     // A part of the scenarios makes use of a part of the rights.
     if scenarios.len() == ALL.len() {
-        for right in rights::unused(paths, &used)? {
-            say(format_args!("granted, and not made use of: {right}"));
-        }
+        rights::ensure_used(paths, &used)?;
     }
-    tally.verdict(options)
+    Ok(())
 }
 
 /// The cluster that scenarios share.

@@ -182,7 +182,11 @@ impl Allocator {
                     }
                     continue;
                 }
-                Some(Ok(Reply::NotLeading)) => self.lost(&link, "it no longer acts"),
+                // Another replica may act by now; where that one says the same, nobody does for a while.
+                Some(Ok(Reply::NotLeading)) if tries == TRIES => {
+                    self.lost(&link, "it does not act, or can't tell whose the Pod is");
+                }
+                Some(Ok(Reply::NotLeading)) => self.shared.pause("nobody acts", Some(&link)),
                 Some(Ok(Reply::Stranger(why))) => self.lost(&link, &why),
                 Some(Ok(reply)) => {
                     locked(&self.shared.backoff).reset();

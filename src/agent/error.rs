@@ -110,13 +110,14 @@ impl StandardError {
             | Self::NoRule
             | Self::Empty { .. }
             | Self::NoMatch { .. }
+            | Self::Pool { .. }
             | Self::NoPool(_) => Reason::NoAvailablePool,
             Self::Subnet(_)
             | Self::AutoPoolOff
             | Self::MasterSubnet
             | Self::Annotation(_)
             | Self::List { .. } => Reason::WrongInput,
-            Self::Pool { .. } | Self::Read(_) | Self::Late(_) => Reason::Internal,
+            Self::Read(_) | Self::Late(_) => Reason::Internal,
             Self::NoAddress(_) | Self::Held(_) => Reason::UsedOut,
             Self::Commit(_) => Reason::RetriesExhausted,
             Self::Both(errors) => errors.first().map_or(Reason::Internal, Self::class),
@@ -179,7 +180,7 @@ pub(super) enum StandardError {
         /// Interface.
         nic: Nic,
     },
-    /// A pool that is named is not there, or could not be read.
+    /// A pool that is named is not there.
     #[error("failed to get original IPPool {pool}: {reason}")]
     Pool {
         /// Name.

@@ -101,10 +101,7 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
             "many addresses of this node look leaked at once; they are freed only if the next look finds the same"
         );
     }
-    for leaked in found.now {
-        free(agent, &leaked, Because::Looks).await?;
-    }
-    Ok(())
+    free_all(agent, &found.now, Because::Looks).await
 }
 
 /// The records of this node in the pools that the controller marked.
@@ -146,15 +143,26 @@ fn kubelet(node: Option<Arc<Node>>) -> Kubelet {
     }
 }
 
+/// [`free`], each; one that fails keeps no other from it.
+///
+/// Errors: the first one's.
+pub(super) async fn free_all(
+    agent: &Agent,
+    leaked: &[Holding],
+    because: Because,
+) -> Result<(), LeakError> {
+    let mut outcome = Ok(());
+    for leaked in leaked {
+        outcome = outcome.and(free(agent, leaked, because).await);
+    }
+    outcome
+}
+
 /// Frees what is recorded so, if its Pod is gone by a live look and this agent has nothing to do with
 /// it.
 ///
 /// Errors: it may be recorded still.
-pub(super) async fn free(
-    agent: &Agent,
-    leaked: &Holding,
-    because: Because,
-) -> Result<(), LeakError> {
+async fn free(agent: &Agent, leaked: &Holding, because: Because) -> Result<(), LeakError> {
     let of = Attachment {
         uid: leaked.uid.clone(),
         nic: leaked.nic.clone().unwrap_or_else(|| Nic::new("")),

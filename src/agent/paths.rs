@@ -43,6 +43,9 @@ use crate::pool_writer::{Attachment, CommitError, DOUBT_MAX, Granted, Reading, W
 /// Before a caller's time is up it is told why, where there is no other way.
 const TO_SAY_SO: Duration = Duration::from_secs(1);
 
+/// Said where nobody may write a pool, which the configuration refuses.
+const NO_WAY: &str = "there is no way to write it";
+
 /// The ways there are.
 pub(super) struct Paths {
     node: NodeName,
@@ -89,27 +92,36 @@ impl Paths {
         };
         // Before it is asked: whoever wants to know what may be recorded is told of this pool.
         self.memory.asks(&of, pool);
-        let mut why = "there is no way to write it".to_owned();
-        if let Some(allocator) = &self.allocator {
-            let sent = self.doubts.sent(&of, pool, self.time(deadline));
-            let what = What::Claim(Box::new(claim.clone()));
-            let answered = allocator.ask(pool, &what, self.time(deadline)).await;
-            if !is_open(&answered) {
-                sent.settled();
-            } // else it is kept in mind, as where this call is given up
-            match answered {
-                Answered::Reply(Reply::Granted(granted)) => {
-                    self.memory.granted(&of, granted.clone());
-                    return Ok(granted);
-                }
-                Answered::Reply(Reply::Failed(error)) if is_final(&error) => return Err(error),
-                other => why = self.fall_back(pool, &other),
+        let Some(allocator) = &self.allocator else {
+            // Its own writers know what they may have written.
+            let why = || unwritten(pool, NO_WAY.to_owned());
+            let own = self.own.as_ref().ok_or_else(why)?;
+            return own.claim(pool, claim, reading, deadline).await;
+        };
+        // Kept in mind until it is settled, also where this call is given up: whichever way took it,
+        // the release may go the other one.
+        let sent = self.doubts.sent(&of, pool, self.time(deadline));
+        let what = What::Claim(Box::new(claim.clone()));
+        let answered = allocator.ask(pool, &what, self.time(deadline)).await;
+        let is_open = is_open(&answered);
+        let granted = match answered {
+            Answered::Reply(Reply::Granted(granted)) => {
+                self.memory.granted(&of, granted.clone());
+                Ok(granted)
             }
+            Answered::Reply(Reply::Failed(error)) if is_final(&error) => Err(error),
+            other => {
+                let why = self.fall_back(pool, &other);
+                match &self.own {
+                    Some(own) => own.claim(pool, claim, reading, deadline).await,
+                    None => Err(unwritten(pool, why)),
+                }
+            }
+        };
+        if !is_open && granted.as_ref().err().is_none_or(is_final) {
+            sent.settled();
         }
-        match &self.own {
-            Some(writers) => writers.claim(pool, claim, reading, deadline).await,
-            None => Err(unwritten(pool, why)),
-        }
+        granted
     }
 
     /// Takes back what an interface of `pod` has of `pool`, behind every claim that was asked before.
@@ -141,7 +153,7 @@ impl Paths {
         release: Release,
         deadline: Instant,
     ) -> Result<Released, CommitError> {
-        let mut why = "there is no way to write it".to_owned();
+        let mut why = NO_WAY.to_owned();
         if let Some(allocator) = &self.allocator {
             let what = What::Release {
                 pod: pod.clone(),
@@ -246,7 +258,7 @@ fn unwritten(pool: &PoolName, reason: String) -> CommitError {
     CommitError::Write { pool, reason }
 }
 
-/// Claims that the allocator may carry out still: until when.
+/// Claims that may be carried out still, by the allocator or a write of this agent's: until when.
 #[derive(Default)]
 struct Doubts {
     open: Mutex<BTreeMap<(Attachment, PoolName), Instant>>,

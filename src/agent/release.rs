@@ -355,12 +355,15 @@ impl Shared {
 
     async fn release(&self, of: &Attachment) -> Result<Verdict, ReleaseError> {
         // Fails only if the semaphore is closed, which nobody does.
-        let _permit = self.permits.acquire().await;
+        let permit = self.permits.acquire().await;
         let Some(pod) = self.entry(of).map(|entry| entry.pod) else {
             return Ok(Verdict::Over);
         };
         let life = pods::life_now(&self.reads, &pod, &of.uid).await?;
+        // Not while it waits: an ADD's turn can last long, and others' releases are what it waits for.
+        drop(permit);
         let _turn = self.turns.wait(of).await;
+        let _permit = self.permits.acquire().await;
         // An ADD may have had its turn meanwhile.
         let ack = locked(&self.acks)
             .get(of)
@@ -424,7 +427,10 @@ impl Shared {
         }
     }
 
-    /// Releases in every pool; what stays recorded there, and why.
+    /// Releases in every pool; what stays recorded there, and why. One that can't be read or written
+    /// keeps no other from it.
+    ///
+    /// Errors: the first one's.
     async fn free_all(
         &self,
         of: &Attachment,
@@ -433,6 +439,7 @@ impl Shared {
         release: &Release,
     ) -> Result<Released, ReleaseError> {
         let mut left = Released::default();
+        let mut outcome = Ok(());
         for pool in pools {
             let deadline = Instant::now() + WRITE_MAX;
             let released = self
@@ -442,7 +449,10 @@ impl Shared {
             let released = match released {
                 Ok(released) => released,
                 Err(CommitError::Gone(_)) => Released::default(),
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    outcome = outcome.and(Err(error));
+                    continue;
+                }
             };
             for address in &released.freed {
                 tracing::info!(pod = %entry.pod, nic = %of.nic, %pool, %address, because = ?release.owner, "address released");
@@ -461,6 +471,7 @@ impl Shared {
                 self.memory.left(of, pool);
             }
         }
+        outcome?;
         Ok(left)
     }
 

@@ -241,6 +241,13 @@ impl World {
     }
 
     /// The Pod begins to go: it stays there, with a deletion timestamp.
+    /// The kubelet says that the Pod has its network.
+    fn runs(&self, pod: &str) {
+        self.edit("pods", "shop", pod, |pod| {
+            pod["status"]["podIPs"] = json!([{"ip": "192.0.2.1"}]);
+        });
+    }
+
     fn terminate(&self, pod: &str) {
         self.edit("pods", "shop", pod, |pod| {
             pod["metadata"]["deletionTimestamp"] = json!("2026-11-22T17:41:24Z");

@@ -70,10 +70,8 @@ async fn look_after(agent: &Agent, ended: Ended) {
 }
 
 async fn look(agent: &Agent, ended: &Ended) -> Result<(), LeakError> {
-    for holding in held(agent, ended).await? {
-        leaks::free(agent, &holding, Because::NeverStarted).await?;
-    }
-    Ok(())
+    let held = held(agent, ended).await?;
+    leaks::free_all(agent, &held, Because::NeverStarted).await
 }
 
 /// What is recorded for the Pod, and names no sandbox: in pools of workloads of its Namespace, since

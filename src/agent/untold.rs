@@ -1,13 +1,15 @@
 //! Endpoints that an earlier agent did not write: it ended between its answer and the endpoint.
 //!
-//! Owns: one look after a start, at the Pods that were here before this agent, and what their
-//! endpoints should say, as the records have it. Never does: write one ([`super::endpoint`] does, as
+//! Owns: one look after a start, at the Pods that ran here before this agent, and what their
+//! endpoints should say, as the records have it. Never does: tell of a Pod without a network, which
+//! may have got a part of what it asks for; write one ([`super::endpoint`] does, as
 //! for any call), or look again: this agent knows what it answered itself. What the CNI configuration
 //! said to the earlier agent (`cleanGateway`) is not known any more, and told as false.
 //!
 //! Cost: one GET for each Pod of the node; a list of all pools only where an endpoint lacks
 //! something.
 
+use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +24,7 @@ use super::pods;
 use super::reads::{Listing, ReadError};
 use super::wishes;
 use super::{endpoint, former};
-use crate::api::pod::has_own_network;
+use crate::api::pod::{has_own_network, waits_for_network};
 use crate::error::ErrorChain;
 use crate::kube_io::memo::Age;
 use crate::kube_io::retry::Backoff;
@@ -36,13 +38,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mi
 /// Looks at most; a Pod may be one of a workload that is gone, or that may not be read.
 const TRIES: usize = 8;
 
-/// Why a look has to be repeated.
+/// Why a Pod has to be looked at again.
 #[derive(Debug, thiserror::Error)]
 enum UntoldError {
     #[error(transparent)]
     Read(#[from] ReadError),
-    #[error("whose Pod {pod} is could not be found out: {reason}")]
-    Owner { pod: String, reason: String },
+    #[error("whose Pod it is could not be found out: {0}")]
+    Owner(String),
 }
 
 /// A Pod whose endpoint lacks interfaces.
@@ -51,39 +53,68 @@ struct Untold {
     told: Vec<Nic>,
 }
 
-/// Looks once; tries again where something could not be read.
+/// Looks at each Pod once; again at those of which something could not be read, and at those that
+/// have no network yet.
 pub(super) async fn run(agent: &Agent) {
     sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
+    let mut left = agent.pods.elders();
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
     for _ in 0..TRIES {
-        let Err(error) = look(agent).await else {
+        left = look(agent, left).await;
+        if left.is_empty() {
             return;
-        };
-        tracing::warn!(error = %ErrorChain(&error), "look for SpiderEndpoints that an earlier agent did not write failed; trying again");
+        }
         sleep(backoff.next_delay()).await;
     }
 }
 
-/// Looks at every Pod, also where something about one of them could not be read.
-async fn look(agent: &Agent) -> Result<(), UntoldError> {
-    let mut lacking = Vec::new();
-    for pod in agent.pods.elders() {
-        if is_to_have_one(agent, &pod) {
-            let told = told(agent, &pod).await?;
-            if told.len() < wishes::interfaces(&agent.settings, &pod) {
-                lacking.push(Untold { pod, told });
+/// Returns the Pods that have to be looked at again.
+async fn look(agent: &Agent, pods: Vec<Arc<Pod>>) -> Vec<Arc<Pod>> {
+    let (mut again, mut lacking) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let now = agent.pods.get(&pods::name(&pod));
+        let Some(pod) = now.filter(|now| pods::uid(now) == pods::uid(&pod)) else {
+            continue;
+        };
+        if !is_to_have_one(agent, &pod) {
+            continue;
+        }
+        // What is recorded may not be all that it gets. When its sandbox asks, this agent tells.
+        if waits_for_network(&pod) {
+            again.push(pod);
+            continue;
+        }
+        match told(agent, &pod).await {
+            Ok(told) if told.len() >= wishes::interfaces(&agent.settings, &pod) => {}
+            Ok(told) => lacking.push(Untold { pod, told }),
+            Err(error) => {
+                say_failed(pods::name(&pod), &error.into());
+                again.push(pod);
             }
         }
     }
     if lacking.is_empty() {
-        return Ok(());
+        return again;
     }
-    let listing = agent.reads.pools("", Age::Since(agent.began)).await?;
-    let mut outcome = Ok(());
-    for untold in &lacking {
-        outcome = outcome.and(tell(agent, untold, &listing).await);
+    let listing = match agent.reads.pools("", Age::Since(agent.began)).await {
+        Ok(listing) => listing,
+        Err(error) => {
+            say_failed("all IPPools", &error.into());
+            again.extend(lacking.into_iter().map(|untold| untold.pod));
+            return again;
+        }
+    };
+    for untold in lacking {
+        if let Err(error) = tell(agent, &untold, &listing).await {
+            say_failed(pods::name(&untold.pod), &error);
+            again.push(untold.pod);
+        }
     }
-    outcome
+    again
+}
+
+fn say_failed(at: impl Display, error: &UntoldError) {
+    tracing::warn!(%at, error = %ErrorChain(error), "look for SpiderEndpoints that an earlier agent did not write failed");
 }
 
 fn is_to_have_one(agent: &Agent, pod: &Pod) -> bool {
@@ -110,10 +141,7 @@ async fn tell(agent: &Agent, untold: &Untold, listing: &Listing) -> Result<(), U
         return Ok(());
     }
     let workload = pods::workload(&agent.reads, pod).await;
-    let workload = workload.map_err(|reason| UntoldError::Owner {
-        pod: name.to_string(),
-        reason,
-    })?;
+    let workload = workload.map_err(UntoldError::Owner)?;
     for nic in lacking {
         let of = Attachment {
             uid: uid.clone(),

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipam::addr::{AddrSet, Family, parse_list};
+use ipam::addr::{AddrSet, Family, Range, parse_list};
 use ipam::admit;
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
@@ -108,6 +108,25 @@ pub fn pool(object: &SpiderIPPool) -> Result<Pool, PoolFault> {
     }
     let cidr = cidr(&object.spec.subnet, object.spec.ip_version).map_err(unreadable)?;
     read_pool(object, name.clone(), cidr).map_err(unreadable)
+}
+
+/// What a pool of this CIDR that can't be read as a whole may have given out, and serves again as soon
+/// as it is mended: nothing if it was never admitted; else its ranges, all of the CIDR if not even
+/// those can be read.
+pub fn claimed_unread(object: &SpiderIPPool, cidr: &IpNet) -> AddrSet {
+    let ips = inside("spec.ips", object.spec.ips.as_deref(), cidr);
+    claimed_unread_of(object.meta(), cidr, ips.ok())
+}
+
+/// As [`claimed_unread`], of a pool with this metadata of which at most its ranges are known.
+pub fn claimed_unread_of(meta: &ObjectMeta, cidr: &IpNet, ips: Option<AddrSet>) -> AddrSet {
+    let annotations = meta.annotations.as_ref();
+    let is_admitted = annotations.is_some_and(|all| all.contains_key(names::annotation::ADMITTED));
+    if is_admitted {
+        ips.unwrap_or_else(|| Range::of_net(cidr).into())
+    } else {
+        AddrSet::new()
+    }
 }
 
 fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool, FieldError> {

@@ -161,8 +161,6 @@ pub mod env {
     pub const ALLOCATOR_TOKEN: &str = "ORBWEAVER_ALLOCATOR_TOKEN";
     /// `true` if an agent writes pools itself where the allocator does not answer.
     pub const DIRECT_WRITES: &str = "ORBWEAVER_DIRECT_WRITES";
-    /// Most records a pool may hold.
-    pub const POOL_MAX_ALLOCATED_IPS: &str = "SPIDERPOOL_IPPOOL_MAX_ALLOCATED_IPS";
     /// `false` if records without a living owner are left alone.
     pub const GC_ENABLED: &str = "SPIDERPOOL_GC_IP_ENABLED";
     /// Seconds from one look for such records to the next.

@@ -92,6 +92,15 @@ impl PolicyArguments {
             delay: TimeDelta::seconds(self.gc_delay.into()),
         }
     }
+
+    /// For a person, whose controller may have other ones.
+    pub(super) fn note(&self) -> String {
+        format!(
+            "judged as a controller does with --gc-delay {} and --gc-lost-nodes {}: give these if \
+             yours differ (ipam.gc of the chart); with ipam.gc.enabled false it releases nothing",
+            self.gc_delay, self.gc_lost_nodes
+        )
+    }
 }
 
 impl GcArguments {

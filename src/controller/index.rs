@@ -32,7 +32,9 @@ use crate::kube_io::cache::Unreadable;
 pub use pods::trim_pod;
 use pods::{PodSeen, pod_seen};
 pub use state::Stray;
-use state::{PoolEntry, State, SubnetEntry, UnreadPool, is_unread_of, overlap};
+use state::{
+    PoolEntry, State, SubnetEntry, UnreadPool, claimed, is_unread_of, overlap, unread_elsewhere,
+};
 
 /// Which features act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -473,7 +475,11 @@ impl Index {
                 Ok(raw) => raw,
                 Err(invalid) => {
                     let name = PoolName::new(invalid.metadata.name.clone().unwrap_or_default());
-                    if is_unread_of(&invalid.metadata, state.last_cidr(&name), cidr) {
+                    let (meta, was) = (&invalid.metadata, state.last_cidr(&name));
+                    if let Some(claimed) = unread_elsewhere(meta, was, cidr) {
+                        seen.snapshot.elsewhere = seen.snapshot.elsewhere.union(&claimed);
+                    }
+                    if is_unread_of(meta, was, cidr) {
                         seen.snapshot.unreadable.insert(name, invalid.error);
                     }
                     continue;
@@ -488,8 +494,9 @@ impl Index {
             );
             if other == *cidr {
                 self.add_pool(&state, &mut seen, &name, &Arc::new(raw), &parsed);
-            } else if let (true, Ok(pool)) = (overlap(&other, cidr), parsed) {
-                seen.snapshot.elsewhere = seen.snapshot.elsewhere.union(&pool.claimed());
+            } else if overlap(&other, cidr) {
+                let claimed = claimed(&raw, &parsed, &other);
+                seen.snapshot.elsewhere = seen.snapshot.elsewhere.union(&claimed);
             }
         }
         seen.snapshot.live = true;

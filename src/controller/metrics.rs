@@ -260,9 +260,11 @@ impl Collector for Books {
         };
         let (pools, subnets) = (pools.list(), subnets.list());
         let pools: Vec<PoolFacts> = pools.iter().map(|pool| PoolFacts::of(pool)).collect();
-        let mut of_subnet: BTreeMap<&str, i64> = BTreeMap::new();
-        for subnet in pools.iter().filter_map(|pool| pool.subnet.as_deref()) {
-            *of_subnet.entry(subnet).or_default() += 1;
+        let mut of_subnet: BTreeMap<&str, PoolsOf> = BTreeMap::new();
+        for pool in &pools {
+            if let Some(subnet) = pool.subnet.as_deref() {
+                of_subnet.entry(subnet).or_default().add(pool);
+            }
         }
         let subnets: Vec<SubnetFacts> = subnets
             .iter()
@@ -294,6 +296,14 @@ impl Collector for Books {
             let name = format!("spiderpool_debug_subnet_{name}");
             gauges(&mut encoder, &name, help, SUBNET, &samples)?;
         }
+        gauges(
+            &mut encoder,
+            "orbweaver_subnet_free_addresses",
+            "Addresses of a SpiderSubnet that no pool has, and those that no Pod has of pools made \
+             by hand",
+            SUBNET,
+            &by(|s| s.total - s.used + s.free_by_hand),
+        )?;
         if !self.of_each_pool {
             return Ok(());
         }
@@ -385,6 +395,8 @@ fn gauges(
 struct PoolFacts {
     name: String,
     subnet: Option<String>,
+    /// Whether a person made it.
+    is_by_hand: bool,
     total: i64,
     used: i64,
     /// Those that are true.
@@ -404,6 +416,7 @@ impl PoolFacts {
         Self {
             name: pool.name_any(),
             subnet: pool.labels().get(label::OWNER_SUBNET).cloned(),
+            is_by_hand: !pool.labels().contains_key(label::OWNER_NAME),
             total: status.and_then(|s| s.total_ip_count).unwrap_or_default(),
             used: status
                 .and_then(|s| s.allocated_ip_count)
@@ -413,15 +426,33 @@ impl PoolFacts {
     }
 }
 
+/// The pools of one subnet.
+#[derive(Debug, Clone, Copy, Default)]
+struct PoolsOf {
+    count: i64,
+    /// Addresses that no Pod has of pools that a person made.
+    free_by_hand: i64,
+}
+
+impl PoolsOf {
+    fn add(&mut self, pool: &PoolFacts) {
+        self.count += 1;
+        if pool.is_by_hand {
+            self.free_by_hand += pool.total - pool.used;
+        }
+    }
+}
+
 struct SubnetFacts {
     name: String,
     total: i64,
     used: i64,
     pools: i64,
+    free_by_hand: i64,
 }
 
 impl SubnetFacts {
-    fn of(subnet: &SpiderSubnet, pools: &BTreeMap<&str, i64>) -> Self {
+    fn of(subnet: &SpiderSubnet, pools: &BTreeMap<&str, PoolsOf>) -> Self {
         let name = subnet.name_any();
         let pools = pools.get(name.as_str()).copied().unwrap_or_default();
         let status = subnet.status.as_ref();
@@ -431,7 +462,8 @@ impl SubnetFacts {
             used: status
                 .and_then(|s| s.allocated_ip_count)
                 .unwrap_or_default(),
-            pools,
+            pools: pools.count,
+            free_by_hand: pools.free_by_hand,
         }
     }
 }
@@ -483,6 +515,7 @@ mod tests {
             "orbweaver_controller_passes_total{outcome=\"Failed\"} 0",
             "orbweaver_controller_passes_total{outcome=\"Conflict\"} 0",
             "orbweaver_controller_early_binds_total{outcome=\"Refused\"} 0",
+            "orbweaver_controller_pool_writes_total{outcome=\"Failed\"} 0",
             "orbweaver_gc_records{state=\"Braked\"} 0",
         ] {
             assert_has(&text, line);
@@ -526,18 +559,21 @@ mod tests {
 
     #[test]
     fn totals_and_subnets_are_told_without_being_asked_for() {
-        let pools = [pool("a", 5, 2, false), pool("b", 3, 3, true)];
+        let mut auto = pool("b", 3, 2, true);
+        auto["metadata"]["labels"]["ipam.spidernet.io/owner-application-name"] = json!("web");
+        let pools = [pool("a", 5, 2, false), auto];
         let text = scraped(false, &pools, &[subnet()]);
         for line in [
             "spiderpool_total_ippool_counts 2",
             "spiderpool_total_subnet_counts 1",
             "orbweaver_addresses{state=\"pooled\"} 8",
-            "orbweaver_addresses{state=\"recorded\"} 5",
+            "orbweaver_addresses{state=\"recorded\"} 4",
             "orbweaver_ippools{condition=\"Exhausted\"} 1",
             "orbweaver_ippools{condition=\"Ready\"} 0",
             "spiderpool_debug_subnet_total_ip_counts{SpiderSubnet=\"net4\"} 200",
             "spiderpool_debug_subnet_available_ip_counts{SpiderSubnet=\"net4\"} 192",
             "spiderpool_debug_subnet_ippool_counts{SpiderSubnet=\"net4\"} 2",
+            "orbweaver_subnet_free_addresses{SpiderSubnet=\"net4\"} 195",
             "orbweaver_controller_passes_total{outcome=\"Done\"} 1",
             "orbweaver_controller_leads 1",
         ] {

@@ -1,14 +1,17 @@
 //! What to look at next: a set of keys, each handed out to one pass at a time.
 //!
-//! Owns: coalescing, exclusion and wake-ups. Never does: drop a key. Invariants: a key added while
-//! its pass runs is handed out again afterwards; two keys that exclude each other, and so one key,
-//! are never with two passes at once.
+//! Owns: coalescing, exclusion, order and wake-ups. Never does: drop a key. Invariants: a key added
+//! while its pass runs is handed out again afterwards; two keys that exclude each other, and so one
+//! key, are never with two passes at once; of those that may be handed out, the one that was added
+//! first is, so that busy keys don't starve others.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
+
+use crate::kube_io::locked;
 
 /// A key that may not be worked on together with certain others.
 pub trait Key: Ord + Clone {
@@ -25,7 +28,10 @@ pub struct Queue<K> {
 
 #[derive(Debug)]
 struct State<K> {
-    ready: BTreeSet<K>,
+    /// Keys to be handed out, by when they were added.
+    ready: BTreeMap<K, u64>,
+    /// Keys added so far.
+    added: u64,
     running: BTreeSet<K>,
     later: BTreeMap<K, Instant>,
     /// Keys that rest, since their last pass failed or to gather what is asked, and until when.
@@ -35,7 +41,8 @@ struct State<K> {
 impl<K> Default for State<K> {
     fn default() -> Self {
         Self {
-            ready: BTreeSet::new(),
+            ready: BTreeMap::new(),
+            added: 0,
             running: BTreeSet::new(),
             later: BTreeMap::new(),
             resting: BTreeMap::new(),
@@ -46,7 +53,7 @@ impl<K> Default for State<K> {
 impl<K: Key> Queue<K> {
     /// Asks for a pass over `key` as soon as none runs.
     pub fn add(&self, key: K) {
-        self.state().ready.insert(key);
+        self.state().add(key);
         self.changed.notify_one();
     }
 
@@ -91,7 +98,7 @@ impl<K: Key> Queue<K> {
     /// one is asked for. Its own writes ask, and would drive it round for ever.
     pub fn rest(&self, key: K, until: Instant) {
         let mut state = self.state();
-        state.ready.insert(key.clone());
+        state.add(key.clone());
         state.resting.insert(key, until);
     }
 
@@ -108,11 +115,17 @@ impl<K: Key> Queue<K> {
 
     fn state(&self) -> MutexGuard<'_, State<K>> {
         // A panic while the lock was held can't leave the sets half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 }
 
 impl<K: Key> State<K> {
+    /// Keeps its place where it waits already.
+    fn add(&mut self, key: K) {
+        self.added = self.added.wrapping_add(1);
+        self.ready.entry(key).or_insert(self.added);
+    }
+
     fn take(&mut self, now: Instant) -> Option<K> {
         let due: Vec<K> = self
             .later
@@ -122,15 +135,16 @@ impl<K: Key> State<K> {
             .collect();
         for key in due {
             self.later.remove(&key);
-            self.ready.insert(key);
+            self.add(key);
         }
         self.resting.retain(|_, until| *until > now);
         let key = self
             .ready
             .iter()
-            .filter(|key| !self.resting.contains_key(*key))
-            .find(|key| !self.running.iter().any(|other| key.excludes(other)))
-            .cloned()?;
+            .filter(|(key, _)| !self.resting.contains_key(*key))
+            .filter(|(key, _)| !self.running.iter().any(|other| key.excludes(other)))
+            .min_by_key(|(_, added)| **added)
+            .map(|(key, _)| key.clone())?;
         self.ready.remove(&key);
         self.running.insert(key.clone());
         Some(key)
@@ -175,6 +189,20 @@ mod tests {
         assert!(waited.is_err(), "handed out while it ran");
         queue.done(&1);
         assert_eq!(queue.next().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_key_comes_behind_those_that_wait() {
+        let queue = Queue::default();
+        for key in [11, 21, 31] {
+            queue.add(key);
+        }
+        for expected in [11, 21, 31, 11, 21] {
+            let key = queue.next().await;
+            assert_eq!(key, expected);
+            queue.add(key);
+            queue.done(&key);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use super::retry;
 /// The two clients of a role: reads are repeated by the client, writes never.
 #[derive(Clone)]
 pub struct Clients {
-    /// For lists, watches, gets and Events.
+    /// For lists, watches, gets and Events: see [`retry::read_client`].
     pub read: Client,
     /// For everything that must not happen twice unseen: see [`retry::write_client`].
     pub write: Client,
@@ -30,7 +30,7 @@ impl Clients {
     /// Errors: certificates or keys that can't be used. Nothing is sent.
     pub fn new(config: Config) -> Result<Self, kube::Error> {
         Ok(Self {
-            read: Client::try_from(config.clone())?,
+            read: retry::read_client(config.clone())?,
             write: retry::write_client(config)?,
         })
     }

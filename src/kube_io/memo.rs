@@ -1,8 +1,9 @@
 //! Answers of the API server, kept for a moment and asked for once at a time.
 //!
 //! Owns: the age of what was read. Never does: read by itself, or keep a failure. Invariant: an
-//! answer is handed out only if the reading *began* within the age asked for, so `Age::Since(now)`
-//! is a live read; callers that come while one is under way share it.
+//! answer is handed out only if the reading *began* within the age asked for, counted from when the
+//! caller came, however long it then waits. So `Age::Since(now)` is a live read, and callers that come
+//! while one is under way share it, also one that takes longer than the age.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -28,12 +29,14 @@ impl Age {
         Self::Since(Instant::now())
     }
 
-    /// Whether an answer may serve whose reading began then.
-    pub fn allows(self, began: Instant) -> bool {
-        match self {
-            Self::Since(moment) => began >= moment,
-            Self::Within(longest) => began.elapsed() <= longest,
-        }
+    /// Whether an answer may serve whose reading began at a moment, for somebody who asks now.
+    pub fn rule(self) -> impl Fn(Instant) -> bool + use<> {
+        let oldest = match self {
+            Self::Since(moment) => Some(moment),
+            // Without a moment so long ago: none is too old.
+            Self::Within(longest) => Instant::now().checked_sub(longest),
+        };
+        move |began| oldest.is_none_or(|oldest| began >= oldest)
     }
 }
 
@@ -62,11 +65,12 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
         age: Age,
         read: impl Future<Output = Result<T, E>>,
     ) -> impl Future<Output = Result<T, E>> {
-        self.get_if(key, move |began, _| age.allows(began), read)
+        let allows = age.rule();
+        self.get_if(key, move |began, _| allows(began), read)
     }
 
     /// The kept answer if `serves` says so of when its reading began and of what it is, else what
-    /// `read` finds.
+    /// `read` finds. `serves` may be asked much later.
     pub async fn get_if<E>(
         &self,
         key: &K,
@@ -98,10 +102,11 @@ impl<K: Ord + Clone, T: Clone> Memo<K, T> {
 
     /// Forgets answers older than `age`, and questions that were never answered.
     pub fn prune(&self, age: Age) {
+        let allows = age.rule();
         locked(&self.answers).retain(|_, answer| {
             // One that is locked is being read.
             answer.try_lock().map_or(true, |answer| {
-                answer.as_ref().is_some_and(|(began, _)| age.allows(*began))
+                answer.as_ref().is_some_and(|(began, _)| allows(*began))
             })
         });
     }
@@ -123,8 +128,12 @@ mod tests {
 
     impl Counter {
         async fn get(&self, age: Age) -> u32 {
+            self.get_in(Duration::from_millis(10), age).await
+        }
+
+        async fn get_in(&self, time: Duration, age: Age) -> u32 {
             let read = async {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(time).await;
                 Ok::<_, Infallible>(self.0.fetch_add(1, Ordering::SeqCst))
             };
             self.1.get(&"key", age, read).await.unwrap()
@@ -140,6 +149,17 @@ mod tests {
         assert_eq!(counter.get(Age::live()).await, 1);
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(counter.get(age).await, 2);
+    }
+
+    /// Else each of those who wait for a slow answer would ask anew, one after the other.
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_took_longer_than_its_age_serves_all_who_waited_for_it() {
+        let counter = Counter(AtomicU32::new(0), Memo::default());
+        let get = || counter.get_in(Duration::from_secs(2), Age::Within(Duration::from_secs(1)));
+        let began = Instant::now();
+        assert_eq!(tokio::join!(get(), get(), get()), (0, 0, 0));
+        assert_eq!(began.elapsed(), Duration::from_secs(2));
+        assert_eq!(get().await, 1);
     }
 
     #[tokio::test(start_paused = true)]

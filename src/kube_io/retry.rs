@@ -8,22 +8,35 @@
 //! again after 429, 503 and 504, up to fifteen times. For reads that is a help. A write that was
 //! carried out, but whose answer was lost behind a 503, would be sent again with a
 //! `resourceVersion` that is no longer current, and its caller would be told "conflict" about its
-//! own success, after minutes. [`write_client`] leaves that layer out (`Config::default_retry`) and
-//! bounds the wait for an answer.
+//! own success, after minutes. [`write_client`] leaves that layer out (`Config::default_retry`).
+//!
+//! **Neither client waits without end.** A server that is cut off in the midst of a request sends
+//! nothing any more, not even that the connection is over. `kube` by itself would wait for it for
+//! ever, and with it a pass, a look or a watch that nobody misses.
 
 use std::error::Error;
 use std::time::Duration;
 
 use backoff::backoff::Backoff as _;
 use backoff::exponential::{ExponentialBackoff, ExponentialBackoffBuilder};
+use kube::client::ClientBuilder;
 use kube::core::Status;
 use kube::{Client, Config};
+use tower::timeout::TimeoutLayer;
 
 use super::chance;
 
 /// Longest wait for the answer to a write. The API server gives up on a request after 60 s at the
 /// latest; a caller of ours waits 10 s, and on silence looks at the object itself.
 pub const WRITE_ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Longest wait for the beginning of the answer to a read, repetitions included. The API server gives
+/// up on a request after 60 s; a watch is answered at once, and then goes on.
+pub const READ_ANSWER_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// Longest silence in the midst of an answer to a read: `kube-runtime` has the API server end a watch
+/// after 290 s.
+const SILENCE_MAX: Duration = Duration::from_secs(305);
 
 /// Longest pause that a server's `Retry-After` can ask of us.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
@@ -134,6 +147,25 @@ pub fn classify_status(status: &Status, retry_after: Option<Duration>) -> Outcom
     }
 }
 
+/// A client for reads. Each is repeated where the API server is too busy, and given up on if its answer
+/// has not begun within [`READ_ANSWER_TIMEOUT`], or nothing more of it comes for five minutes (or what
+/// `config.read_timeout` says).
+///
+/// # Errors
+///
+/// [`kube::Error`] if the configuration has no usable credentials or certificates.
+pub fn read_client(config: Config) -> Result<Client, kube::Error> {
+    read_client_within(READ_ANSWER_TIMEOUT, config)
+}
+
+fn read_client_within(answer: Duration, mut config: Config) -> Result<Client, kube::Error> {
+    config.read_timeout.get_or_insert(SILENCE_MAX);
+    // Counts from the request, not from when its pooled connection fell idle.
+    config.reset_reader_on_write = true;
+    let bounded = ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer::new(answer));
+    Ok(bounded.build())
+}
+
 /// A client for writes: none is ever sent twice, and each is answered or given up on within
 /// [`WRITE_ANSWER_TIMEOUT`]. Don't watch with it.
 ///
@@ -162,7 +194,12 @@ fn never_connected(error: &kube::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::future::pending;
+
     use super::*;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
     use kube::core::response::{StatusDetails, StatusSummary};
 
     fn status(code: u16, reason: &str) -> Status {
@@ -262,6 +299,26 @@ mod tests {
             classify_status(&answer, Some(Duration::from_secs(2))),
             after(2)
         );
+    }
+
+    /// Whether it is the head or the rest of an answer that never comes: an error comes in its place.
+    #[tokio::test]
+    async fn a_server_that_falls_silent_is_not_waited_for_without_end() {
+        for said in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let silent = tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(said.as_bytes()).await.unwrap();
+                pending::<()>().await;
+            });
+            let mut config = Config::new(url.parse().unwrap());
+            config.read_timeout = Some(Duration::from_millis(200));
+            let client = read_client_within(Duration::from_millis(100), config).unwrap();
+            let asked = client.apiserver_version().await;
+            assert!(asked.is_err(), "{asked:?}");
+            silent.abort();
+        }
     }
 
     #[tokio::test]

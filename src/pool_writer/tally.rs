@@ -31,6 +31,10 @@ pub struct Tally {
     asks: Histogram,
 }
 
+impl Wrote {
+    const ALL: [Self; 3] = [Self::Done, Self::Conflict, Self::Failed];
+}
+
 impl Tally {
     /// All series at zero, in the `registry` of a role.
     pub fn register(registry: &mut Registry) -> Self {
@@ -48,6 +52,13 @@ impl Tally {
             "Claims and releases that one write of an IPPool carried",
             tally.asks.clone(),
         );
+        // A rate sees the first of something only where there was a zero before.
+        for outcome in Wrote::ALL {
+            tally
+                .writes
+                .get_or_create(&WriteLabels { outcome })
+                .inc_by(0);
+        }
         tally
     }
 

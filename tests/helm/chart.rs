@@ -94,9 +94,14 @@ fn cached(tool: &str) -> Option<PathBuf> {
 }
 
 pub(super) fn template(values: &[&str]) -> Option<Output> {
-    let mut args = vec!["template", "orbweaver", CHART, "--namespace", "net-system"];
     // A helm built by hand believes in a very old Kubernetes until it talks to one.
-    args.extend(["--kube-version", "1.34.0"]);
+    template_for("1.34.0", values)
+}
+
+/// For a cluster of this version of Kubernetes.
+pub(super) fn template_for(kubernetes: &str, values: &[&str]) -> Option<Output> {
+    let mut args = vec!["template", "orbweaver", CHART, "--namespace", "net-system"];
+    args.extend(["--kube-version", kubernetes]);
     args.extend(values.iter().flat_map(|value| ["--set", value]));
     helm(&args)
 }

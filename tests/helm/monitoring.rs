@@ -66,14 +66,12 @@ fn metrics_of_each_pool_are_a_switch_of_their_own() {
 }
 
 #[test]
-fn a_monitor_without_metrics_is_refused() {
-    let Some(why) = refusal(&AGENT[1..2]) else {
-        return;
-    };
-    assert!(
-        why.contains("serviceMonitor.install needs prometheus.enabled"),
-        "{why}"
-    );
+fn monitors_and_alerts_without_metrics_are_refused() {
+    for (flag, what) in [(AGENT[1], "serviceMonitor"), (AGENT[2], "prometheusRule")] {
+        let Some(why) = refusal(&[flag]) else { return };
+        let expected = format!("{what}.install needs prometheus.enabled");
+        assert!(why.contains(&expected), "{why}");
+    }
 }
 
 #[test]
@@ -101,6 +99,7 @@ fn each_alert_fires_when_it_should_and_not_before() {
     let told = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/helm/alerts.yaml");
     let tests: Value = serde_saphyr::from_str(&std::fs::read_to_string(told).unwrap()).unwrap();
     let tests = tests.to_string();
+    let runbook = include_str!("../../docs/operations.md");
     for role in ["agent", "controller"] {
         let rules = format!("{CHART}/files/{role}-rules.yaml");
         let Some(checked) = tool("promtool", &["check", "rules", &rules]) else {
@@ -113,6 +112,11 @@ fn each_alert_fires_when_it_should_and_not_before() {
             let name = rule["alert"].as_str().unwrap();
             let firing = format!("\"alertname\":\"{name}\"");
             assert!(tests.contains(&firing), "no test of alert {name}");
+            let heading = format!("\n### {name}\n");
+            assert!(runbook.contains(&heading), "no runbook for {name}");
+            let anchor = format!("docs/operations.md#{}", name.to_lowercase());
+            let url = at(rule, "/annotations/runbook_url").as_str().unwrap();
+            assert!(url.ends_with(&anchor), "{url} of {name}");
         }
     }
     let Some(tried) = tool("promtool", &["test", "rules", told]) else {

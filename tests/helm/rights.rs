@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use orbweaver::allocator::announce::AUDIENCE;
 
-use crate::chart::{Chart, at, env, refusal, render};
+use crate::chart::{Chart, at, env, refusal, render, template_for};
 
 /// Agents ask nobody.
 const NO_ALLOCATOR: &str = "ipam.allocator.enable=false";
@@ -51,6 +51,20 @@ fn without_direct_writes_an_agent_changes_no_pool() {
 }
 
 #[test]
+fn direct_writes_stay_where_the_allocator_cannot_know_an_agents_node() {
+    let Some(old) = template_for("1.29.9", &["ipam.allocator.directWrites=false"]) else {
+        return;
+    };
+    let why = String::from_utf8_lossy(&old.stderr);
+    assert!(
+        !old.status.success() && why.contains("v1.29.9 binds no token to a node"),
+        "{why}"
+    );
+    let old = template_for("1.29.9", &[]).unwrap();
+    assert!(old.status.success(), "{old:?}");
+}
+
+#[test]
 fn without_the_allocator_nobody_asks_or_is_asked_for_addresses() {
     let Some(chart) = render(&[NO_ALLOCATOR]) else {
         return;
@@ -59,6 +73,16 @@ fn without_the_allocator_nobody_asks_or_is_asked_for_addresses() {
     assert!(!chart.text.contains("allocator-token"));
     let why = refusal(&[NO_ALLOCATOR, "ipam.allocator.directWrites=false"]).unwrap();
     assert!(why.contains("nobody could record an address"), "{why}");
+}
+
+#[test]
+fn conflict_detection_needs_agents_that_write() {
+    let values = [
+        "ipam.allocator.directWrites=false",
+        "ipam.enableIPConflictDetection=true",
+    ];
+    let Some(why) = refusal(&values) else { return };
+    assert!(why.contains("enableIPConflictDetection needs"), "{why}");
 }
 
 #[test]
@@ -120,6 +144,38 @@ fn the_controller_writes_pools_subnets_events_and_its_lease_takes_endpoints_away
         writes(chart.named("Role", "orbweaver-controller")),
         set(&lease)
     );
+}
+
+/// A port or a host's path that SECURITY.md does not name is one that nobody weighed.
+#[test]
+fn the_security_page_names_each_port_that_is_listened_on_and_each_path_of_the_host() {
+    let Some(chart) = render(&[
+        "conflist.install=true",
+        "spiderpoolAgent.prometheus.enabled=true",
+        "spiderpoolController.prometheus.enabled=true",
+    ]) else {
+        return;
+    };
+    let page = include_str!("../../SECURITY.md");
+    let (rights, listens) = page.split_once("## What listens").unwrap();
+    let rows: Vec<_> = listens
+        .lines()
+        .filter(|line| line.starts_with("| 5"))
+        .collect();
+    for kind in ["DaemonSet", "Deployment"] {
+        let ports = at(chart.pod(kind), "/containers/0/ports")
+            .as_array()
+            .unwrap();
+        for port in ports {
+            let port = port["containerPort"].to_string();
+            assert!(rows.iter().any(|row| row.contains(&port)), "{kind}: {port}");
+        }
+        for volume in chart.pod(kind)["volumes"].as_array().unwrap() {
+            if let Some(path) = volume["hostPath"]["path"].as_str() {
+                assert!(rights.contains(&format!("`{path}`")), "{kind}: {path}");
+            }
+        }
+    }
 }
 
 #[test]

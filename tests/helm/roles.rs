@@ -205,10 +205,20 @@ fn a_disruption_budget_is_there_only_if_asked_for() {
     let Some(on) = render(&[
         &format!("{flag}.enabled=true"),
         &format!("{flag}.minAvailable=2"),
+        "spiderpoolController.replicas=3",
     ]) else {
         return;
     };
     assert_eq!(at(on.one("PodDisruptionBudget"), "/spec/minAvailable"), 2);
+}
+
+#[test]
+fn a_disruption_budget_that_lets_no_node_be_drained_is_refused() {
+    let flag = "spiderpoolController.podDisruptionBudget";
+    let Some(why) = refusal(&[&format!("{flag}.enabled=true")]) else {
+        return;
+    };
+    assert!(why.contains("minAvailable is 1 of 1 replicas"), "{why}");
 }
 
 #[test]

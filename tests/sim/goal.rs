@@ -113,9 +113,10 @@ pub(crate) fn unreleased(server: &Server) -> Vec<String> {
     held
 }
 
-/// Addresses that no endpoint tells of, though their Pods run.
+/// Addresses that no endpoint tells of, though their Pods run: a Pod without a network may have got a
+/// part of what it asks for.
 fn untold(server: &Server) -> Vec<String> {
-    let living = living(server);
+    let running = running(server);
     let mut told = BTreeSet::new();
     for endpoint in server.objects("spiderendpoints.spiderpool.spidernet.io") {
         let uid = text(&endpoint, "/status/current/uid");
@@ -133,7 +134,7 @@ fn untold(server: &Server) -> Vec<String> {
         for (address, record) in records(&pool).iter() {
             let uid = record.uid.as_str().to_owned();
             let is_told = told.contains(&(uid.clone(), address.to_string()));
-            if !record.kept && living.contains(&uid) && !is_told {
+            if !record.kept && running.contains(&uid) && !is_told {
                 untold.push(format!(
                     "no endpoint tells that {} has {address}",
                     record.pod
@@ -148,6 +149,14 @@ fn untold(server: &Server) -> Vec<String> {
 fn living(server: &Server) -> BTreeSet<String> {
     let pods = server.objects("pods");
     pods.iter().map(|pod| text(pod, "/metadata/uid")).collect()
+}
+
+/// The uids of those that have a network.
+fn running(server: &Server) -> BTreeSet<String> {
+    let pods = server.objects("pods");
+    let has_network = |pod: &&Arc<Value>| pod.pointer("/status/podIPs/0").is_some();
+    let running = pods.iter().filter(has_network);
+    running.map(|pod| text(pod, "/metadata/uid")).collect()
 }
 
 fn records(pool: &Value) -> Records {

@@ -191,21 +191,9 @@ pub fn label_value(text: &str) -> Cow<'_, str> {
 
 /// The name of a workload's pool: `auto4-<workload>-<nic>-<uid5>`, as the original names it.
 ///
-/// Upper case is lowered, characters illegal in an object's name become `-`, and a workload's name
+/// Upper case is lowered, what is illegal in an object's name becomes `-`, and a workload's name
 /// that would pass 253 characters is cut. `salt` makes another name where that one is taken.
 pub fn pool_name(family: Family, workload: &WorkloadId, nic: &Nic, salt: Option<&str>) -> PoolName {
-    let legal = |text: &str| -> String {
-        text.to_lowercase()
-            .chars()
-            .map(|c| {
-                if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.' {
-                    c
-                } else {
-                    '-'
-                }
-            })
-            .collect()
-    };
     let uid5: String = workload
         .uid
         .as_str()
@@ -226,6 +214,23 @@ pub fn pool_name(family: Family, workload: &WorkloadId, nic: &Nic, salt: Option<
         .saturating_sub(tail.len());
     let name: String = legal(&workload.name).chars().take(room).collect();
     PoolName::new(format!("{head}{}{tail}", name.trim_end_matches(['-', '.'])))
+}
+
+/// Text for the name of an object (RFC 1123): a dot stays between letters and digits only, as the
+/// parts that it divides must begin and end with such.
+fn legal(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let text = text.to_lowercase();
+    let mut before = None;
+    let mut rest = text.chars().peekable();
+    let mut legal = String::new();
+    while let Some(c) = rest.next() {
+        let divides =
+            c == '.' && before.is_some_and(is_plain) && rest.peek().is_some_and(|c| is_plain(*c));
+        legal.push(if is_plain(c) || divides { c } else { '-' });
+        before = Some(c);
+    }
+    legal
 }
 
 #[cfg(test)]
@@ -253,6 +258,19 @@ mod tests {
     fn illegal_characters_of_a_nic_are_mapped() {
         let name = pool_name(Family::V6, &web("web"), &Nic::from("Net_1"), None);
         assert_eq!(name.as_str(), "auto6-web-net-1-a5bd3");
+    }
+
+    /// Whatever an annotation calls an interface, the API server takes its pool.
+    #[test]
+    fn dots_that_divide_nothing_are_mapped() {
+        for (nic, expected) in [
+            ("eth0.100", "eth0.100"),
+            ("a..b", "a--b"),
+            ("a.-b_.c", "a--b--c"),
+        ] {
+            let name = pool_name(Family::V4, &web("web"), &Nic::from(nic), None);
+            assert_eq!(name.as_str(), format!("auto4-web-{expected}-a5bd3"));
+        }
     }
 
     #[test]

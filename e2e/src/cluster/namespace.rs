@@ -34,7 +34,7 @@ impl Cluster {
             "namespace",
             name,
             "--ignore-not-found",
-            "--timeout=90s",
+            "--timeout=300s",
         ];
         self.kubectl()
             .run(&delete)

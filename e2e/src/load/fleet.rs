@@ -18,6 +18,8 @@ use crate::wait::eventually;
 
 /// The first agent's port for probes; in the cluster's network all are free.
 const PROBES: usize = 15_710;
+/// How many agents start at once: on one machine, each that starts makes the others wait.
+const STARTING: usize = 50;
 /// How long agents may take to serve.
 const START: Duration = Duration::from_secs(60);
 /// How long agents may take to end.
@@ -164,8 +166,15 @@ pub struct Fleet(Vec<Agent>);
 impl Fleet {
     /// Starts an agent on each node that Pods go to; all serve when this returns.
     pub fn start(stage: &Stage<'_>, way: Way) -> Result<Self> {
-        let agents = (0..stage.nodes).map(|index| Agent::start(stage, way, index));
-        let agents = agents.collect::<Result<Vec<_>>>()?;
+        let mut agents: Vec<Agent> = Vec::with_capacity(stage.nodes);
+        for index in 0..stage.nodes {
+            if let Some(before) = index.checked_sub(STARTING) {
+                agents
+                    .get(before)
+                    .map_or(Ok(()), Agent::wait_until_it_serves)?;
+            }
+            agents.push(Agent::start(stage, way, index)?);
+        }
         agents.iter().try_for_each(Agent::wait_until_it_serves)?;
         Ok(Self(agents))
     }

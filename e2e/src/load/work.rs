@@ -21,7 +21,7 @@ use crate::progress::say;
 /// How long nothing is asked of anybody.
 const REST: Duration = Duration::from_secs(300);
 /// Nodes that share one pool: each has an agent, and an agent is a process.
-pub const CROWD: usize = 250;
+pub const CROWD: usize = 1_000;
 
 /// A piece of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]

@@ -1,7 +1,6 @@
-//! What the product's accounts may do: exactly what is written down in `e2e/golden`. What of it no
-//! scenario made use of is told at the end of a run of all of them, by the API server's audit logs
-//! of the clusters they ran on, unless it is said here what it is for. It fails nothing yet: some
-//! rights are used only where a write loses a race.
+//! What the product's accounts may do: exactly what is written down in `e2e/golden`. A run of all
+//! scenarios fails on a right that none of them made use of, by the API server's audit logs of the
+//! clusters they ran on, unless it is said here what it is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -75,20 +74,31 @@ pub fn run(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The rights that no call made use of, each with its account.
-pub fn unused(paths: &Paths, used: &Rights) -> Result<Vec<String>> {
-    let mut unused = Vec::new();
+/// Fails if an account may do what no call made use of.
+pub fn ensure_used(paths: &Paths, used: &Rights) -> Result<()> {
+    let mut idle = Vec::new();
     for (name, user) in ACCOUNTS.into_iter().zip(product::accounts()) {
         let file = golden(paths, name);
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-        let none = BTreeSet::new();
-        let used = used.get(&user).unwrap_or(&none);
-        let granted = granted(&text);
-        let left = granted.difference(used);
-        let left = left.filter(|right| WITHOUT_CALL.iter().all(|(known, _)| known != right));
-        unused.extend(left.map(|right| format!("{name}: {right}")));
+        let made = used.get(&user).cloned().unwrap_or_default();
+        let left = idle_of(&text, &made);
+        idle.extend(left.iter().map(|right| format!("{name}: {right}")));
     }
-    Ok(unused)
+    ensure!(
+        idle.is_empty(),
+        "granted, and no scenario made use of it: {}; take it from the chart, or say in \
+         e2e/src/scenarios/rights.rs what it is for",
+        idle.join("; ")
+    );
+    Ok(())
+}
+
+/// What of a list by `kubectl` no call made use of, but for what is needed without one.
+fn idle_of(list: &str, used: &BTreeSet<String>) -> Vec<String> {
+    let granted = granted(list);
+    let idle = granted.difference(used);
+    let idle = idle.filter(|right| WITHOUT_CALL.iter().all(|(known, _)| known != right));
+    idle.cloned().collect()
 }
 
 /// Puts what an account may do beside the logs; how to have that from now on.
@@ -167,6 +177,15 @@ leases.b.example           []                  [mine]           [get update]
             "update pools.a.example/status",
         ];
         assert_eq!(Vec::from_iter(granted(LIST)), expected);
+    }
+
+    #[test]
+    fn what_no_call_made_use_of_is_idle_unless_it_is_needed_without_one() {
+        let list = format!("{LIST}nodes   []   []   [get list]\n");
+        let used = ["get leases.b.example", "get pods", "list pods", "get nodes"];
+        let used = used.map(str::to_owned).into();
+        let idle = ["update leases.b.example", "update pools.a.example/status"];
+        assert_eq!(idle_of(&list, &used), idle);
     }
 
     #[test]

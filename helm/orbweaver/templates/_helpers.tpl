@@ -199,9 +199,10 @@ spec:
 {{- end }}
 {{- end -}}
 
-{{/* A role's alerts. Give: root, role, component, name. */}}
+{{/* A role's alerts; the files have its objects' default name. Give: root, role, component, name. */}}
 {{- define "orbweaver.prometheusRule" -}}
 {{- if .role.prometheus.prometheusRule.install -}}
+{{- if not .role.prometheus.enabled }}{{ fail (printf "%s: prometheusRule.install needs prometheus.enabled: without series its alerts are wrong" .component) }}{{ end -}}
 apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
@@ -210,7 +211,7 @@ metadata:
   labels:
     {{- merge (deepCopy .role.prometheus.prometheusRule.labels) (include "orbweaver.labels" . | fromYaml) | toYaml | nindent 4 }}
 spec:
-  {{- .root.Files.Get (printf "files/%s-rules.yaml" .component) | nindent 2 }}
+  {{- .root.Files.Get (printf "files/%s-rules.yaml" .component) | replace (printf "orbweaver-%s-metrics" .component) (printf "%s-metrics" .name) | nindent 2 }}
 {{- end }}
 {{- end -}}
 

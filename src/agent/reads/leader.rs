@@ -47,9 +47,10 @@ impl Leader {
             return None;
         }
         let is_own = matches!(look, Look::Pools(_));
+        let (allows, allows_own) = (age.rule(), OWN_POOL_AGE.rule());
         let serves = |began, told: &Option<Pools>| {
             // That there are none is not believed for as long.
-            age.allows(began) || (is_own && told.is_some() && OWN_POOL_AGE.allows(began))
+            allows(began) || (is_own && told.is_some() && allows_own(began))
         };
         let read = async { Ok::<_, Infallible>(self.ask_for_pools(&look).await) };
         let Ok(pools) = self.pools.get_if(&look, serves, read).await;

@@ -31,6 +31,8 @@ enum Mood {
     CarriesOut(Duration),
     /// Another replica leads.
     NotLeading,
+    /// None leads, though all are there.
+    NobodyLeads,
     /// It has too much to do.
     Busy,
     /// It is nowhere.
@@ -216,6 +218,7 @@ impl Link for Fake {
                     self.turn(Mood::Serves); // the next connection leads to the one that acts
                     Ok(Reply::NotLeading)
                 }
+                Mood::NobodyLeads => Ok(Reply::NotLeading),
                 Mood::Busy => {
                     self.turn(Mood::Serves);
                     Ok(Reply::Busy { after_ms: 3000 })
@@ -242,7 +245,11 @@ impl Link for Fake {
         Box::pin(async {
             match self.mood() {
                 Mood::Silent | Mood::CarriesOut(_) => pending().await,
-                Mood::Serves | Mood::Slow(_) | Mood::NotLeading | Mood::Busy => true,
+                Mood::Serves
+                | Mood::Slow(_)
+                | Mood::NotLeading
+                | Mood::NobodyLeads
+                | Mood::Busy => true,
                 Mood::Away => false,
             }
         })
@@ -487,6 +494,45 @@ async fn nothing_recorded_is_not_said_while_an_abandoned_claim_may_still_arrive(
         "it arrived, and was taken back: {puts} writes"
     );
     assert_eq!(world.records("p"), json!({}));
+}
+
+/// The claim went the agent's own way, its release goes by the allocator.
+#[tokio::test(start_paused = true)]
+async fn nothing_recorded_is_not_said_while_a_write_of_the_agent_s_own_may_still_arrive() {
+    let (world, dir) = shop();
+    let fake = Fake::new(&world, Mood::Away);
+    let node = fake.node(&world, dir.path()).await;
+    let uid = world.pod("a", &uses(&["p"]));
+    let late = std::iter::once(Fault::Late(Duration::from_secs(40)));
+    world.fail_next(late.chain(std::iter::repeat_n((), 50).map(|()| Fault::LoseRequest)));
+    let call = node.add("a", &uid, "s1");
+    let given_up = tokio::time::timeout(Duration::from_millis(100), call).await;
+    assert!(given_up.is_err());
+    world.delete("pods", "shop", "a");
+    fake.turn(Mood::Serves);
+    node.del("a", &uid, "s1").await;
+    pass(30).await;
+    assert_eq!(world.records("p"), json!({}), "it has not arrived yet");
+    pass(90).await;
+    assert_eq!(world.records("p"), json!({}));
+    assert!(world.puts("p") >= 2, "it arrived, and was taken back");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_leads_a_call_without_another_way_does_not_ask_without_a_pause() {
+    let (world, dir) = shop();
+    let fake = Fake::new(&world, Mood::NobodyLeads);
+    let own = |settings: &mut Settings| settings.direct_writes = false;
+    let allocator: Box<dyn Connect> = Box::new(fake.clone());
+    let node = Node::start_beside(&world, dir.path(), own, Some(allocator)).await;
+    let uid = world.pod("a", &uses(&["p"]));
+    let (answer, ()) = tokio::join!(node.address("a", &uid, "s1"), async {
+        pass(10).await;
+        let asked = fake.asked();
+        assert!((2..=12).contains(&asked), "asked {asked} times in 10 s");
+        fake.turn(Mood::Serves);
+    });
+    assert_eq!(answer, "172.18.41.40/24");
 }
 
 #[tokio::test(start_paused = true)]

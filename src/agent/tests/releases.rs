@@ -265,6 +265,32 @@ async fn many_releases_share_a_write() {
     );
 }
 
+/// An agent that was started anew looks into every pool, and into that one in vain.
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_cannot_be_read_keeps_no_address_of_another_pool() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("z", "172.18.41.10-172.18.41.19");
+    let node = Node::writing(EndpointMode::Never, &world, dir.path()).await;
+    let uid = world.pod("x", &uses(&["z"]));
+    pass(1).await;
+    node.address("x", &uid, "s1").await;
+    node.kill();
+    world.pool("a", "172.18.41.20-172.18.41.29");
+    let garble = |pool: &mut Value| pool["status"]["allocatedIPs"] = json!("{");
+    world.edit("spiderippools", "", "a", garble);
+    let node = Node::writing(EndpointMode::Never, &world, dir.path()).await;
+    world.delete("pods", "shop", "x");
+    node.del("x", &uid, "s1").await;
+    pass(60).await;
+    assert_eq!(world.records("z"), json!({}));
+    assert_eq!(journal(dir.path()), 1, "nobody knows what the other has");
+    world.edit("spiderippools", "", "a", |pool| {
+        pool["status"]["allocatedIPs"] = json!("{}")
+    });
+    pass(60).await;
+    assert_eq!(journal(dir.path()), 0);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_record_that_arrives_after_its_pod_is_gone_is_freed() {
     let slow = Fault::Slow(Duration::from_secs(50));

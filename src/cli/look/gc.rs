@@ -84,6 +84,9 @@ pub(super) async fn run(
     let (config, note) = connection.config(config_path.as_deref()).await?;
     let mut collectable = look(connection, &policy.policy(), config.keeps()).await?;
     collectable.notes.extend(note);
+    if !collectable.findings.is_empty() {
+        collectable.notes.push(policy.note());
+    }
     output.print(&collectable)?;
     Ok(ExitCode::SUCCESS)
 }

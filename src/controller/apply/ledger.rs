@@ -25,7 +25,11 @@ impl Pass<'_> {
             .collect();
         let (mut due, mut left_out) = (vec![], vec![]);
         for (edit, is_due) in together(work).await {
-            if is_due { &mut due } else { &mut left_out }.push(edit);
+            match is_due {
+                Ok(true) => due.push(edit),
+                Ok(false) => left_out.push(edit),
+                Err(error) => self.refuse(&edit.pool, error),
+            }
         }
         for edit in left_out {
             self.miss(&edit.pool, Unwritten::left_out());
@@ -46,12 +50,12 @@ impl Pass<'_> {
         }
     }
 
-    async fn is_due(&self, edit: &LedgerEdit) -> bool {
-        match edit.needs {
+    async fn is_due(&self, edit: &LedgerEdit) -> Result<bool, ApplyError> {
+        Ok(match edit.needs {
             Needs::Nothing => !self.done.unwritten.contains_key(&edit.pool),
             Needs::Written => self.written.contains(&edit.pool),
-            Needs::Absent => self.is_absent(&edit.pool).await,
-        }
+            Needs::Absent => return self.is_absent(&edit.pool).await,
+        })
     }
 
     async fn put_ledger(&mut self, fence: &Fence, due: &[&LedgerEdit]) -> Result<(), ApplyError> {
@@ -115,16 +119,18 @@ impl Pass<'_> {
     }
 
     /// A live read: only the API server knows that there is no pool of this name and CIDR.
-    async fn is_absent(&self, pool: &PoolName) -> bool {
+    async fn is_absent(&self, pool: &PoolName) -> Result<bool, ApplyError> {
         let SubnetSeen::Readable(subnet) = &self.seen.snapshot.subnet else {
-            return false;
+            return Ok(false);
         };
         let api: Api<SpiderIPPool> = Api::all(self.writer.client.clone());
-        match api.get_opt(pool.as_str()).await {
-            Ok(None) => true,
-            Ok(Some(live)) => convert::cidr(&live.spec.subnet, live.spec.ip_version)
-                .is_ok_and(|c| c != subnet.cidr),
-            Err(_) => false,
-        }
+        let live = api.get_opt(pool.as_str()).await;
+        let live = live.map_err(|error| {
+            ApplyError::call(format!("look whether IPPool {pool} is gone"), error)
+        })?;
+        Ok(live.is_none_or(|live| {
+            let cidr = convert::cidr(&live.spec.subnet, live.spec.ip_version);
+            cidr.is_ok_and(|cidr| cidr != subnet.cidr)
+        }))
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: every map is what the objects in the others say; [`State::link`] and
 //! [`State::remember_pod`] are undone by [`State::unlink`] and [`State::forget_pod`].
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -366,14 +367,15 @@ impl State {
         for (other, names) in self.pools_of.iter().filter(|(other, _)| *other != cidr) {
             snapshot.names_elsewhere.extend(names.iter().cloned());
             if overlap(other, cidr) {
-                let pools = names
-                    .iter()
-                    .filter_map(|n| self.pools.get(n)?.parsed.as_ref().ok());
-                let claimed: AddrSet = pools.flat_map(|p| p.claimed().ranges().to_vec()).collect();
-                elsewhere = elsewhere.union(&claimed);
+                let pools = names.iter().filter_map(|name| self.pools.get(name));
+                let claimed = pools.map(|entry| claimed(&entry.raw, &entry.parsed, other));
+                elsewhere = claimed.fold(elsewhere, |all, claimed| all.union(&claimed));
             }
         }
-        snapshot.elsewhere = elsewhere;
+        let unread = self.unread.values();
+        let unread =
+            unread.filter_map(|entry| unread_elsewhere(&entry.object.meta, entry.was, cidr));
+        snapshot.elsewhere = unread.fold(elsewhere, |all, claimed| all.union(&claimed));
         elders
     }
 
@@ -427,6 +429,28 @@ impl State {
 pub(super) fn is_unread_of(meta: &ObjectMeta, was: Option<IpNet>, cidr: &IpNet) -> bool {
     let label = meta.labels.as_ref().and_then(|l| l.get(label::POOL_CIDR));
     was == Some(*cidr) || label.is_some_and(|label| *label == cidr_label(cidr))
+}
+
+/// What a pool of this CIDR claims, also one that can't be read.
+pub(super) fn claimed<'a>(
+    raw: &SpiderIPPool,
+    parsed: &'a Result<Arc<Pool>, PoolFault>,
+    of: &IpNet,
+) -> Cow<'a, AddrSet> {
+    match parsed {
+        Ok(pool) => pool.claimed(),
+        Err(_) => Cow::Owned(convert::claimed_unread(raw, of)),
+    }
+}
+
+/// What a pool with this metadata, last known in another CIDR that overlaps `cidr`, claims.
+pub(super) fn unread_elsewhere(
+    meta: &ObjectMeta,
+    was: Option<IpNet>,
+    cidr: &IpNet,
+) -> Option<AddrSet> {
+    let other = was.filter(|other| other != cidr && overlap(other, cidr))?;
+    Some(convert::claimed_unread_of(meta, &other, None))
 }
 
 /// Elder first; among subnets of one second, by name.

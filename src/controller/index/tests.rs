@@ -1,5 +1,7 @@
+use ipam::addr::{AddrSet, Range, parse_list};
 use ipam::annotation::SizeRule;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
 use super::*;
@@ -443,6 +445,50 @@ fn a_pool_that_cannot_be_read_counts_for_the_cidr_it_was_in_or_is_labelled_with(
     assert_eq!(known(&index), (0, 1), "by what it was");
     assert_eq!(index.pool("auto4-web", None), [cidr()].into());
     assert_eq!(known(&index), (0, 0), "gone");
+}
+
+/// It serves again as soon as it is mended, by the mark that it has.
+#[test]
+fn an_admitted_pool_of_an_overlapping_cidr_claims_its_addresses_while_it_cannot_be_read() {
+    let wide = |spec: &serde_json::Value, annotations: &serde_json::Value| -> SpiderIPPool {
+        let mut spec = spec.clone();
+        spec["subnet"] = json!("10.6.0.0/16");
+        read(json!({
+            "metadata": {"name": "wide", "uid": "w", "annotations": annotations}, "spec": spec,
+        }))
+    };
+    let typo = json!({"ips": ["10.6.0.7"], "gateway": "10.6.0"});
+    let garbled = json!({"ips": ["10.6.0"]});
+    let admitted = json!({"orbweaver.io/admitted": "x"});
+    let whole: AddrSet = Range::of_net(&"10.6.0.0/16".parse().unwrap()).into();
+    for (object, expected) in [
+        (
+            wide(&typo, &admitted),
+            parse_list(&["10.6.0.7"], Family::V4).unwrap(),
+        ),
+        (wide(&garbled, &admitted), whole.clone()),
+        (wide(&typo, &json!({})), AddrSet::new()),
+    ] {
+        let index = Index::new(features());
+        index.subnet("net4", Some(&net4()));
+        index.pool("wide", Some(&Arc::new(object.clone())));
+        assert_eq!(index.observe(&cidr()).snapshot.elsewhere, expected);
+        let live = DeserializeGuard(Ok(object));
+        assert_eq!(
+            index.observe_live(&cidr(), vec![live]).snapshot.elsewhere,
+            expected
+        );
+    }
+    // Not even its spec can be read any more.
+    let index = Index::new(features());
+    index.subnet("net4", Some(&net4()));
+    let object = wide(&json!({"ips": ["10.6.0.7"]}), &admitted);
+    index.pool("wide", Some(&Arc::new(object.clone())));
+    index.unreadable_pool(&Arc::new(Unreadable {
+        meta: object.metadata,
+        reason: "missing field spec".to_owned(),
+    }));
+    assert_eq!(index.observe(&cidr()).snapshot.elsewhere, whole);
 }
 
 #[test]

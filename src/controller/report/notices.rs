@@ -119,6 +119,12 @@ pub(super) fn collected(pool: &ObjectReference, note: String) -> Notice {
 fn steps(seen: &Observed, done: &Done) -> Vec<Notice> {
     let mut all = vec![];
     for (name, because) in &done.wrote {
+        // A pool is retired when it is deleted; until then a condition says that it will be.
+        let left = done.pools.get(name);
+        let is_there = left.is_some_and(|pool| pool.metadata.deletion_timestamp.is_none());
+        if is_there && matches!(because, Reason::Retire(_)) {
+            continue;
+        }
         // What is gone is told of as it last was.
         let pool = done.pools.get(name).or_else(|| seen.pools.get(name));
         let (Some(pool), Some((severity, reason))) = (pool, event_of(because)) else {
@@ -386,6 +392,19 @@ mod tests {
         done.pools.clear();
         done.wrote
             .push(("p".into(), Reason::Retire(Unwanted::WorkloadGone)));
+        assert_eq!(told(&seen, &plan, &done)[0].1, "IPPoolRetired");
+    }
+
+    #[test]
+    fn a_pool_that_gives_back_what_its_last_pods_leave_is_not_yet_retired() {
+        let (seen, plan, mut done) = world();
+        let retire = Reason::Retire(Unwanted::WorkloadGone);
+        done.wrote.push(("p".into(), retire));
+        assert!(told(&seen, &plan, &done).is_empty());
+        let mut deleted = serde_json::to_value(&*pool()).unwrap();
+        deleted["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let deleted = serde_json::from_value(deleted).unwrap();
+        done.pools.insert("p".into(), Arc::new(deleted));
         assert_eq!(told(&seen, &plan, &done)[0].1, "IPPoolRetired");
     }
 

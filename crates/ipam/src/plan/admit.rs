@@ -199,18 +199,19 @@ pub(super) fn without_subnet(snapshot: &Snapshot) -> Plan {
             winners.push(pool);
         }
     }
+    // Also before the live look: it would tell no more, at each change of one of them.
+    if let Some((unreadable, reason)) = snapshot.unreadable.first_key_value() {
+        for pool in winners.drain(..) {
+            plan.pools
+                .insert(pool.name.clone(), waits_for(unreadable.as_str(), reason));
+        }
+    }
     let two_serve = losers.iter().any(|pool| pool.is_admitted());
     if (two_serve || !winners.is_empty()) && !snapshot.live {
         return Plan {
             needs_live: true,
             ..Plan::default()
         };
-    }
-    if let Some((unreadable, reason)) = snapshot.unreadable.first_key_value() {
-        for pool in winners.drain(..) {
-            plan.pools
-                .insert(pool.name.clone(), waits_for(unreadable.as_str(), reason));
-        }
     }
     admit_alone(&mut plan, &winners, &losers);
     plan

@@ -18,7 +18,12 @@ pub(super) fn first_of_all(
     ledger: &SubnetLedger,
     standings: &Standings<'_>,
 ) -> Option<Plan> {
-    let incomplete = subnet.ledger.is_none()
+    // Of a subnet that nobody has asked for anything there is nothing to complete.
+    let is_idle = snapshot.pools.is_empty()
+        && snapshot.unreadable.is_empty()
+        && snapshot.demands.is_empty()
+        && !subnet.terminating;
+    let incomplete = (subnet.ledger.is_none() && !is_idle)
         || beside(snapshot, standings).any(|(_, s)| !s.is_entered() && s.admitted);
     if incomplete && !snapshot.live {
         return Some(Plan {
