@@ -463,11 +463,13 @@ async fn pass(ctx: &Context, cidr: &IpNet, pause: &mut Duration) -> Again {
     if let Some(error) = done.errors.first() {
         let delay = ctx.next_delay(cidr, error.outcome());
         let is_refused = |error: &ApplyError| error.outcome() == Outcome::Fatal;
-        return if done.errors.iter().all(is_refused) {
-            Again::Refused(delay)
+        let are_all_refused = done.errors.iter().all(is_refused);
+        let again = if are_all_refused {
+            Again::Refused
         } else {
-            Again::After(delay)
+            Again::After
         };
+        return again(delay);
     }
     ctx.backoffs
         .lock()

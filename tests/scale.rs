@@ -190,6 +190,16 @@ async fn a_burst_costs_few_ledger_writes_and_a_restart_one_list_of_each_kind_and
         .create(&PostParams::default(), &subnet)
         .await
         .unwrap();
+    // Ranges that nobody asks for yet, as there are many in a data centre.
+    for n in 0..20 {
+        let idle: SpiderSubnet = read(json!({
+            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderSubnet",
+            "metadata": {"name": format!("idle-{n}")},
+            "spec": {"subnet": format!("10.65.{n}.0/24"), "ips": [format!("10.65.{n}.10")]},
+        }));
+        let made = subnets.create(&PostParams::default(), &idle).await;
+        made.unwrap();
+    }
     tokio::time::sleep(LIMIT).await;
     let before = world.writes_of("first", "spidersubnets");
     world.burst().await;

@@ -79,7 +79,13 @@ pub fn run(cluster: &Cluster, works: &[Work], runs: usize) -> Result<()> {
             None => report.add(real::kubelets(cluster)?, || Ok(None))?,
         }
     }
-    plot::draw(cluster.paths(), &report.as_json())
+    if let Some(missing) = plot::lacks(&report.as_json()) {
+        say(format_args!(
+            "{} stays as it was: there is no ({missing})",
+            plot::FILE
+        ));
+    }
+    Ok(())
 }
 
 impl Report<'_> {
@@ -102,7 +108,13 @@ impl Report<'_> {
         let file = self.write()?;
         say(format_args!("figures are in {}", file.display()));
         // Not before: what failed is to be looked at.
-        runs.iter().try_for_each(Section::ensure_sound)
+        runs.iter().try_for_each(Section::ensure_sound)?;
+        let report = self.as_json();
+        // Also if what comes later fails.
+        match plot::lacks(&report) {
+            None => plot::draw(self.cluster.paths(), &report),
+            Some(_) => Ok(()),
+        }
     }
 
     fn measure(&mut self, work: Work, stage: &Stage<'_>) -> Result<Section> {

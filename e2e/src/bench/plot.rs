@@ -14,7 +14,7 @@ use crate::paths::Paths;
 use crate::progress::say;
 
 /// Where it goes, seen from the source tree.
-const FILE: &str = "docs/bench.svg";
+pub const FILE: &str = "docs/bench.svg";
 const SIZE: (u32, u32) = (860, 340);
 /// Work that is drawn: where addresses are asked for as fast as they come.
 const WORK: [(&str, &str); 4] = [
@@ -40,14 +40,14 @@ const PANELS: [(&str, &str, Range<f64>); 2] = [
     ),
 ];
 
-/// Draws what was measured, if it is enough.
+/// The first piece of work that a picture lacks.
+pub fn lacks(report: &Value) -> Option<&'static str> {
+    let is_missing = |key: &&&str| report["work"].get(key).is_none();
+    NEEDED.iter().find(is_missing).copied()
+}
+
+/// Draws what was measured.
 pub fn draw(paths: &Paths, report: &Value) -> Result<()> {
-    if let Some(missing) = NEEDED.iter().find(|key| report["work"].get(key).is_none()) {
-        say(format_args!(
-            "{FILE} stays as it was: there is no ({missing})"
-        ));
-        return Ok(());
-    }
     let file = paths.source().join(FILE);
     fs::write(&file, svg(report)?).with_context(|| format!("cannot write {}", file.display()))?;
     say(format_args!("drawn: {}", file.display()));

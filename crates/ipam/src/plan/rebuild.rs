@@ -18,11 +18,18 @@ pub(super) fn first_of_all(
     ledger: &SubnetLedger,
     standings: &Standings<'_>,
 ) -> Option<Plan> {
+    // Before a live list, which would tell no more, at each change of one of the pools.
+    if subnet.ledger.is_none()
+        && let Some((name, reason)) = snapshot.unreadable.first_key_value()
+    {
+        let message = format!(
+            "status.controlledIPPools is absent and cannot be rebuilt, since nobody knows what \
+             IPPool {name} has until it is mended: {reason}"
+        );
+        return Some(idle("PoolUnreadable", message));
+    }
     // Of a subnet that nobody has asked for anything there is nothing to complete.
-    let is_idle = snapshot.pools.is_empty()
-        && snapshot.unreadable.is_empty()
-        && snapshot.demands.is_empty()
-        && !subnet.terminating;
+    let is_idle = snapshot.pools.is_empty() && snapshot.demands.is_empty() && !subnet.terminating;
     let incomplete = (subnet.ledger.is_none() && !is_idle)
         || beside(snapshot, standings).any(|(_, s)| !s.is_entered() && s.admitted);
     if incomplete && !snapshot.live {
@@ -38,15 +45,6 @@ pub(super) fn first_of_all(
              until each address stands in one entry; `orbweaver ipam check --repair` sees to it"
         );
         return Some(idle("LedgerOverlap", message));
-    }
-    if subnet.ledger.is_none()
-        && let Some((name, reason)) = snapshot.unreadable.first_key_value()
-    {
-        let message = format!(
-            "status.controlledIPPools is absent and cannot be rebuilt, since nobody knows what \
-             IPPool {name} has until it is mended: {reason}"
-        );
-        return Some(idle("PoolUnreadable", message));
     }
     if !subnet.terminating && !subnet.finalizer {
         let step = Step::ProtectSubnet {

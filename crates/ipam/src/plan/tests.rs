@@ -796,6 +796,35 @@ fn an_absent_ledger_is_rebuilt_from_a_live_list_before_anything_else() {
 }
 
 #[test]
+fn for_an_absent_ledger_that_nobody_needs_no_pools_are_listed() {
+    let idle = Snapshot {
+        live: false,
+        ..seen(
+            Subnet {
+                ledger: None,
+                ..subnet("1-9", &[])
+            },
+            vec![],
+            vec![],
+        )
+    };
+    let plan = plan_of(&idle);
+    assert!(!plan.needs_live && plan.steps.is_empty());
+    // One that goes must be known to have nothing.
+    let SubnetSeen::Readable(subnet) = idle.subnet.clone() else {
+        panic!("{idle:?}")
+    };
+    let going = Snapshot {
+        subnet: SubnetSeen::Readable(Arc::new(Subnet {
+            terminating: true,
+            ..(*subnet).clone()
+        })),
+        ..idle
+    };
+    assert!(plan_of(&going).needs_live);
+}
+
+#[test]
 fn a_ledger_that_does_not_know_a_serving_pool_is_completed_first() {
     let partly = seen(
         subnet("1-9", &[("web", "1")]),
@@ -850,6 +879,11 @@ fn an_absent_ledger_waits_for_a_pool_that_nobody_can_read() {
         unreadable: [(PoolName::from("odd"), "spec.ips: 'x'".to_owned())].into(),
         ..seen(lost, vec![pool("hand", "5")], vec![])
     };
+    let cached = Snapshot {
+        live: false,
+        ..snapshot.clone()
+    };
+    assert!(!plan_of(&cached).needs_live);
     let plan = plan_of(&snapshot);
     assert_eq!(plan.steps, vec![]);
     assert_eq!(
@@ -1022,6 +1056,11 @@ fn without_a_subnet_the_older_of_two_serves_behind_a_fence() {
         ..alone(vec![older])
     };
     assert_eq!(plan_of(&waiting).steps, vec![]);
+    let cached = Snapshot {
+        live: false,
+        ..waiting.clone()
+    };
+    assert!(!plan_of(&cached).needs_live, "it would tell no more");
     assert_eq!(
         condition(&plan_of(&waiting), "b", ConditionKind::Ready).reason,
         "PoolUnreadable"
