@@ -285,7 +285,7 @@ async fn a_pool_that_cannot_be_read_keeps_no_address_of_another_pool() {
     assert_eq!(world.records("z"), json!({}));
     assert_eq!(journal(dir.path()), 1, "nobody knows what the other has");
     world.edit("spiderippools", "", "a", |pool| {
-        pool["status"]["allocatedIPs"] = json!("{}")
+        pool["status"]["allocatedIPs"] = json!("{}");
     });
     pass(60).await;
     assert_eq!(journal(dir.path()), 0);
