@@ -170,6 +170,12 @@ fn a_record_without_a_node_needs_the_word_of_each_that_it_may_be_of() {
     let doubtful = [READY, unready(0, Sign::Answers)];
     let waits = Verdict::Waits(Doubt::Answers(NodeName::from("n2")));
     assert_eq!(verdict(&any(&doubtful)), waits);
+    // One that only ends may be on a node that nobody thought of.
+    let ends = Seen {
+        fate: ENDS,
+        ..any(&[Standing::Gone])
+    };
+    assert_eq!(verdict(&ends), Verdict::Waits(Doubt::Ending));
     let fresh = told(Standing::Ready {
         since: Some(at(51)),
     });
