@@ -231,6 +231,23 @@ mod tests {
         assert!(waited.is_err(), "handed out unasked");
     }
 
+    /// As one does of which something is refused for good.
+    #[tokio::test(start_paused = true)]
+    async fn a_key_that_gathers_and_comes_later_comes_earlier_where_it_is_asked_for() {
+        let queue = Queue::default();
+        for (asked, expected) in [(false, 30), (true, 2)] {
+            let start = Instant::now();
+            queue.gather(1, start + Duration::from_secs(2));
+            queue.add_at(1, start + Duration::from_secs(30));
+            if asked {
+                queue.add(1);
+            }
+            assert_eq!(queue.next().await, 1);
+            assert_eq!(start.elapsed(), Duration::from_secs(expected));
+            queue.done(&1);
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_later_key_comes_when_it_is_due() {
         let queue = Queue::default();
