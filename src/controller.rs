@@ -67,8 +67,9 @@ use workload::Seen;
 
 /// First and longest cap of the pause after a pass that failed.
 const PASS_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(30));
-/// Longest rest after a pass of which something was refused for good.
-const REFUSED_REST: Duration = Duration::from_secs(2);
+/// Longest rest after a pass of which something was refused for good: where it wrote no ledger, and
+/// where it did.
+const REFUSED_REST: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// After a pass that wrote a ledger the next one waits this long: of a burst of workloads the first
 /// is served at once and the others together, by a few writes of the ledger.
 const LEDGER_PAUSE: Duration = Duration::from_millis(400);
@@ -381,6 +382,7 @@ async fn finish(mut running: JoinSet<()>) {
 }
 
 /// When a CIDR is looked at again.
+#[derive(Debug, PartialEq, Eq)]
 enum Again {
     /// When something changes.
     OnChange,
@@ -388,9 +390,9 @@ enum Again {
     Within(Duration),
     /// After this long and not before: the pass failed.
     After(Duration),
-    /// After this long, or a little after something changes: what could not be written will be refused
-    /// again, and keeps nobody else waiting.
-    Refused(Duration),
+    /// After this long, or once it has rested and something changes: what could not be written will be
+    /// refused again, and keeps nobody else waiting for long.
+    Refused { after: Duration, rest: Duration },
 }
 
 /// Gives a key back to the queue when its pass ends, however it ends.
@@ -411,10 +413,10 @@ impl Drop for Running {
             Again::OnChange => {}
             Again::Within(delay) => self.ctx.queue.add_at(self.cidr, Instant::now() + delay),
             Again::After(delay) => self.ctx.queue.rest(self.cidr, Instant::now() + delay),
-            Again::Refused(delay) => {
-                let rest = self.pause.max(delay.min(REFUSED_REST));
+            Again::Refused { after, rest } => {
+                let rest = self.pause.max(rest);
                 self.ctx.queue.gather(self.cidr, Instant::now() + rest);
-                self.ctx.queue.add_at(self.cidr, Instant::now() + delay);
+                self.ctx.queue.add_at(self.cidr, Instant::now() + after);
             }
         }
         self.ctx.queue.done(&self.cidr);
@@ -461,15 +463,7 @@ async fn pass(ctx: &Context, cidr: &IpNet, pause: &mut Duration) -> Again {
     ctx.reports.report(&ctx.writer, &seen, &plan, &done).await;
     ctx.metrics.passed(outcome_of(&done), began.elapsed());
     if let Some(error) = done.errors.first() {
-        let delay = ctx.next_delay(cidr, error.outcome());
-        let is_refused = |error: &ApplyError| error.outcome() == Outcome::Fatal;
-        let are_all_refused = done.errors.iter().all(is_refused);
-        let again = if are_all_refused {
-            Again::Refused
-        } else {
-            Again::After
-        };
-        return again(delay);
+        return after_errors(&done, ctx.next_delay(cidr, error.outcome()));
     }
     ctx.backoffs
         .lock()
@@ -478,6 +472,25 @@ async fn pass(ctx: &Context, cidr: &IpNet, pause: &mut Duration) -> Again {
     match plan.wake_at {
         None => Again::OnChange,
         Some(at) => Again::Within((at - now).to_std().unwrap_or_default()),
+    }
+}
+
+/// When a pass comes again that met errors, the backoff of which is `delay`.
+fn after_errors(done: &Done, delay: Duration) -> Again {
+    let is_refused = |error: &ApplyError| error.outcome() == Outcome::Fatal;
+    if !done.errors.iter().all(is_refused) {
+        return Again::After(delay);
+    }
+    let [without_ledger, with_ledger] = REFUSED_REST;
+    // Its own write of the ledger asks for the next pass, which may be refused the same again.
+    let longest = if done.ledger_written {
+        with_ledger
+    } else {
+        without_ledger
+    };
+    Again::Refused {
+        after: delay,
+        rest: delay.min(longest),
     }
 }
 
@@ -587,5 +600,29 @@ mod tests {
         finish(running).await;
         assert_eq!(heard.recv().await, None, "broken off and dropped");
         assert_eq!(start.elapsed(), STOP_WITHIN / 2 + STOP_WITHIN);
+    }
+
+    #[test]
+    fn what_is_refused_for_good_keeps_others_waiting_for_seconds_at_most() {
+        let (short, long) = (Duration::from_millis(20), Duration::from_secs(30));
+        let error = |outcome| ApplyError::LeftOut {
+            step: String::new(),
+            outcome,
+        };
+        let again = |outcomes: &[Outcome], ledger_written, delay| {
+            let done = Done {
+                errors: outcomes.iter().copied().map(error).collect(),
+                ledger_written,
+                ..Done::default()
+            };
+            after_errors(&done, delay)
+        };
+        let refused = |after, rest| Again::Refused { after, rest };
+        let fatal = [Outcome::Fatal; 2];
+        assert_eq!(again(&fatal, false, short), refused(short, short));
+        assert_eq!(again(&fatal, false, long), refused(long, REFUSED_REST[0]));
+        assert_eq!(again(&fatal, true, long), refused(long, REFUSED_REST[1]));
+        let mixed = [Outcome::Fatal, Outcome::Conflict];
+        assert_eq!(again(&mixed, false, long), Again::After(long));
     }
 }

@@ -97,6 +97,14 @@ impl Time {
         self.within(ALIVE_MAX)
     }
 
+    /// Waits for the pause and up to as much again, so that those who were told at one moment don't
+    /// come at one; false where the answer is of no use by then.
+    async fn has_left(self, pause: Duration) -> bool {
+        let jitter = Backoff::new(pause, pause).next_delay();
+        let waited = timeout_at(self.deadline, sleep(pause + jitter)).await;
+        waited.is_ok()
+    }
+
     fn within(self, limit: Duration) -> Instant {
         if self.has_other_way {
             self.deadline.min(Instant::now() + limit)
@@ -172,21 +180,20 @@ impl Allocator {
             match answer_of(&*link, ask, until).await {
                 Some(Ok(Reply::Busy { after_ms })) => {
                     // It lives, and has more to do than others could do faster.
-                    let pause = Duration::from_millis(after_ms);
-                    let jitter = Backoff::new(pause, pause).next_delay();
-                    if timeout_at(time.deadline, sleep(pause + jitter))
-                        .await
-                        .is_err()
-                    {
+                    if !time.has_left(Duration::from_millis(after_ms)).await {
                         break;
                     }
                     continue;
                 }
-                // Another replica may act by now; where that one says the same, nobody does for a while.
-                Some(Ok(Reply::NotLeading)) if tries == TRIES => {
+                // Another replica may act by now. Where that one says the same, it is about this Pod:
+                // others' calls go on, and this one comes again after a while if it has no other way.
+                Some(Ok(Reply::NotLeading)) => {
                     self.lost(&link, "it does not act, or can't tell whose the Pod is");
+                    let is_first = tries == TRIES;
+                    if !is_first && !time.has_other_way && !time.has_left(PATIENCE).await {
+                        break;
+                    }
                 }
-                Some(Ok(Reply::NotLeading)) => self.shared.pause("nobody acts", Some(&link)),
                 Some(Ok(Reply::Stranger(why))) => self.lost(&link, &why),
                 Some(Ok(reply)) => {
                     locked(&self.shared.backoff).reset();

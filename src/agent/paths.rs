@@ -118,7 +118,9 @@ impl Paths {
                 }
             }
         };
-        if !is_open && granted.as_ref().err().is_none_or(is_final) {
+        // What its own writers could not write they may have written all the same.
+        let own_is_settled = self.own.is_none() || granted.as_ref().err().is_none_or(is_final);
+        if !is_open && own_is_settled {
             sent.settled();
         }
         granted

@@ -363,7 +363,6 @@ impl Shared {
         // Not while it waits: an ADD's turn can last long, and others' releases are what it waits for.
         drop(permit);
         let _turn = self.turns.wait(of).await;
-        let _permit = self.permits.acquire().await;
         // An ADD may have had its turn meanwhile.
         let ack = locked(&self.acks)
             .get(of)
@@ -374,20 +373,16 @@ impl Shared {
         if since.elapsed() < HOLD_OFF {
             return Ok(Verdict::Kept); // another DEL came, and with it another look
         }
+        let trace = self.memory.trace(of);
+        let is_in_another = |sandbox: &Sandbox| !entry.sandboxes.contains(sandbox);
+        if life == Life::Alive && !trace.settled.as_ref().is_some_and(is_in_another) {
+            return Ok(Verdict::Kept);
+        }
+        let _permit = self.permits.acquire().await;
         let (owner, pools) = match life {
             Life::Gone => (Owner::Gone, self.recorded(&entry, since).await?),
             Life::Ending => (Owner::Ending, self.recorded(&entry, since).await?),
-            Life::Alive => {
-                let trace = self.memory.trace(of);
-                let is_served = trace
-                    .settled
-                    .as_ref()
-                    .is_some_and(|sandbox| !entry.sandboxes.contains(sandbox));
-                if !is_served {
-                    return Ok(Verdict::Kept);
-                }
-                (Owner::Served, trace.surplus())
-            }
+            Life::Alive => (Owner::Served, trace.surplus()),
         };
         let release = Release {
             uid: of.uid.clone(),

@@ -1,10 +1,10 @@
 //! Endpoints that an earlier agent did not write: it ended between its answer and the endpoint.
 //!
-//! Owns: one look after a start, at the Pods that ran here before this agent, and what their
-//! endpoints should say, as the records have it. Never does: tell of a Pod without a network, which
-//! may have got a part of what it asks for; write one ([`super::endpoint`] does, as
-//! for any call), or look again: this agent knows what it answered itself. What the CNI configuration
-//! said to the earlier agent (`cleanGateway`) is not known any more, and told as false.
+//! Owns: a look after a start at each Pod that was here before this agent, once it has its network,
+//! and what its endpoint should say, as the records have it: before, it may have got a part of what
+//! it asks for. Never does: write one ([`super::endpoint`] does, as for any call), or look at a Pod
+//! twice of which it knows what it wanted. What the CNI configuration said to the earlier agent
+//! (`cleanGateway`) is not known any more, and told as false.
 //!
 //! Cost: one GET for each Pod of the node; a list of all pools only where an endpoint lacks
 //! something.
@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use ipam::name::Nic;
 use k8s_openapi::api::core::v1::Pod;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::Agent;
 use super::answer::Given;
@@ -35,8 +35,8 @@ const SPREAD: Duration = Duration::from_secs(20);
 /// First and longest cap of the pause after a look that failed.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
-/// Looks at most; a Pod may be one of a workload that is gone, or that may not be read.
-const TRIES: usize = 8;
+/// How long it is looked again: a Pod may be one of a workload that is gone, or that may not be read.
+const LOOKS_FOR: Duration = Duration::from_mins(10);
 
 /// Why a Pod has to be looked at again.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,8 @@ pub(super) async fn run(agent: &Agent) {
     sleep(Backoff::new(SPREAD, SPREAD).next_delay()).await;
     let mut left = agent.pods.elders();
     let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-    for _ in 0..TRIES {
+    let until = Instant::now() + LOOKS_FOR;
+    while Instant::now() < until {
         left = look(agent, left).await;
         if left.is_empty() {
             return;

@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use ipam::addr::{AddrSet, Family, Range, parse_list};
+use ipam::addr::{AddrSet, Family, Range, net_of_label, parse_list};
 use ipam::admit;
 use ipam::affinity::{Requirement, Selector, SelectorError};
 use ipam::annotation::{self, SizeRule};
@@ -110,23 +110,36 @@ pub fn pool(object: &SpiderIPPool) -> Result<Pool, PoolFault> {
     read_pool(object, name.clone(), cidr).map_err(unreadable)
 }
 
-/// What a pool of this CIDR that can't be read as a whole may have given out, and serves again as soon
-/// as it is mended: nothing if it was never admitted; else its ranges, all of the CIDR if not even
-/// those can be read.
+/// What a pool of this CIDR that can't be read as a whole has given out, and what it may give as soon
+/// as it is mended, which is nothing if it is not admitted. All of the CIDR where that can't be told.
 pub fn claimed_unread(object: &SpiderIPPool, cidr: &IpNet) -> AddrSet {
-    let ips = inside("spec.ips", object.spec.ips.as_deref(), cidr);
-    claimed_unread_of(object.meta(), cidr, ips.ok())
+    let whole = || Range::of_net(cidr).into();
+    let status = object.status.as_ref();
+    let recorded = Records::parse(status.and_then(|s| s.allocated_ips.as_deref()));
+    let recorded = recorded.map_or_else(|_| whole(), |records| records.addresses().clone());
+    if !object
+        .annotations()
+        .contains_key(names::annotation::ADMITTED)
+    {
+        return recorded;
+    }
+    let own = inside("spec.ips", object.spec.ips.as_deref(), cidr);
+    own.unwrap_or_else(|_| whole()).union(&recorded)
 }
 
-/// As [`claimed_unread`], of a pool with this metadata of which at most its ranges are known.
-pub fn claimed_unread_of(meta: &ObjectMeta, cidr: &IpNet, ips: Option<AddrSet>) -> AddrSet {
-    let annotations = meta.annotations.as_ref();
-    let is_admitted = annotations.is_some_and(|all| all.contains_key(names::annotation::ADMITTED));
-    if is_admitted {
-        ips.unwrap_or_else(|| Range::of_net(cidr).into())
+/// As [`claimed_unread`], of a pool of which only the metadata can be read: all of the CIDR, unless it
+/// was never admitted, which is when it gets our finalizer.
+pub fn claimed_unknown(meta: &ObjectMeta, cidr: &IpNet) -> AddrSet {
+    if has_finalizer(meta) {
+        Range::of_net(cidr).into()
     } else {
         AddrSet::new()
     }
+}
+
+/// The CIDR that a pool's label names.
+pub fn labelled_cidr(meta: &ObjectMeta) -> Option<IpNet> {
+    net_of_label(meta.labels.as_ref()?.get(label::POOL_CIDR)?)
 }
 
 fn read_pool(object: &SpiderIPPool, name: PoolName, cidr: IpNet) -> Result<Pool, FieldError> {

@@ -82,7 +82,6 @@ pub async fn apply(writer: &Writer, seen: &Observed, plan: &Plan) -> Done {
         writer,
         seen,
         written: BTreeSet::new(),
-        ledger_written: false,
         done: Done {
             subnet: seen.subnet.clone(),
             pools: seen.pools.clone(),
@@ -179,8 +178,6 @@ struct Pass<'a> {
     seen: &'a Observed,
     /// Pools whose write of the first stage was accepted.
     written: BTreeSet<PoolName>,
-    /// The ledger write of this pass was accepted.
-    ledger_written: bool,
     done: Done,
 }
 
@@ -366,8 +363,11 @@ impl Pass<'_> {
     async fn follow(&self, write: &PoolWrite) -> Result<Arc<SpiderIPPool>, ApplyError> {
         let step = || format!("IPPool {} ({})", write.pool, write.because);
         let moved = || ApplyError::Moved { step: step() };
-        if self.done.unwritten.contains_key(&write.pool) {
-            return Err(moved());
+        if let Some(before) = self.done.unwritten.get(&write.pool) {
+            return Err(ApplyError::LeftOut {
+                step: step(),
+                outcome: before.outcome,
+            });
         }
         let mut raw = self.done.pools.get(&write.pool).ok_or_else(moved)?.clone();
         let read = convert::pool(&raw).map_err(|_| moved())?;
@@ -375,7 +375,7 @@ impl Pass<'_> {
         for _ in 0..FOLLOW_TRIES {
             match self.put(&raw, &parsed, write, step()).await {
                 // Without a ledger write in this pass nothing proves that the world stood still.
-                Err(error) if error.outcome() == Outcome::Conflict && self.ledger_written => {}
+                Err(error) if error.outcome() == Outcome::Conflict && self.done.ledger_written => {}
                 other => return other,
             }
             let live = self.writer.pool_writes.after(&raw).await;

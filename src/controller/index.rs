@@ -171,7 +171,7 @@ impl Index {
         let mut state = self.state();
         let name = PoolName::from(name);
         let unread = state.unread.remove(&name);
-        let unread = unread.map(|entry| state.cidrs_of_unread(&entry));
+        let unread = unread.map(|entry| state.touched_by_unread(&entry));
         let old = match new {
             None => {
                 state.surplus.remove(&name);
@@ -217,9 +217,9 @@ impl Index {
             object: unreadable.clone(),
             was,
         };
-        let dirty = state.cidrs_of_unread(&entry);
+        let touched = state.touched_by_unread(&entry);
         state.unread.insert(name, entry);
-        dirty
+        state.with_overlapping(&touched)
     }
 
     /// A workload is there that can't be read: its pools stay as they are.

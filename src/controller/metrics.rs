@@ -300,7 +300,7 @@ impl Collector for Books {
             &mut encoder,
             "orbweaver_subnet_free_addresses",
             "Addresses of a SpiderSubnet that no pool has, and those that no Pod has of pools made \
-             by hand",
+             by hand that serve",
             SUBNET,
             &by(|s| s.total - s.used + s.free_by_hand),
         )?;
@@ -430,15 +430,16 @@ impl PoolFacts {
 #[derive(Debug, Clone, Copy, Default)]
 struct PoolsOf {
     count: i64,
-    /// Addresses that no Pod has of pools that a person made.
+    /// Addresses that no Pod has of pools that a person made and that serve.
     free_by_hand: i64,
 }
 
 impl PoolsOf {
     fn add(&mut self, pool: &PoolFacts) {
         self.count += 1;
-        if pool.is_by_hand {
-            self.free_by_hand += pool.total - pool.used;
+        // One that does not serve has nothing for anybody.
+        if pool.is_by_hand && pool.conditions.contains(&ConditionKind::Ready) {
+            self.free_by_hand += (pool.total - pool.used).max(0);
         }
     }
 }
@@ -523,10 +524,16 @@ mod tests {
     }
 
     fn pool(name: &str, total: i64, used: i64, exhausted: bool) -> Value {
-        let condition = json!({
-            "type": "Exhausted", "status": if exhausted { "True" } else { "False" },
-            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "R", "message": "",
-        });
+        let condition = |kind: &str, holds: bool| {
+            json!({
+                "type": kind, "status": if holds { "True" } else { "False" },
+                "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": "R", "message": "",
+            })
+        };
+        let conditions = [
+            condition("Ready", total > 0),
+            condition("Exhausted", exhausted),
+        ];
         json!({
             "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderIPPool",
             "metadata": {
@@ -535,7 +542,7 @@ mod tests {
             },
             "spec": {"subnet": "10.0.0.0/24"},
             "status": {
-                "totalIPCount": total, "allocatedIPCount": used, "conditions": [condition],
+                "totalIPCount": total, "allocatedIPCount": used, "conditions": conditions,
             },
         })
     }
@@ -561,18 +568,20 @@ mod tests {
     fn totals_and_subnets_are_told_without_being_asked_for() {
         let mut auto = pool("b", 3, 2, true);
         auto["metadata"]["labels"]["ipam.spidernet.io/owner-application-name"] = json!("web");
-        let pools = [pool("a", 5, 2, false), auto];
+        let mut idle = pool("c", 9, 0, false);
+        idle["status"]["conditions"][0]["status"] = json!("False");
+        let pools = [pool("a", 5, 2, false), auto, idle];
         let text = scraped(false, &pools, &[subnet()]);
         for line in [
-            "spiderpool_total_ippool_counts 2",
+            "spiderpool_total_ippool_counts 3",
             "spiderpool_total_subnet_counts 1",
-            "orbweaver_addresses{state=\"pooled\"} 8",
+            "orbweaver_addresses{state=\"pooled\"} 17",
             "orbweaver_addresses{state=\"recorded\"} 4",
             "orbweaver_ippools{condition=\"Exhausted\"} 1",
-            "orbweaver_ippools{condition=\"Ready\"} 0",
+            "orbweaver_ippools{condition=\"Ready\"} 2",
             "spiderpool_debug_subnet_total_ip_counts{SpiderSubnet=\"net4\"} 200",
             "spiderpool_debug_subnet_available_ip_counts{SpiderSubnet=\"net4\"} 192",
-            "spiderpool_debug_subnet_ippool_counts{SpiderSubnet=\"net4\"} 2",
+            "spiderpool_debug_subnet_ippool_counts{SpiderSubnet=\"net4\"} 3",
             "orbweaver_subnet_free_addresses{SpiderSubnet=\"net4\"} 195",
             "orbweaver_controller_passes_total{outcome=\"Done\"} 1",
             "orbweaver_controller_leads 1",

@@ -3,7 +3,7 @@
 //! Owns: coalescing, exclusion, order and wake-ups. Never does: drop a key. Invariants: a key added
 //! while its pass runs is handed out again afterwards; two keys that exclude each other, and so one
 //! key, are never with two passes at once; of those that may be handed out, the one that was added
-//! first is, so that busy keys don't starve others.
+//! first is, so that busy keys keep no others waiting but such as exclude them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};

@@ -304,7 +304,9 @@ mod tests {
     /// Whether it is the head or the rest of an answer that never comes: an error comes in its place.
     #[tokio::test]
     async fn a_server_that_falls_silent_is_not_waited_for_without_end() {
-        for said in ["", "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{"] {
+        let (soon, late) = (Duration::from_millis(200), Duration::from_mins(1));
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{";
+        for (said, answer, silence) in [("", soon, late), (head, late, soon)] {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let url = format!("http://{}", listener.local_addr().unwrap());
             let silent = tokio::spawn(async move {
@@ -313,10 +315,10 @@ mod tests {
                 pending::<()>().await;
             });
             let mut config = Config::new(url.parse().unwrap());
-            config.read_timeout = Some(Duration::from_millis(200));
-            let client = read_client_within(Duration::from_millis(100), config).unwrap();
-            let asked = client.apiserver_version().await;
-            assert!(asked.is_err(), "{asked:?}");
+            config.read_timeout = Some(silence);
+            let client = read_client_within(answer, config).unwrap();
+            let asked = tokio::time::timeout(late / 2, client.apiserver_version()).await;
+            assert!(asked.expect("it is waited for").is_err());
             silent.abort();
         }
     }

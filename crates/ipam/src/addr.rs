@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use range::{Range, RangeError};
 pub use set::{AddrSet, Shortage};
-pub use text::{RangeTextError, RangeTextFault, cidr_label, parse_list, parse_range};
+pub use text::{RangeTextError, RangeTextFault, cidr_label, net_of_label, parse_list, parse_range};
 
 /// The IP version of an address, a range or a pool.
 ///

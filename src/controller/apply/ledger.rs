@@ -38,7 +38,7 @@ impl Pass<'_> {
             return;
         }
         match self.put_ledger(fence, &due).await {
-            Ok(()) => self.ledger_written = true,
+            Ok(()) => self.done.ledger_written = true,
             Err(error) => {
                 let why = Unwritten::of(&error);
                 for edit in due {

@@ -39,6 +39,14 @@ pub enum ApplyError {
         /// Which step.
         step: String,
     },
+    /// A step of the same pool before it was not carried out.
+    #[error("{step} was left out: a step before it was not carried out")]
+    LeftOut {
+        /// Which step.
+        step: String,
+        /// What is known of the step before it.
+        outcome: Outcome,
+    },
 }
 
 impl ApplyError {
@@ -62,6 +70,7 @@ impl ApplyError {
             Self::Put { source, .. } => source.outcome(),
             Self::Call { source, .. } => retry::classify(source),
             Self::Moved { .. } => Outcome::Conflict,
+            Self::LeftOut { outcome, .. } => *outcome,
         }
     }
 }
@@ -77,6 +86,8 @@ pub struct Done {
     pub wrote: Vec<(PoolName, Reason)>,
     /// Pools that lack a step of the plan: what the plan says of them has not come true.
     pub unwritten: BTreeMap<PoolName, Unwritten>,
+    /// The ledger was written.
+    pub ledger_written: bool,
     /// The first write of the subnet that the plan wanted and that failed.
     pub subnet_unwritten: Option<Unwritten>,
     /// What went wrong, in the order of the steps.

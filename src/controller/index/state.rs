@@ -158,11 +158,15 @@ impl State {
         all.filter(|(_, entry)| is_unread_of(&entry.object.meta, entry.was, cidr))
     }
 
-    /// The CIDRs known that an unreadable pool counts for.
-    pub(super) fn cidrs_of_unread(&self, entry: &UnreadPool) -> Dirty {
-        self.cidrs()
-            .filter(|cidr| is_unread_of(&entry.object.meta, entry.was, cidr))
-            .collect()
+    /// The CIDRs that an unreadable pool counts for, and the one that it was last known in.
+    pub(super) fn touched_by_unread(&self, entry: &UnreadPool) -> Vec<IpNet> {
+        let counts = self
+            .cidrs()
+            .filter(|cidr| is_unread_of(&entry.object.meta, entry.was, cidr));
+        let was = entry
+            .was
+            .or_else(|| convert::labelled_cidr(&entry.object.meta));
+        counts.chain(was).collect()
     }
 
     /// See [`super::Index::strays`].
@@ -443,14 +447,16 @@ pub(super) fn claimed<'a>(
     }
 }
 
-/// What a pool with this metadata, last known in another CIDR that overlaps `cidr`, claims.
+/// What a pool with this metadata, last known in `was` or labelled with another CIDR that overlaps
+/// `cidr`, claims.
 pub(super) fn unread_elsewhere(
     meta: &ObjectMeta,
     was: Option<IpNet>,
     cidr: &IpNet,
 ) -> Option<AddrSet> {
-    let other = was.filter(|other| other != cidr && overlap(other, cidr))?;
-    Some(convert::claimed_unread_of(meta, &other, None))
+    let other = was.or_else(|| convert::labelled_cidr(meta))?;
+    let is_near = other != *cidr && overlap(&other, cidr);
+    is_near.then(|| convert::claimed_unknown(meta, &other))
 }
 
 /// Elder first; among subnets of one second, by name.

@@ -450,11 +450,15 @@ fn a_pool_that_cannot_be_read_counts_for_the_cidr_it_was_in_or_is_labelled_with(
 /// It serves again as soon as it is mended, by the mark that it has.
 #[test]
 fn an_admitted_pool_of_an_overlapping_cidr_claims_its_addresses_while_it_cannot_be_read() {
+    let recorded = json!({"10.6.0.9": {"pod": "shop/x", "podUid": "x", "nic": "eth0"}}).to_string();
     let wide = |spec: &serde_json::Value, annotations: &serde_json::Value| -> SpiderIPPool {
         let mut spec = spec.clone();
         spec["subnet"] = json!("10.6.0.0/16");
+        let label = json!({"ipam.spidernet.io/ippool-cidr": "10-6-0-0-16"});
         read(json!({
-            "metadata": {"name": "wide", "uid": "w", "annotations": annotations}, "spec": spec,
+            "metadata": {"name": "wide", "uid": "w", "annotations": annotations, "labels": label,
+                "finalizers": ["spiderpool.spidernet.io"]},
+            "spec": spec, "status": {"allocatedIPs": recorded},
         }))
     };
     let typo = json!({"ips": ["10.6.0.7"], "gateway": "10.6.0"});
@@ -464,10 +468,13 @@ fn an_admitted_pool_of_an_overlapping_cidr_claims_its_addresses_while_it_cannot_
     for (object, expected) in [
         (
             wide(&typo, &admitted),
-            parse_list(&["10.6.0.7"], Family::V4).unwrap(),
+            parse_list(&["10.6.0.7", "10.6.0.9"], Family::V4).unwrap(),
         ),
         (wide(&garbled, &admitted), whole.clone()),
-        (wide(&typo, &json!({})), AddrSet::new()),
+        (
+            wide(&typo, &json!({})),
+            parse_list(&["10.6.0.9"], Family::V4).unwrap(),
+        ),
     ] {
         let index = Index::new(features());
         index.subnet("net4", Some(&net4()));
@@ -479,16 +486,24 @@ fn an_admitted_pool_of_an_overlapping_cidr_claims_its_addresses_while_it_cannot_
             expected
         );
     }
-    // Not even its spec can be read any more.
-    let index = Index::new(features());
-    index.subnet("net4", Some(&net4()));
+    // Not even its spec can be read any more, and maybe never could since this controller began.
     let object = wide(&json!({"ips": ["10.6.0.7"]}), &admitted);
-    index.pool("wide", Some(&Arc::new(object.clone())));
-    index.unreadable_pool(&Arc::new(Unreadable {
-        meta: object.metadata,
+    let unreadable = Arc::new(Unreadable {
+        meta: object.metadata.clone(),
         reason: "missing field spec".to_owned(),
-    }));
-    assert_eq!(index.observe(&cidr()).snapshot.elsewhere, whole);
+    });
+    for is_known in [true, false] {
+        let index = Index::new(features());
+        index.subnet("net4", Some(&net4()));
+        if is_known {
+            index.pool("wide", Some(&Arc::new(object.clone())));
+        }
+        assert!(index.unreadable_pool(&unreadable).contains(&cidr()));
+        assert_eq!(index.observe(&cidr()).snapshot.elsewhere, whole);
+        // Gone, it leaves room, and who waits for it is woken.
+        assert!(index.pool("wide", None).contains(&cidr()));
+        assert_eq!(index.observe(&cidr()).snapshot.elsewhere, AddrSet::new());
+    }
 }
 
 #[test]

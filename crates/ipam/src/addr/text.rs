@@ -190,5 +190,16 @@ pub fn cidr_label(net: &IpNet) -> String {
     }
 }
 
+/// The network that [`cidr_label`] made this of.
+pub fn net_of_label(label: &str) -> Option<IpNet> {
+    let (address, length) = label.rsplit_once('-')?;
+    let length = length.parse().ok()?;
+    let v4 = address.replace('-', ".").parse::<Ipv4Addr>();
+    let v6 = || address.replace('-', ":").parse::<Ipv6Addr>();
+    let address = v4.map(IpAddr::V4).or_else(|_| v6().map(IpAddr::V6));
+    let net = IpNet::new(address.ok()?, length).ok()?;
+    (cidr_label(&net) == label).then_some(net)
+}
+
 #[cfg(test)]
 mod tests;

@@ -81,6 +81,7 @@ fn a_node_is_lost_after_six_minutes_without_any_sign_of_life() {
     }
     let doubts = [
         (unready(55, Sign::Silent), Doubt::Recent(n1())),
+        (unready(55, Sign::NotAsked), Doubt::Recent(n1())),
         (unready(0, Sign::Answers), Doubt::Answers(n1())),
         (unready(0, Sign::NotAsked), Doubt::NotAsked(n1())),
         (

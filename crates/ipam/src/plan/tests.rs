@@ -810,6 +810,11 @@ fn for_an_absent_ledger_that_nobody_needs_no_pools_are_listed() {
     };
     let plan = plan_of(&idle);
     assert!(!plan.needs_live && plan.steps.is_empty());
+    let asked = Snapshot {
+        demands: vec![Arc::new(demand("web", 1))],
+        ..idle.clone()
+    };
+    assert!(plan_of(&asked).needs_live);
     // One that goes must be known to have nothing.
     let SubnetSeen::Readable(subnet) = idle.subnet.clone() else {
         panic!("{idle:?}")

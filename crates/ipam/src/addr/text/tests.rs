@@ -158,3 +158,28 @@ fn a_cidr_label_starts_with_a_letter_or_a_digit() {
     assert_eq!(label("::1:0/112"), "0--1-0-112");
     assert_eq!(label("0.0.0.0/0"), "0-0-0-0-0");
 }
+
+#[test]
+fn a_cidr_label_leads_back_to_its_network_and_other_text_to_none() {
+    let nets = [
+        "172.18.41.0/24",
+        "0.0.0.0/0",
+        "fd00:6::/64",
+        "2001:db8:1:2:3:4:5:0/112",
+        "::/64",
+        "::1:0/112",
+    ];
+    for net in nets {
+        assert_eq!(net_of_label(&label(net)), net.parse().ok(), "{net}");
+    }
+    for text in [
+        "",
+        "10-0-0-0",
+        "10-0-0-0-33",
+        "web",
+        "10.0.0.0-8",
+        "0fd00---64",
+    ] {
+        assert_eq!(net_of_label(text), None, "{text}");
+    }
+}
