@@ -19,8 +19,9 @@ const OF_EVERYBODY: [&str; 4] = [
     "selfsubjectrulesreviews.authorization.k8s.io",
     "subjectaccessreviews",
 ];
-/// Rights that are needed without a call of their own, or by one that no scenario can bring about.
-const WITHOUT_CALL: [(&str, &str); 5] = [
+/// Rights that are needed without a call of their own, or by one that no scenario brings about for
+/// sure.
+const WITHOUT_CALL: [(&str, &str); 8] = [
     (
         "update spidersubnets.spiderpool.spidernet.io/finalizers",
         "asked for by the API server's plugin OwnerReferencesPermissionEnforcement, which runs here",
@@ -41,6 +42,15 @@ const WITHOUT_CALL: [(&str, &str); 5] = [
         "list nodes",
         "for a record of the original's whose Pod is gone and whose endpoint is lost",
     ),
+    (
+        "patch events.events.k8s.io",
+        "where an Event is told again within minutes; whether one is depends on the runtime's tries",
+    ),
+    (
+        "list virtualmachines.kubevirt.io",
+        "once a minute while a machine that has addresses is stopped: it may not be for as long here",
+    ),
+    ("list virtualmachineinstances.kubevirt.io", "the same"),
 ];
 
 /// Rights by account, as `verb resource.group/subresource`.
