@@ -168,6 +168,13 @@ impl Fake {
         let allocator: Box<dyn Connect> = Box::new(self.clone());
         Node::start_beside(world, dir, |_| {}, Some(allocator)).await
     }
+
+    /// One that may not write pools itself.
+    async fn node_without_writes(&self, world: &World, dir: &Path) -> Node {
+        let allocator: Box<dyn Connect> = Box::new(self.clone());
+        let set = |settings: &mut Settings| settings.direct_writes = false;
+        Node::start_beside(world, dir, set, Some(allocator)).await
+    }
 }
 
 /// An agent whose leader carries out what it asks.
@@ -522,9 +529,7 @@ async fn nothing_recorded_is_not_said_while_a_write_of_the_agent_s_own_may_still
 async fn where_nobody_leads_a_call_without_another_way_does_not_ask_without_a_pause() {
     let (world, dir) = shop();
     let fake = Fake::new(&world, Mood::NobodyLeads);
-    let own = |settings: &mut Settings| settings.direct_writes = false;
-    let allocator: Box<dyn Connect> = Box::new(fake.clone());
-    let node = Node::start_beside(&world, dir.path(), own, Some(allocator)).await;
+    let node = fake.node_without_writes(&world, dir.path()).await;
     let uid = world.pod("a", &uses(&["p"]));
     let (answer, ()) = tokio::join!(node.address("a", &uid, "s1"), async {
         pass(10).await;
@@ -539,9 +544,7 @@ async fn where_nobody_leads_a_call_without_another_way_does_not_ask_without_a_pa
 async fn without_writes_of_its_own_a_call_waits_for_a_leader() {
     let (world, dir) = shop();
     let fake = Fake::new(&world, Mood::Away);
-    let own = |settings: &mut Settings| settings.direct_writes = false;
-    let allocator: Box<dyn Connect> = Box::new(fake.clone());
-    let node = Node::start_beside(&world, dir.path(), own, Some(allocator)).await;
+    let node = fake.node_without_writes(&world, dir.path()).await;
     let uid = world.pod("a", &uses(&["p"]));
     let (answer, ()) = tokio::join!(node.address("a", &uid, "s1"), async {
         pass(15).await;

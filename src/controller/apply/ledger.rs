@@ -51,11 +51,11 @@ impl Pass<'_> {
     }
 
     async fn is_due(&self, edit: &LedgerEdit) -> Result<bool, ApplyError> {
-        Ok(match edit.needs {
-            Needs::Nothing => !self.done.unwritten.contains_key(&edit.pool),
-            Needs::Written => self.written.contains(&edit.pool),
-            Needs::Absent => return self.is_absent(&edit.pool).await,
-        })
+        match edit.needs {
+            Needs::Nothing => Ok(!self.done.unwritten.contains_key(&edit.pool)),
+            Needs::Written => Ok(self.written.contains(&edit.pool)),
+            Needs::Absent => self.is_absent(&edit.pool).await,
+        }
     }
 
     async fn put_ledger(&mut self, fence: &Fence, due: &[&LedgerEdit]) -> Result<(), ApplyError> {

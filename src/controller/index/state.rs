@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use ipam::addr::{AddrSet, Family, Range, cidr_label};
+use ipam::addr::{AddrSet, Family, Range};
 use ipam::annotation::SubnetItem;
 use ipam::demand::PodCount;
 use ipam::kind::{Kinds, OtherKind};
@@ -25,7 +25,6 @@ use kube::Resource;
 use super::Dirty;
 use super::pods::PodSeen;
 use crate::api::convert::{self, FieldError};
-use crate::api::names::label;
 use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::controller::workload::Seen;
 use crate::kube_io::cache::Unreadable;
@@ -163,10 +162,8 @@ impl State {
         let counts = self
             .cidrs()
             .filter(|cidr| is_unread_of(&entry.object.meta, entry.was, cidr));
-        let was = entry
-            .was
-            .or_else(|| convert::labelled_cidr(&entry.object.meta));
-        counts.chain(was).collect()
+        let known = cidr_of_unread(&entry.object.meta, entry.was);
+        counts.chain(known).collect()
     }
 
     /// See [`super::Index::strays`].
@@ -372,8 +369,11 @@ impl State {
             snapshot.names_elsewhere.extend(names.iter().cloned());
             if overlap(other, cidr) {
                 let pools = names.iter().filter_map(|name| self.pools.get(name));
-                let claimed = pools.map(|entry| claimed(&entry.raw, &entry.parsed, other));
-                elsewhere = claimed.fold(elsewhere, |all, claimed| all.union(&claimed));
+                // Put together once, not pool by pool: there may be thousands.
+                let claimed: AddrSet = pools
+                    .flat_map(|entry| claimed(&entry.raw, &entry.parsed, other).ranges().to_vec())
+                    .collect();
+                elsewhere = elsewhere.union(&claimed);
             }
         }
         let unread = self.unread.values();
@@ -431,8 +431,12 @@ impl State {
 
 /// True where an unreadable pool with this metadata, last known in `was`, counts for `cidr`.
 pub(super) fn is_unread_of(meta: &ObjectMeta, was: Option<IpNet>, cidr: &IpNet) -> bool {
-    let label = meta.labels.as_ref().and_then(|l| l.get(label::POOL_CIDR));
-    was == Some(*cidr) || label.is_some_and(|label| *label == cidr_label(cidr))
+    [was, convert::labelled_cidr(meta)].contains(&Some(*cidr))
+}
+
+/// Where an unreadable pool with this metadata was last known, else what it is labelled with.
+fn cidr_of_unread(meta: &ObjectMeta, was: Option<IpNet>) -> Option<IpNet> {
+    was.or_else(|| convert::labelled_cidr(meta))
 }
 
 /// What a pool of this CIDR claims, also one that can't be read.
@@ -454,7 +458,7 @@ pub(super) fn unread_elsewhere(
     was: Option<IpNet>,
     cidr: &IpNet,
 ) -> Option<AddrSet> {
-    let other = was.or_else(|| convert::labelled_cidr(meta))?;
+    let other = cidr_of_unread(meta, was)?;
     let is_near = other != *cidr && overlap(&other, cidr);
     is_near.then(|| convert::claimed_unknown(meta, &other))
 }
