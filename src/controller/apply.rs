@@ -437,3 +437,6 @@ pub(super) async fn together<T>(work: Vec<impl Future<Output = T>>) -> Vec<T> {
         .collect()
         .await
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,10 @@
 //! The controller on an API server in memory, for tests of what it does in the end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
 use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams};
@@ -13,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use super::index::{Features, Switch};
 use super::{Endpoint, Metrics, Options, Signals, gc};
@@ -60,6 +64,31 @@ pub(super) fn clients(client: &Client) -> Clients {
         read: client.clone(),
         write: client.clone(),
     }
+}
+
+/// A client of the controller that gets 403 for what is `forbidden`.
+pub(super) fn forbidding(
+    server: &Server,
+    forbidden: impl Fn(&Request<kube::client::Body>) -> bool + Send + Sync + 'static,
+) -> Client {
+    let (service, forbidden) = (server.service("controller"), Arc::new(forbidden));
+    let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+        let (service, forbidden) = (service.clone(), Arc::clone(&forbidden));
+        async move {
+            if !forbidden(&request) {
+                let answer = service.oneshot(request).await;
+                return answer.map(|response| response.map(Body::new));
+            }
+            let status = json!({
+                "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
+                "reason": "Forbidden", "message": format!("{} is forbidden", request.uri().path()),
+            });
+            let mut response = Response::new(Body::from(status.to_string()));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            Ok(response)
+        }
+    });
+    Client::new(service, "default")
 }
 
 impl Stage {

@@ -121,6 +121,27 @@ async fn small_operations_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_is_told_while_every_place_is_taken() {
+    let (node, _dir) = node().await;
+    node.world.slow_down(Duration::from_secs(100));
+    let queries = (0..1000).map(|n| {
+        let query = format!("/v1/workloadendpoint?podNamespace=shop&podName=a-{n}");
+        node.send(request("GET", &query, "application/json", ""))
+    });
+    let asked = Instant::now();
+    let (_, healthy) = tokio::join!(join_all(queries), async {
+        pass(1).await;
+        node.call(Operation::GetIpamHealthy, &Value::Null).await;
+        asked.elapsed()
+    });
+    assert_eq!(healthy, Duration::from_secs(1));
+    assert!(
+        asked.elapsed() > Duration::from_secs(2),
+        "nobody had to wait"
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_probes_of_the_contract_are_not_implemented_on_the_socket() {
     let (node, _dir) = node().await;
     let answer = node

@@ -338,6 +338,41 @@ async fn a_record_without_a_sandbox_waits_for_the_end_of_its_pod() {
     assert_eq!(journal(dir.path()), 0);
 }
 
+/// Each of forty calls waits for a free address, and its interface has a DEL that waits for the call.
+#[tokio::test(start_paused = true)]
+async fn releases_that_wait_for_calls_keep_no_other_from_what_the_calls_wait_for() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40");
+    let had = world.pod("had", &uses(&["p"]));
+    let (former, waiting) = (Node::start(&world, dir.path()).await, 0..40);
+    former.address("had", &had, "s1").await;
+    let pods = waiting.map(|n| format!("waits-{n}"));
+    let pods: Vec<_> = pods
+        .map(|pod| (world.pod(&pod, &uses(&["p"])), pod))
+        .collect();
+    former.kill();
+    // One that does not know what the Pods were given before it takes their DELs seriously.
+    let node = Node::start(&world, dir.path()).await;
+    for (uid, pod) in &pods {
+        node.del(pod, uid, "s0").await;
+    }
+    assert_eq!(journal(dir.path()), pods.len());
+    let calls = pods.iter().map(|(uid, pod)| node.add(pod, uid, "s1"));
+    let ends = async {
+        pass(3).await; // the hold-off is over, and each DEL waits for its turn
+        world.terminate("had");
+        node.del("had", &had, "s1").await;
+        pass(4).await;
+        world.records("p")
+    };
+    let (answers, records) = tokio::join!(join_all(calls), ends);
+    assert_ne!(records[ADDRESS]["podUid"], json!(had));
+    let served = answers
+        .iter()
+        .filter(|(status, _)| *status == StatusCode::OK);
+    assert_eq!(served.count(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_new_sandbox_did_not_take_over_is_freed_while_the_pod_lives() {
     let (world, dir) = (World::with_shop(), temp());

@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use axum::body::Body;
-use http::{Request, Response, StatusCode};
 use ipam::annotation::SizeRule;
 use ipam::kind::{Kinds, OtherKind};
 use k8s_openapi::api::apps::v1::Deployment;
@@ -16,7 +14,6 @@ use prometheus_client::registry::Registry;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use tower::Service as _;
 
 use super::*;
 use crate::api::{SpiderIPPool, SpiderSubnet, crd};
@@ -154,30 +151,13 @@ impl Cluster {
 
     /// A client that gets 403 for what is forbidden.
     fn of_controller(&self) -> Client {
-        let (service, forbidden) = (self.server.service("controller"), self.forbidden.clone());
-        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
-            let mut service = service.clone();
-            let path = request.uri().path().to_owned();
-            let is_forbidden = forbidden
-                .lock()
-                .unwrap()
+        let forbidden = self.forbidden.clone();
+        testing::forbidding(&self.server, move |request| {
+            let forbidden = forbidden.lock().unwrap();
+            forbidden
                 .iter()
-                .any(|part| path.contains(part));
-            async move {
-                if is_forbidden {
-                    let status = json!({
-                        "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 403,
-                        "reason": "Forbidden", "message": format!("{path} is forbidden"),
-                    });
-                    let mut response = Response::new(Body::from(status.to_string()));
-                    *response.status_mut() = StatusCode::FORBIDDEN;
-                    return Ok(response);
-                }
-                let answer = service.call(request).await;
-                answer.map(|response| response.map(Body::new))
-            }
-        });
-        Client::new(service, "default")
+                .any(|part| request.uri().path().contains(part))
+        })
     }
 
     /// A controller that acts, until it is dropped.
