@@ -273,6 +273,22 @@ mod tests {
         assert_eq!(places, [Some(0), Some(1), Some(2), Some(3), None]);
     }
 
+    #[test]
+    fn the_first_interface_is_none_of_those_that_multus_adds() {
+        for (others, count) in [
+            (None, 0),
+            (Some("macvlan@zero,ipvlan,other/vlan@any"), 3),
+            (Some("a/b/c"), 0),
+        ] {
+            let networks = Networks {
+                others,
+                pod_namespace: "shop",
+                ..Networks::default()
+            };
+            assert_eq!(networks.more(), count);
+        }
+    }
+
     fn of(nic: &str, default: Option<&str>, others: Option<&str>) -> Attachment {
         let networks = Networks {
             default,
@@ -322,6 +338,8 @@ mod tests {
         assert_eq!(told("net1", None, list), "shop/a");
         assert_eq!(told("data", None, list), "net/b");
         assert_eq!(told("net3", None, list), "shop/c");
+        let longest = Some("a@fifteen-letters");
+        assert_eq!(told("fifteen-letters", None, longest), "shop/a");
         let json = Some(
             r#"[{"name":"a"},{"name":"b","namespace":"net","interface":"data","ips":["10.0.0.1/8"]}]"#,
         );
@@ -339,7 +357,11 @@ mod tests {
             (Some("a@b@c"), "Invalid network object (failed at '@')"),
             (Some("a,"), "mismatch @ ''"),
             (Some("A"), "mismatch @ 'A'"),
+            (Some("-a"), "mismatch @ '-a'"),
+            (Some("a-"), "mismatch @ 'a-'"),
+            (Some("a_b"), "mismatch @ 'a_b'"),
             (Some("a@sixteen-letters-"), "Failed to parse interface name"),
+            (Some("a@net 1"), "Failed to parse interface name"),
             (
                 Some("[{]"),
                 "Selection Annotation JSON format: key must be a string",

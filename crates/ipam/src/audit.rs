@@ -490,6 +490,17 @@ mod tests {
         let found = audit(&world);
         assert_eq!(found.len(), 5);
         assert!(found.is_sorted());
+        let reasons: Vec<_> = found.iter().map(Violation::reason).collect();
+        assert_eq!(
+            reasons,
+            [
+                "HeldTwice",
+                "PoolsOverlap",
+                "EntriesOverlap",
+                "NotInLedger",
+                "NotInLedger"
+            ]
+        );
         assert!(found.contains(&Violation::PoolsOverlap {
             first: PoolName::from("a"),
             second: PoolName::from("b"),

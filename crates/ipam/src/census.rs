@@ -249,6 +249,33 @@ mod tests {
     }
 
     #[test]
+    fn without_a_subnet_an_address_near_a_pool_is_one_that_nobody_lists() {
+        let world = World {
+            subnets: vec![],
+            ..world()
+        };
+        let state = |address| whose(&world, &AddrSet::new(), address).state;
+        assert_eq!(state(ip(40)), State::NotListed);
+        assert_eq!(state([10, 0, 1, 1].into()), State::Outside);
+    }
+
+    #[test]
+    fn of_two_subnets_that_one_is_named_which_lists_the_address() {
+        let named = |name: &str, own: &str| Subnet {
+            name: name.into(),
+            ..subnet(own, &[])
+        };
+        let world = World {
+            subnets: vec![named("a", "1-9"), named("b", "10-19"), named("c", "10-19")],
+            ..World::default()
+        };
+        for (address, name) in [(5, "a"), (15, "b"), (25, "a")] {
+            let found = whose(&world, &AddrSet::new(), ip(address));
+            assert_eq!(found.subnet.unwrap().name.as_str(), name);
+        }
+    }
+
+    #[test]
     fn a_record_says_who_even_where_the_address_is_reserved_meanwhile() {
         let world = world();
         let found = whose(&world, &ips("10"), ip(10));

@@ -97,7 +97,7 @@ pub fn surge_of_percent(replicas: u32, percent: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{ip, record};
+    use crate::testing::{in_quarantine, ip, pool, record};
 
     fn uids(names: &[&str]) -> BTreeSet<Uid> {
         names.iter().map(|n| Uid::from(*n)).collect()
@@ -168,12 +168,13 @@ mod tests {
 
     #[test]
     fn what_a_wanted_ordinal_has_or_had_needs_no_address_beside_it() {
-        let of = |pod: &str, owner: Option<&str>, kept: bool| Record {
+        let of = |n: u8, pod: &str, owner: Option<&str>, kept: bool| Record {
+            uid: Uid::new(format!("uid-{n}")),
             owner: owner.map(Uid::from),
             kept,
             ..record(pod)
         };
-        let mut records = Records::default();
+        let mut records = in_quarantine("6", pool("a", "1-6")).records;
         for (n, pod, owner, kept) in [
             (1, "web-0", Some("set"), true),
             (2, "web-1", Some("set"), false),
@@ -181,7 +182,7 @@ mod tests {
             (4, "web-0", Some("former"), true),
             (5, "web-1", None, false),
         ] {
-            records.insert(ip(n), of(pod, owner, kept));
+            records.insert(ip(n), of(n, pod, owner, kept));
         }
         let mut pods = PodCount {
             replicas: 2,
@@ -189,11 +190,14 @@ mod tests {
             ..PodCount::default()
         };
         // A third Pod that still stops, one of a former set, one that no record ties to the set.
-        let beside = ["web-2", "web-0", "web-1"].map(Uid::from);
-        let beside: BTreeSet<&Uid> = beside.iter().collect();
-        assert_eq!(holders(&records, &Uid::from("set"), &pods), beside);
+        let beside = uids(&["uid-3", "uid-4", "uid-5"]);
+        let set = Uid::from("set");
+        assert_eq!(
+            holders(&records, &set, &pods),
+            beside.iter().collect::<BTreeSet<_>>()
+        );
         pods.ordinals = None;
-        assert_eq!(holders(&records, &Uid::from("set"), &pods).len(), 3);
+        assert_eq!(holders(&records, &set, &pods).len(), 5);
     }
 
     #[test]

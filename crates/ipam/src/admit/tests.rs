@@ -450,6 +450,22 @@ fn what_was_wrong_before_can_be_kept_but_not_made_worse() {
 }
 
 #[test]
+fn what_a_change_makes_wrong_is_told_and_what_was_wrong_is_not_told_again() {
+    let old = Written {
+        gateway: Some("10.0.0.12".into()),
+        ..written(&["10.0.0.10-10.0.0.20"])
+    };
+    let both = Written {
+        ips: texts(&["10.0.0.10-10.0.0.20", "10.0.1.1"]),
+        ..old.clone()
+    };
+    assert_eq!(both.refused().len(), 2, "{:?}", both.refused());
+    let told = both.refused_after(&old, seen("p", "10-20"), &[]);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(first(&told).starts_with("spec.ips"), "{told:?}");
+}
+
+#[test]
 fn an_auto_pool_is_its_controllers_to_size_and_to_direct() {
     let auto = |ips: &[&str]| Written {
         auto: true,

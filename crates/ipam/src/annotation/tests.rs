@@ -53,7 +53,7 @@ fn sizes_are_fixed_flexible_or_refused() {
         size("+-1"),
         Err(AnnotationError::NegativeNumber("+-1".to_owned()))
     );
-    for text in ["abc", "1+1+1", "5+3", "", "+", "99999999999"] {
+    for text in ["abc", "1+1+1", "5+3", "", "+", "++1", "99999999999"] {
         assert_eq!(size(text), Err(AnnotationError::Number(text.to_owned())));
     }
     assert_eq!(
@@ -274,4 +274,52 @@ fn one_subnet_may_serve_two_interfaces_of_a_pod() {
         told.collect::<Vec<_>>(),
         [("eth0", Some(&net4)), ("net1", Some(&net4))]
     );
+}
+
+#[test]
+fn a_pod_names_its_pools_with_either_annotation_of_pools() {
+    for (key, names) in [
+        (IPPOOL, true),
+        (IPPOOLS, true),
+        (SUBNET, false),
+        (ROUTES, false),
+    ] {
+        let get = |k: &str| (k == key).then_some("whatever");
+        assert_eq!(names_pools(&get), names, "{key}");
+    }
+}
+
+#[test]
+fn what_asks_for_a_pool_says_for_which_interfaces_unless_its_size_or_end_can_t_be_read() {
+    let of = |size: &'static str, reclaim: &'static str| {
+        asked_of_subnets(&move |key| match key {
+            SUBNETS => {
+                Some(r#"[{"interface":"eth0","ipv4":["a"]},{"interface":"net1","ipv4":["b"]}]"#)
+            }
+            IP_NUMBER => Some(size),
+            RECLAIM => Some(reclaim),
+            _ => None,
+        })
+    };
+    let items = of("+1", "false").unwrap().unwrap();
+    let asked: Vec<_> = items.iter().map(|item| item.nic.as_str()).collect();
+    assert_eq!(asked, ["eth0", "net1"]);
+    assert_eq!(
+        of("x", "true"),
+        Err(AnnotationError::Number("x".to_owned()))
+    );
+    assert_eq!(of("1", "x"), Err(AnnotationError::Reclaim("x".to_owned())));
+    assert_eq!(with(IP_NUMBER, "x", asked_of_subnets), Ok(None));
+}
+
+#[test]
+fn what_counts_on_pods_alone_is_told_where_only_the_workload_has_it() {
+    for key in [IPPOOLS, IPPOOL, ROUTES, SUBNET] {
+        let has = |k: &str| (k == key).then_some("value");
+        let told = misplaced(&has, &|_| None);
+        let expected = (key != SUBNET).then_some(Fault::Misplaced(key));
+        assert_eq!(told, expected);
+        assert_eq!(misplaced(&has, &has), None, "{key}");
+        assert_eq!(misplaced(&|_| None, &has), None, "{key}");
+    }
 }

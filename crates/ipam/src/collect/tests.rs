@@ -51,6 +51,18 @@ fn recorded(fate: Fate, standing: Standing) -> Verdict {
     verdict(&seen(fate, Home::Recorded(n1(), standing)))
 }
 
+#[test]
+fn each_verdict_has_a_word_for_programs() {
+    let gone = Proof::Deleted(n1());
+    for (verdict, word) in [
+        (Verdict::InUse, "InUse"),
+        (Verdict::Agent(n1()), "Agent"),
+        (Verdict::Goes(gone), "Goes"),
+    ] {
+        assert_eq!(verdict.word(), word);
+    }
+}
+
 /// Its grace period is over by then.
 const ENDS: Fate = Fate::Ends {
     by: DateTime::UNIX_EPOCH,
