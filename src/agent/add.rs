@@ -12,6 +12,7 @@
 //!   to [`ROOM_MAX`]. Recording an address that is free has longer, [`ADD_MAX`]: it ends well, only
 //!   later, when many nodes write one pool.
 
+mod homes;
 mod inherit;
 
 use std::collections::BTreeMap;
@@ -300,45 +301,6 @@ impl Call<'_> {
         })
     }
 
-    /// Where this interface may already have addresses.
-    async fn homes(&self) -> Result<Homes, Failure> {
-        let trace = self.agent.memory.trace(&self.of);
-        if trace.whole || !trace.granted.is_empty() {
-            let granted = trace.granted.into_iter();
-            return Ok(Homes {
-                settled: trace.settled.is_some(),
-                pools: granted.map(|(family, g)| (family, g.pool)).collect(),
-            });
-        }
-        // An earlier agent may have served this Pod: its endpoint says where, its pools whether.
-        let name = pods::name(&self.asker.pod);
-        let endpoint = self.agent.reads.endpoint(&name).await?;
-        let named = super::endpoint::pools_of(endpoint.as_ref(), &self.of);
-        if named.is_empty() {
-            // Records say where it has addresses, but not whether these are all it was given.
-            let since = Age::Since(self.agent.began);
-            let pools = former::pools_with(&self.agent.reads, &self.of, since).await?;
-            let settled = false;
-            return Ok(Homes { settled, pools });
-        }
-        let mut pools = BTreeMap::new();
-        for (family, pool) in &named {
-            let reading = self.agent.reads.pool(pool, Age::live()).await?;
-            if reading.is_some_and(|reading| self.has_record(&reading)) {
-                pools.insert(*family, pool.clone());
-            }
-        }
-        Ok(Homes {
-            settled: pools.len() == named.len(),
-            pools,
-        })
-    }
-
-    fn has_record(&self, reading: &Reading) -> bool {
-        let pool = reading.candidate.pool.as_ref();
-        pool.is_ok_and(|pool| pool.records.find(&self.of.uid, &self.of.nic).is_some())
-    }
-
     /// The addresses that the interface has, recorded anew for this sandbox.
     ///
     /// `None` where they are not to be had any more: then the call is as any other.
@@ -460,13 +422,6 @@ impl Call<'_> {
         let paths = &self.agent.paths;
         paths.claim(pool, claim, reading, self.deadline).await
     }
-}
-
-/// Where an interface may have addresses already.
-struct Homes {
-    /// True where these are all it was given.
-    settled: bool,
-    pools: BTreeMap<Family, PoolName>,
 }
 
 fn no_pool(refused: NoPool, found: &Found) -> Failure {

@@ -15,6 +15,7 @@
 //! Releases go through the pools' writers, behind every claim that is under way. What no DEL will
 //! ever release is `super::leaks`'.
 
+mod homes;
 mod rest;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,17 +33,15 @@ use tokio::time::{Instant, sleep};
 use self::rest::HOLD_OFF;
 
 use super::disk::Disk;
-use super::endpoint;
 use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
 use super::locked;
-use super::memory::{Memory, Trace};
+use super::memory::Memory;
 use super::paths::Paths;
 use super::pods;
 use super::reads::{ReadError, Reads};
 use crate::error::ErrorChain;
 use crate::kube_io::endpoint::RemoveError;
-use crate::kube_io::memo::Age;
 use crate::kube_io::retry::Backoff;
 use crate::kube_io::tasks::Tasks;
 use crate::kube_io::turn::Turns;
@@ -334,25 +333,6 @@ impl Shared {
         }
     }
 
-    /// The pools that may hold a record of the interface, if that can be told now; the Pod's
-    /// endpoint, which says so for an earlier agent, is gone soon.
-    async fn homes(
-        &self,
-        of: &Attachment,
-        pod: &PodName,
-        trace: &Trace,
-    ) -> Option<BTreeSet<PoolName>> {
-        let mut pools = trace.pools.clone();
-        if trace.whole || trace.settled.is_some() {
-            return Some(pools);
-        }
-        let endpoint = self.reads.endpoint(pod).await.ok()?;
-        let named = endpoint::pools_of(endpoint.as_ref(), of);
-        let is_told = !named.is_empty();
-        pools.extend(named.into_values());
-        is_told.then_some(pools)
-    }
-
     async fn release(&self, of: &Attachment) -> Result<Verdict, ReleaseError> {
         // Fails only if the semaphore is closed, which nobody does.
         let permit = self.permits.acquire().await;
@@ -468,34 +448,5 @@ impl Shared {
         }
         outcome?;
         Ok(left)
-    }
-
-    /// Where the interface may have records: what this agent remembers, and what was known at the
-    /// DEL, else a look into every pool.
-    async fn recorded(
-        &self,
-        entry: &Entry,
-        since: Instant,
-    ) -> Result<BTreeSet<PoolName>, ReleaseError> {
-        let of = entry.attachment();
-        let mut pools = self.memory.trace(&of).pools;
-        if let Some(known) = &entry.pools {
-            pools.extend(known.iter().cloned());
-            return Ok(pools);
-        }
-        // A uid that is dead gets no new records, so one list serves all DELs before it.
-        let all = self.reads.pools("", Age::Since(since)).await?;
-        for reading in &all.pools {
-            // Where it can't be told, its writer says why.
-            let may_hold = reading
-                .candidate
-                .pool
-                .as_ref()
-                .map_or(true, |pool| pool.records.find(&of.uid, &of.nic).is_some());
-            if may_hold {
-                pools.insert(reading.candidate.name.clone());
-            }
-        }
-        Ok(pools)
     }
 }

@@ -37,9 +37,9 @@
 
 mod objects;
 mod replies;
+mod sight;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -52,6 +52,7 @@ use kubesim::{Change, Commit};
 use serde_json::Value;
 use tokio::time::Instant;
 
+pub(crate) use self::sight::Sight;
 use crate::fault::Kind;
 
 /// An address rests so long after the DEL of its sandbox.
@@ -71,64 +72,6 @@ const MOMENT: Duration = Duration::from_secs(2);
 const CONFLICT: &str = "409 Conflict";
 /// An annotation, or a key of a record, of others that nobody of ours may lose.
 pub(crate) const FOREIGN: &str = "example.org/keep";
-
-/// What comes of faults and of much work, and must be seen somewhere in a large hunt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Sight {
-    /// A write lost against another.
-    Conflict,
-    /// Someone asked for history that is forgotten.
-    Forgotten,
-    /// An agent wrote a pool itself.
-    AgentWrote,
-    /// The leader's allocator did what an agent asked.
-    AllocatorGave,
-    /// A Pod's first sandbox got an address that was bound before, and nothing was written for it.
-    BoundEarly,
-    /// A Pod got no address for the time being.
-    Refused,
-    /// There was none left.
-    UsedOut,
-    /// The original's agent wrote a pool.
-    OriginalWrote,
-    /// Two controllers wrote pools within a moment.
-    TwoLed,
-    /// The records of a pool can't be read.
-    Garbled,
-}
-
-impl Sight {
-    /// All of them.
-    pub(crate) const ALL: &[Self] = &[
-        Self::Conflict,
-        Self::Forgotten,
-        Self::AgentWrote,
-        Self::AllocatorGave,
-        Self::BoundEarly,
-        Self::Refused,
-        Self::UsedOut,
-        Self::OriginalWrote,
-        Self::TwoLed,
-        Self::Garbled,
-    ];
-}
-
-impl fmt::Display for Sight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Conflict => "(a write conflicts)",
-            Self::Forgotten => "(410 is answered)",
-            Self::AgentWrote => "(an agent writes a pool)",
-            Self::AllocatorGave => "(the allocator is asked)",
-            Self::BoundEarly => "(an ADD finds what was bound early)",
-            Self::Refused => "(an ADD is refused)",
-            Self::UsedOut => "(no address is left)",
-            Self::OriginalWrote => "(the original's agent writes a pool)",
-            Self::TwoLed => "(two controllers write pools within a moment)",
-            Self::Garbled => "(records can't be read)",
-        })
-    }
-}
 
 /// The judge. Clones are the same one.
 #[derive(Clone)]

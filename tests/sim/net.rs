@@ -4,6 +4,7 @@
 //! its process may be carried out even if the process is dead by then. Streams of answers are in
 //! `tap`; what a request of the product may be like is in `crate::discipline`.
 
+mod answers;
 mod tap;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,11 +25,11 @@ use kubesim::{ResponseBody, Server};
 use orbweaver::kube_io::clients::Clients;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::{BoxError, Service, ServiceExt as _};
 
+use self::answers::{broken, json_reply, overload};
 use crate::fault::Kind;
 use crate::judge::{Judge, Sight};
 
@@ -449,35 +450,6 @@ fn sight(process: &str, wrote: bool, path: &str, code: StatusCode) -> Option<Sig
         }
         _ => None,
     }
-}
-
-fn broken(why: &str) -> BoxError {
-    std::io::Error::new(std::io::ErrorKind::ConnectionReset, why).into()
-}
-
-fn overload(code: u16) -> Reply {
-    let status = json!({
-        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-        "code": code, "message": "simulated", "reason": match code {
-            429 => "TooManyRequests",
-            504 => "Timeout",
-            _ => "InternalError",
-        },
-    });
-    let mut response = json_reply(StatusCode::from_u16(code).unwrap(), &status);
-    if code == 429 {
-        let second = http::HeaderValue::from_static("1");
-        response.headers_mut().insert("retry-after", second);
-    }
-    response
-}
-
-fn json_reply(code: StatusCode, body: &Value) -> Reply {
-    let mut response = Response::new(StreamBody::from(body.to_string()));
-    *response.status_mut() = code;
-    let json = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert("content-type", json);
-    response
 }
 
 /// Whether it is a list that the API server may answer from memory.

@@ -29,9 +29,6 @@ use crate::api::{SpiderIPPool, SpiderSubnet};
 use crate::controller::workload::Seen;
 use crate::kube_io::cache::Unreadable;
 
-/// An annotation can't be followed.
-const INVALID_ANNOTATION: &str = "InvalidAnnotation";
-
 pub(super) struct SubnetEntry {
     pub(super) raw: Arc<SpiderSubnet>,
     pub(super) parsed: Result<Arc<Subnet>, FieldError>,
@@ -382,51 +379,6 @@ impl State {
         snapshot.elsewhere = unread.fold(elsewhere, |all, claimed| all.union(&claimed));
         elders
     }
-
-    /// See [`super::Index::complaint`]; `asks` is true while annotations for auto pools are heard.
-    pub(super) fn complaint(&self, seen: &Seen, asks: bool) -> Option<(&'static str, String)> {
-        if self.is_below_another(seen) {
-            return None;
-        }
-        let of_subnets = asks.then(|| self.complaint_of_subnets(seen)).flatten();
-        let fault = || Some((INVALID_ANNOTATION, seen.fault.as_ref()?.to_string()));
-        of_subnets.or_else(fault)
-    }
-
-    fn complaint_of_subnets(&self, seen: &Seen) -> Option<(&'static str, String)> {
-        if let Some(Err(error)) = &seen.wish {
-            return Some((INVALID_ANNOTATION, error.to_string()));
-        }
-        families_of(seen).find_map(|(name, family)| {
-            let Some(entry) = self.subnets.get(name.as_str()) else {
-                let note = format!(
-                    "SpiderSubnet {name} does not exist: create it, or name another one in the annotation"
-                );
-                return Some(("SubnetNotFound", note));
-            };
-            if let (None, Err(fault)) = (entry.cidr, &entry.parsed) {
-                let note = format!("SpiderSubnet {name} serves nobody until it is mended: {fault}");
-                return Some(("SubnetNotReady", note));
-            }
-            let of = entry.cidr.map(|cidr| Family::of(cidr.addr()));
-            if let Some(of) = of.filter(|of| *of != family) {
-                let note = format!(
-                    "SpiderSubnet {name} has {of} addresses, and the annotation asks it for {family} \
-                     ones: name it under {}, or another one here",
-                    wire_family(of)
-                );
-                return Some(("SubnetWrongFamily", note));
-            }
-            let (first, _) = *self.subnets_with(&entry.cidr?).first()?;
-            (first != name.as_str()).then(|| {
-                let note = format!(
-                    "SpiderSubnet {name} serves nobody: the elder SpiderSubnet {first} has the same \
-                     CIDR; name that one in the annotation"
-                );
-                ("SubnetConflicting", note)
-            })
-        })
-    }
 }
 
 /// True where an unreadable pool with this metadata, last known in `was`, counts for `cidr`.
@@ -489,19 +441,11 @@ pub(super) fn subnets_of(seen: &Seen) -> Vec<String> {
 }
 
 /// The subnets that a workload asks for, and for addresses of which family.
-fn families_of(seen: &Seen) -> impl Iterator<Item = (&SubnetName, Family)> {
+pub(super) fn families_of(seen: &Seen) -> impl Iterator<Item = (&SubnetName, Family)> {
     let items = seen.wish.iter().flatten().flat_map(|wish| &wish.items);
     items.flat_map(|item| {
         [Family::V4, Family::V6]
             .into_iter()
             .filter_map(|family| Some((item.subnet(family)?, family)))
     })
-}
-
-/// The key of the annotation for a family.
-fn wire_family(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
-    }
 }

@@ -1,6 +1,9 @@
 use ipam::addr::{AddrSet, Range, parse_list};
 use ipam::annotation::SizeRule;
+use ipam::name::SubnetName;
+use ipam::plan::SubnetSeen;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use kube::ResourceExt;
 use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
