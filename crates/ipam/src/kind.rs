@@ -249,7 +249,34 @@ mod tests {
         );
         assert_eq!(resource("v1", "Pod"), None);
         assert_eq!(resource("apps.kruise.io/v1beta1", "StatefulSet"), None);
-        assert!(!Kinds::default().serve(&id("argoproj.io/v1alpha1", "Rollout")));
+        for kinds in [with, Kinds::default()] {
+            let serves = |api_version, kind| kinds.serve(&id(api_version, kind));
+            assert!(serves("apps/v1", "StatefulSet") && !serves("v1", "Pod"));
+            let named = !kinds.others().is_empty();
+            assert_eq!(serves("argoproj.io/v1alpha1", "Rollout"), named);
+        }
+    }
+
+    #[test]
+    fn a_kind_that_an_operator_names_is_found_by_its_path_and_its_definition() {
+        assert_eq!(rollout().api_version(), "argoproj.io/v1alpha1");
+        assert_eq!(rollout().definition(), "rollouts.argoproj.io");
+        let of_core = OtherKind {
+            group: String::new(),
+            ..rollout()
+        };
+        assert_eq!(of_core.api_version(), "v1alpha1");
+        assert_eq!(Kinds::with(vec![rollout()]).others(), [rollout()]);
+    }
+
+    #[test]
+    fn only_replica_sets_and_jobs_may_have_their_pool_above_them() {
+        let kinds = Kinds::with(vec![rollout()]);
+        for own in &WORKLOAD_KINDS {
+            let may = kinds.may_be_below(&id(own.api_version, own.kind));
+            assert_eq!(may, ["ReplicaSet", "Job"].contains(&own.kind), "{own:?}");
+        }
+        assert!(!kinds.may_be_below(&id("argoproj.io/v1alpha1", "Rollout")));
     }
 
     #[test]
@@ -278,6 +305,7 @@ mod tests {
             None
         );
         assert!(is_own_of_labels("apps_v1", "Deployment"));
+        assert!(!is_own_of_labels("apps_v1", "Job"));
         assert!(!is_own_of_labels("apps.kruise.io_v1beta1", "StatefulSet"));
     }
 }

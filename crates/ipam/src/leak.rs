@@ -140,6 +140,7 @@ impl Suspects {
 #[expect(clippy::indexing_slicing, reason = "a test may fail by panic")]
 mod tests {
     use super::*;
+    use crate::keep::Next;
     use crate::testing::{in_use, ip, pool, record};
 
     fn held(n: u8) -> Holding {
@@ -153,6 +154,33 @@ mod tests {
             sandbox: Some(Sandbox::from("s1")),
             lineage: None,
         }
+    }
+
+    #[test]
+    fn two_pods_hold_the_address_of_a_machine_that_is_being_moved() {
+        let next = Next {
+            pod: PodName::new("shop", "next"),
+            uid: Uid::from("u-next"),
+            node: NodeName::from("n2"),
+            sandbox: Sandbox::from("s2"),
+        };
+        let moving = Record {
+            uid: Uid::from("u-1"),
+            nic: Some(Nic::from("eth0")),
+            node: Some(NodeName::from("n1")),
+            sandbox: Some(Sandbox::from("s1")),
+            next: Some(next.clone()),
+            ..record("p1")
+        };
+        let of_next = Holding {
+            pod: next.pod,
+            uid: next.uid,
+            node: Some(next.node),
+            sandbox: Some(next.sandbox),
+            ..held(1)
+        };
+        let found = Holding::of(&"a".into(), ip(1), &moving);
+        assert_eq!(found, [held(1), of_next]);
     }
 
     const NONE: Due<Holding> = Due {

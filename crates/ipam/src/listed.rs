@@ -148,6 +148,18 @@ mod tests {
     }
 
     #[test]
+    fn only_a_pattern_makes_a_list_depend_on_what_pools_there_are() {
+        for (list, expected) in [
+            (&["spare", "web-*"][..], true),
+            (&["spare", "web-a"], false),
+            (&[], false),
+        ] {
+            let read = read(&names(list), Family::V4, &Nic::from("net1")).unwrap();
+            assert_eq!(has_patterns(&read), expected, "{list:?}");
+        }
+    }
+
+    #[test]
     fn a_pool_that_several_entries_mean_is_tried_once_at_the_first() {
         assert_eq!(
             listed(&["web-b", "*"]).unwrap(),

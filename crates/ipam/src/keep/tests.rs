@@ -335,3 +335,45 @@ fn why_an_address_goes_or_is_waited_for_is_told() {
     let told = held.to_string();
     assert!(told.starts_with(begins) && told.ends_with("removed by a person"));
 }
+
+#[test]
+fn machines_are_named_as_owner_references_name_them() {
+    assert_eq!(MachineKind::VirtualMachine.as_str(), "VirtualMachine");
+    let instance = MachineKind::VirtualMachineInstance;
+    assert_eq!(instance.as_str(), "VirtualMachineInstance");
+}
+
+#[test]
+fn an_operator_chooses_whose_addresses_are_kept() {
+    let set = of_lineage(None).lineage;
+    let machine = of_lineage(Some(vm())).lineage;
+    for (stateful_sets, machines) in [(true, false), (false, true)] {
+        let keeps = Keeps {
+            stateful_sets,
+            machines,
+        };
+        assert_eq!(keeps.includes(&set), stateful_sets);
+        assert_eq!(keeps.includes(&machine), machines);
+    }
+}
+
+#[test]
+fn an_address_is_blocked_by_its_holder_and_then_by_the_pod_it_moves_to() {
+    let blocker = |record: &Record, let_go: &[&str]| {
+        let heritage = Heritage {
+            let_go: let_go.iter().map(|uid| Uid::from(*uid)).collect(),
+            ..of_lineage(Some(vm()))
+        };
+        let blocker = heritage.blocker(record);
+        blocker.map(|(uid, node)| (uid.to_string(), node.map(ToString::to_string)))
+    };
+    let (old, next) = (
+        Some(("old".to_owned(), None)),
+        Some(("next".to_owned(), Some("n3".to_owned()))),
+    );
+    let moving = of_machine(false, Some("next"));
+    assert_eq!(blocker(&moving, &[]), old);
+    assert_eq!(blocker(&moving, &["old"]), next);
+    assert_eq!(blocker(&moving, &["old", "next"]), None);
+    assert_eq!(blocker(&of_machine(true, None), &[]), None);
+}

@@ -167,6 +167,19 @@ fn asking_again_gives_the_same_address_and_writes_nothing() {
 }
 
 #[test]
+fn what_is_released_and_had_again_within_a_batch_is_not_written() {
+    let mut ledger = PoolLedger::new(pool("a", "1"));
+    assert_eq!(answers(&mut ledger, vec![claim("x")]), ["1"]);
+    ledger.queue(1, release("x", "s1"));
+    ledger.queue(2, claim("x"));
+    let batch = ledger.batch(&AddrSet::new()).unwrap();
+    assert!(!batch.changed());
+    let answers = ledger.committed(batch, Version::from("2"));
+    let said: Vec<_> = answers.into_iter().map(|(_, answer)| say(answer)).collect();
+    assert_eq!(said, ["-1 0/0", "1"]);
+}
+
+#[test]
 fn a_new_sandbox_of_the_same_pod_takes_the_record_over() {
     let mut ledger = PoolLedger::new(pool("a", "1-9"));
     answers(&mut ledger, vec![claim("x")]);
