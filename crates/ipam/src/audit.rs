@@ -247,7 +247,7 @@ impl fmt::Display for Violation {
             Self::Orphan { pool, address, pod } => write!(
                 f,
                 "IPPool {pool} has recorded {address} for Pod {pod}, which is gone, and names no \
-                 node that would free it"
+                 node whose agent would free it"
             ),
         }
     }

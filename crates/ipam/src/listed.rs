@@ -156,6 +156,8 @@ mod tests {
         ] {
             let read = read(&names(list), Family::V4, &Nic::from("net1")).unwrap();
             assert_eq!(has_patterns(&read), expected, "{list:?}");
+            let told: Vec<String> = read.iter().map(ToString::to_string).collect();
+            assert_eq!(told, list);
         }
     }
 

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{AddrCount, AddrSet};
@@ -277,31 +278,69 @@ impl Records {
 pub struct Salvage {
     /// Records that can.
     pub records: Records,
-    /// Addresses that have a record which can't.
+    /// Other addresses that it names: they may have a record, which can't be read.
     pub unknown: AddrSet,
+    /// It ends in its midst: nobody knows what else it recorded.
+    pub cut: bool,
 }
 
 impl Salvage {
-    /// Reads what can be read of `text`; of a text that is no JSON object that is nothing.
+    /// Reads what can be read of `text`, member by member where it is no JSON object.
     ///
-    /// Where two keys are spellings of one address the first counts. Cost: O(n log n).
+    /// Where two keys are spellings of one address the first counts. Cost: O(n log n), and O(n) for
+    /// each level at which a broken text is nested, of which [`serde_json`] reads 128.
     pub fn of(text: &str) -> Self {
-        let raw: BTreeMap<String, serde_json::Value> =
-            serde_json::from_str(text).unwrap_or_default();
+        let whole: Result<BTreeMap<String, serde_json::Value>, _> = serde_json::from_str(text);
+        let Ok(members) = whole else {
+            return Self::of_broken(text);
+        };
         let mut salvage = Self::default();
-        for (key, value) in raw {
+        for (key, value) in members {
             let Ok(address) = key.parse::<IpAddr>() else {
                 continue;
             };
             match serde_json::from_value::<Record>(value) {
-                Ok(record) if salvage.records.get(address).is_none() => {
-                    drop(salvage.records.insert(address, record));
-                }
-                Ok(_) => {}
+                Ok(record) => salvage.keep(address, record),
                 Err(_) => drop(salvage.unknown.insert(address)),
             }
         }
         salvage
+    }
+
+    /// Whole members are kept; of everything between them it counts which addresses it names.
+    fn of_broken(text: &str) -> Self {
+        let mut salvage = Self::default();
+        let mut named = AddrSet::new();
+        // From `between` to `rest` is no member.
+        let (mut between, mut rest) = (text, text);
+        while let Some((_, from)) = rest.find('"').and_then(|at| rest.split_at_checked(at)) {
+            let Some((key, then)) = next_value::<String>(from) else {
+                rest = from.get(1..).unwrap_or_default();
+                continue;
+            };
+            let value = then.trim_start().strip_prefix(':');
+            let member = value.and_then(next_value::<Record>);
+            let (Ok(address), Some((record, then_after))) = (key.parse::<IpAddr>(), member) else {
+                rest = then;
+                continue;
+            };
+            let length = between.len().saturating_sub(from.len());
+            named = named.union(&named_in(between.get(..length).unwrap_or_default()));
+            salvage.keep(address, record);
+            (between, rest) = (then_after, then_after);
+        }
+        named = named.union(&named_in(between));
+        salvage.unknown = named.difference(salvage.records.addresses());
+        // What is no member any more closes the object, beside what it opened itself.
+        let count = |brace| between.matches(brace).count();
+        salvage.cut = count('}') <= count('{');
+        salvage
+    }
+
+    fn keep(&mut self, address: IpAddr, record: Record) {
+        if self.records.get(address).is_none() {
+            drop(self.records.insert(address, record));
+        }
     }
 
     /// Every address that the text names.
@@ -310,9 +349,27 @@ impl Salvage {
     }
 }
 
+/// The JSON value with which `text` begins, and what follows it.
+fn next_value<T: DeserializeOwned>(text: &str) -> Option<(T, &str)> {
+    let mut values = serde_json::Deserializer::from_str(text).into_iter::<T>();
+    let value = values.next()?.ok()?;
+    Some((value, text.get(values.byte_offset()..)?))
+}
+
+/// The addresses that stand in `text`, as words.
+fn named_in(text: &str) -> AddrSet {
+    let words = text.split(|c: char| !c.is_ascii_hexdigit() && c != '.' && c != ':');
+    let mut named = AddrSet::new();
+    for address in words.filter_map(|word| word.trim_end_matches(':').parse::<IpAddr>().ok()) {
+        named.insert(address);
+    }
+    named
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::ips;
 
     const RECORDED: &str = r#"{"10.0.0.10":{"pod":"shop/b","podUid":"2"},"10.0.0.2":{"pod":"shop/a","podUid":"1","nic":"eth0","node":"n1","sandbox":"s","later":{"x":1}}}"#;
 
@@ -368,6 +425,56 @@ mod tests {
         assert_eq!(salvage.records.count(), AddrCount::new(1));
         assert_eq!(salvage.unknown.to_texts(), ["10.0.0.2"]);
         assert_eq!(salvage.addresses().count(), AddrCount::new(2));
-        assert_eq!(Salvage::of("{\"10.0.0.1\":{"), Salvage::default());
+    }
+
+    #[test]
+    fn a_broken_text_loses_no_whole_record_and_no_address_that_it_names() {
+        let whole =
+            |n: u8| format!(r#""10.0.0.{n}":{{"pod":"a/b","podUid":"{n}","node":"10.9.9.9"}}"#);
+        let [a, b, c] = [1, 2, 3].map(whole);
+        let table = [
+            // A comma too many, and one too few.
+            (format!("{{{a},,{b},{c}}}"), "1 2 3", "", false),
+            (format!("{{{a}{b},{c},}}"), "1 2 3", "", false),
+            // In the midst of a record, of a key, and before a value.
+            (
+                format!(r#"{{{a},"10.0.0.2":{{"pod":"a/b" "podUid":"2"}},{c}}}"#),
+                "1 3",
+                "2",
+                false,
+            ),
+            (format!(r#"{{{a},"10.0.0.2":}},{c}}}"#), "1 3", "2", false),
+            (
+                format!(r#"{{{a},"10.0.0.2{{"pod":"a/b","podUid":"2"}},{c}}}"#),
+                "1",
+                "2 3",
+                false,
+            ),
+            // The end is gone.
+            (format!("{{{a},{b}"), "1 2", "", true),
+            (format!(r#"{{{a},"10.0.0.2":{{"pod":"#), "1", "2", true),
+            (format!(r#"{{{a},"10.0.0.2"#), "1", "2", true),
+            (format!(r#"{{{a},"10.0.0.2":{{"pod":7}}"#), "1", "2", true),
+            ("none".to_owned(), "", "", true),
+            // Nothing but its end.
+            (format!("{{{a},}}"), "1", "", false),
+        ];
+        for (text, records, unknown, cut) in table {
+            Records::parse(Some(&text)).unwrap_err();
+            let salvage = Salvage::of(&text);
+            assert_eq!(salvage.records.addresses(), &ips(records), "{text}");
+            let named = salvage
+                .unknown
+                .iter()
+                .filter(|a| *a != IpAddr::from([10, 9, 9, 9]));
+            assert_eq!(
+                named.collect::<Vec<_>>(),
+                ips(unknown).iter().collect::<Vec<_>>(),
+                "{text}"
+            );
+            assert_eq!(salvage.cut, cut, "{text}");
+        }
+        let six = r#"{"fd00::1":{"pod":"a/b","podUid":"1"},"fd00::2":}"#;
+        assert_eq!(Salvage::of(six).unknown.to_texts(), ["fd00::2"]);
     }
 }

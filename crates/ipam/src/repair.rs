@@ -59,6 +59,33 @@ pub enum Unread {
     },
 }
 
+impl Unread {
+    /// What it is, one word in CamelCase for programs.
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Records { .. } => "RecordsUnreadable",
+            Self::Ledger { .. } => "LedgerUnreadable",
+            Self::Object { .. } => "Unreadable",
+        }
+    }
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Records { pool, reason, .. } => {
+                write!(f, "IPPool {} can't be read: {reason}", pool.name)
+            }
+            Self::Ledger { subnet, reason } => {
+                write!(f, "SpiderSubnet {} can't be read: {reason}", subnet.name)
+            }
+            Self::Object { kind, name, reason } => {
+                write!(f, "{kind} {name} can't be read and is left alone: {reason}")
+            }
+        }
+    }
+}
+
 /// Kind of an [`Unread::Object`] that may hold addresses.
 pub const POOL: &str = "SpiderIPPool";
 
@@ -156,24 +183,54 @@ pub struct Repair {
 ///
 /// Pure, total and deterministic. Cost: that of [`audit`], and O(n log n) for what is mended.
 pub fn plan(world: &World, unread: &[Unread]) -> Repair {
+    plan_what(world, unread, |_, _| true)
+}
+
+/// The same, but only of what was found `before` too: of lists that are not of one moment, what is in
+/// both is no write that was under way.
+///
+/// Cost: as [`plan`], and O(findings) for each finding.
+pub fn plan_again(world: &World, unread: &[Unread], before: &[Finding]) -> Repair {
+    plan_what(world, unread, |reason, message| {
+        let mut known = before.iter();
+        known.any(|found| found.reason == reason && found.message == message)
+    })
+}
+
+fn plan_what(
+    world: &World,
+    unread: &[Unread],
+    counts: impl Fn(&'static str, &str) -> bool,
+) -> Repair {
     let mut bench = Bench::new(world, unread);
     // A ledger is judged by what becomes of its pools.
     let (ledgers, pools): (Vec<_>, Vec<_>) = unread
         .iter()
         .partition(|what| matches!(what, Unread::Ledger { .. }));
-    let in_order = pools.into_iter().chain(ledgers);
-    let mut findings: Vec<Finding> = in_order.map(|what| bench.unread(what)).collect();
+    let mut findings = vec![];
+    for what in pools.into_iter().chain(ledgers) {
+        let (reason, message) = (what.word(), what.to_string());
+        if counts(reason, &message) {
+            findings.push(Finding {
+                reason,
+                message,
+                remedy: bench.unread(what),
+            });
+        }
+    }
     let (first, then): (Vec<_>, Vec<_>) = audit(world)
         .into_iter()
         .partition(|v| !matches!(v, Violation::EntriesOverlap { .. }));
     // Ledgers follow records.
     for violation in first.into_iter().chain(then) {
-        let remedy = bench.mend(&violation);
-        findings.push(Finding {
-            reason: violation.reason(),
-            message: violation.to_string(),
-            remedy,
-        });
+        let (reason, message) = (violation.reason(), violation.to_string());
+        if counts(reason, &message) {
+            findings.push(Finding {
+                reason,
+                message,
+                remedy: bench.mend(&violation),
+            });
+        }
     }
     findings.sort();
     findings.dedup();
@@ -215,33 +272,14 @@ impl<'w> Bench<'w> {
         }
     }
 
-    fn unread(&mut self, what: &Unread) -> Finding {
-        let (message, reason, remedy) = match what {
-            Unread::Records {
-                pool,
-                salvage,
-                reason,
-            } => {
-                let message = format!("IPPool {} can't be read: {reason}", pool.name);
-                (message, "RecordsUnreadable", self.restore(pool, salvage))
-            }
-            Unread::Ledger { subnet, reason } => {
-                let message = format!("SpiderSubnet {} can't be read: {reason}", subnet.name);
-                (message, "LedgerUnreadable", self.forget(subnet))
-            }
-            Unread::Object { kind, name, reason } => {
-                let remedy = format!(
-                    "mend the field: `kubectl edit {} {name}`",
-                    kind.to_lowercase()
-                );
-                let message = format!("{kind} {name} can't be read and is left alone: {reason}");
-                (message, "Unreadable", Remedy::Person(remedy))
-            }
-        };
-        Finding {
-            reason,
-            message,
-            remedy,
+    fn unread(&mut self, what: &Unread) -> Remedy {
+        match what {
+            Unread::Records { pool, salvage, .. } => self.restore(pool, salvage),
+            Unread::Ledger { subnet, .. } => self.forget(subnet),
+            Unread::Object { kind, name, .. } => Remedy::Person(format!(
+                "mend the field: `kubectl edit {} {name}`",
+                kind.to_lowercase()
+            )),
         }
     }
 
@@ -259,7 +297,13 @@ impl<'w> Bench<'w> {
                 pod,
                 recorded: _,
             } => self.held_for_another(*address, pool, pod),
-            Violation::Orphan { pool, address, pod } => self.orphan(*address, pool, pod),
+            // Only who looks at owners and endpoints again and again knows whether it is free, or
+            // waits for the next Pod of an identity; a node named in it would say that it is free.
+            Violation::Orphan { .. } => Remedy::Controller(
+                "frees it once that is proven, or keeps it for the next Pod of its identity \
+                 (`ipam gc --dry-run` says what it waits for)"
+                    .to_owned(),
+            ),
             Violation::EntriesOverlap {
                 subnet,
                 first,

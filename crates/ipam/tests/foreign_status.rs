@@ -6,7 +6,7 @@
 #[cfg(test)]
 mod tests {
     use ipam::addr::{AddrCount, Family, parse_list, parse_range};
-    use ipam::record::Records;
+    use ipam::record::{Records, Salvage};
     use ipam::subnet::SubnetLedger;
     use proptest::prelude::*;
 
@@ -124,6 +124,41 @@ mod tests {
             // An address a record: nothing is made out of nothing.
             let named = text.matches("pod").count();
             prop_assert!(read.count() <= AddrCount::new(u128::try_from(named).unwrap()));
+        }
+
+        #[test]
+        fn what_is_saved_of_a_text_is_all_of_one_that_can_be_read(text in text()) {
+            let saved = Salvage::of(&text);
+            let named = text.matches("pod").count();
+            prop_assert!(saved.records.count() <= AddrCount::new(u128::try_from(named).unwrap()));
+            if let Ok(read) = Records::parse(Some(&text))
+                && !read.is_empty()
+            {
+                prop_assert_eq!(saved, Salvage { records: read, ..Salvage::default() });
+            }
+        }
+
+        #[test]
+        fn of_a_text_with_a_part_gone_each_address_is_saved_or_named_or_the_text_is_cut(
+            (count, from, length) in (1_u8..6, any::<prop::sample::Index>(), 0_usize..40),
+        ) {
+            let members = (1..=count).map(|n| {
+                format!(r#""10.0.0.{n}":{{"pod":"shop/web-{n}","podUid":"u-{n}","nic":"eth0"}}"#)
+            });
+            let whole = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
+            let from = from.index(whole.len());
+            let to = (from + length).min(whole.len());
+            let (before, gone) = (&whole[..from], &whole[from..to]);
+            let saved = Salvage::of(&format!("{before}{}", &whole[to..]));
+            for n in 1..=count {
+                let key = format!("\"10.0.0.{n}\"");
+                let at = whole.find(&key).unwrap();
+                // What was taken away itself nobody can name.
+                let is_whole = to <= at || at + key.len() <= from;
+                let address = format!("10.0.0.{n}").parse().unwrap();
+                let is_known = saved.addresses().contains(address) || saved.cut;
+                prop_assert!(!is_whole || is_known, "{n} without {gone:?}: {saved:?}");
+            }
         }
 
         #[test]

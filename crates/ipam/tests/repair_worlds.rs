@@ -117,6 +117,7 @@ impl Ward {
             let salvage = Salvage {
                 records: pool.records.clone(),
                 unknown: AddrSet::new(),
+                cut: false,
             };
             (name, salvage)
         });
@@ -231,6 +232,11 @@ fn is_person(remedy: &Remedy) -> bool {
     matches!(remedy, Remedy::Person(_))
 }
 
+/// Records without an owner are left to the collector, which is no part of this world.
+fn is_collector_s(finding: &repair::Finding) -> bool {
+    finding.reason == "Orphan"
+}
+
 fn mend(corrupt: &Corrupt) {
     let mut ward = Ward::new(corrupt);
     for round in 0.. {
@@ -262,7 +268,7 @@ fn mend(corrupt: &Corrupt) {
     let open: Vec<_> = left
         .findings
         .iter()
-        .filter(|f| !is_person(&f.remedy))
+        .filter(|f| !is_person(&f.remedy) && !is_collector_s(f))
         .collect();
     let person = left.findings.iter().any(|f| is_person(&f.remedy));
     // Where a person has to decide, the controller rightly waits.

@@ -202,6 +202,11 @@ impl Stage<'_> {
             let pools = Pool::all(self.kubectl)?;
             pool_has(&pools, "auto4-web-eth0-d5597", Some(5))?;
             pool_has(&pools, "auto4-cron-eth0-476d9", None)?;
+            let waits = pools
+                .iter()
+                .find(|pool| pool.name == "auto6-cron-eth0-476d9");
+            let waits = waits.context("no pool of the subnet that can't be read")?;
+            ensure!(waits.records.is_empty(), "{:?} is recorded", waits.records);
             pool_has(&pools, LEAVING, None)?;
             let served = pools.iter().find(|pool| pool.name == STAYING[2]);
             let ready = served.context("no pool")?.condition("Ready")?;

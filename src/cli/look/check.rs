@@ -100,35 +100,34 @@ pub(super) async fn run(
 }
 
 /// Looks, and where something is wrong once more: the lists are not of one moment, so only what is
-/// there both times is there.
+/// there both times is there, and mended.
 async fn twice(
     connection: &Connection,
     pause: Duration,
 ) -> Result<(Checked, Repair), ClusterError> {
-    let (first, plan, quiet) = look(connection, None).await?;
-    if first.consistent {
-        return Ok((first, plan));
+    let (checked, plan, quiet) = look(connection, None).await?;
+    if checked.consistent {
+        return Ok((checked, plan));
     }
     tokio::time::sleep(pause).await;
-    let (second, plan, _) = look(connection, Some(&quiet)).await?;
-    let confirmed = first.again(second);
-    let plan = if confirmed.consistent {
-        Repair::default()
-    } else {
-        plan
-    };
-    Ok((confirmed, plan))
+    let (checked, plan, _) = look(connection, Some((&plan, &quiet))).await?;
+    Ok((checked, plan))
 }
 
+/// One look, for what one before it found too, if there was one.
 pub(super) async fn look(
     connection: &Connection,
-    before: Option<&Quiet>,
+    before: Option<(&Repair, &Quiet)>,
 ) -> Result<(Checked, Repair, Quiet), ClusterError> {
     let mut sight = Sight::of(connection).await?;
     // Pods after pools: who has an address by then was recorded, or is not.
-    let (residents, quiet) = residents::read(connection, before).await?;
+    let quiet = before.map(|(_, quiet)| quiet);
+    let (residents, quiet) = residents::read(connection, quiet).await?;
     sight.world.residents = Some(residents);
-    let plan = repair::plan(&sight.world, &sight.unread);
+    let plan = match before {
+        None => repair::plan(&sight.world, &sight.unread),
+        Some((first, _)) => repair::plan_again(&sight.world, &sight.unread, &first.findings),
+    };
     Ok((check(&sight, &plan), plan, quiet))
 }
 
@@ -171,17 +170,6 @@ impl Checked {
             steps: vec![],
             repaired: false,
         }
-    }
-
-    /// What a second look confirms.
-    fn again(self, mut second: Self) -> Self {
-        let known = |f: &Finding| {
-            let mut seen = self.findings.iter();
-            seen.any(|s| (s.reason, &s.message) == (f.reason, &f.message))
-        };
-        second.findings.retain(known);
-        second.consistent = second.findings.is_empty();
-        second
     }
 }
 

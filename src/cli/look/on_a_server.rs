@@ -91,7 +91,8 @@ async fn a_repair_is_written_and_then_nothing_is_left_to_mend() {
     let spec = json!({"metadata": {"name": "a"},
         "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.12"]}});
     make(&client, read::<SpiderIPPool>(spec, "SpiderIPPool"), |p| {
-        let text = r#"{"10.6.0.10":{"pod":"shop/a","podUid":"1","node":"n1"},"10.6.0.11":{"pod":"#;
+        let text =
+            r#"{"10.6.0.10":{"pod":"shop/a","podUid":"1","node":"n1"},"10.6.0.11":{"pod":}}"#;
         p.status.get_or_insert_default().allocated_ips = Some(text.to_owned());
     })
     .await;
@@ -107,7 +108,11 @@ async fn a_repair_is_written_and_then_nothing_is_left_to_mend() {
         .iter()
         .map(|(a, r)| (a.to_string(), r.uid.to_string()))
         .collect();
-    assert_eq!(records, [("10.6.0.11".to_owned(), uid)]);
+    let expected = [
+        ("10.6.0.10".to_owned(), "1".to_owned()),
+        ("10.6.0.11".to_owned(), uid),
+    ];
+    assert_eq!(records, expected);
     let subnets: Api<SpiderSubnet> = Api::all(client.clone());
     let subnet = subnets.get("net4").await.unwrap().status.unwrap();
     assert_eq!(

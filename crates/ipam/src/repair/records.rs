@@ -76,33 +76,6 @@ impl Bench<'_> {
         Remedy::Repair(what)
     }
 
-    /// A Pod is gone, and its record names no node: where its endpoint does, that node's agent will
-    /// free it by its own rule.
-    pub(super) fn orphan(&mut self, address: IpAddr, pool: &PoolName, pod: &PodName) -> Remedy {
-        let Some(recorded) = self.record(pool, address) else {
-            return settled();
-        };
-        let residents = self.world.residents.iter().flatten();
-        let mut same = residents.filter(|r| r.uid == recorded.uid);
-        let Some(node) = same.find_map(|r| r.node.clone()) else {
-            return Remedy::Person(format!(
-                "make sure that no node runs Pod {pod} any more, then take {address} out of \
-                 status.allocatedIPs: `kubectl edit --subresource=status spiderippool {pool}`"
-            ));
-        };
-        let record = Record {
-            node: Some(node.clone()),
-            ..recorded
-        };
-        let what = format!("names node {node} in the record of {address}");
-        self.change(pool, what, |records| {
-            records.insert(address, record);
-        });
-        Remedy::Repair(format!(
-            "names node {node} in it, as the SpiderEndpoint does: that node's agent frees it"
-        ))
-    }
-
     /// The records of a pool that can't be read: what of the text can be, and what Pods and endpoints
     /// say they have of it.
     pub(super) fn restore(&mut self, pool: &Pool, salvage: &Salvage) -> Remedy {
@@ -114,6 +87,14 @@ impl Bench<'_> {
                 "run this again once Pod {} runs or is gone: it may have an address and has not \
                  told it",
                 silent.pod
+            ));
+        }
+        if salvage.cut {
+            return Remedy::Person(format!(
+                "end the text after its last whole record (`kubectl edit --subresource=status \
+                 spiderippool {}`): what it recorded behind that is lost, so make sure first that no \
+                 node runs a Pod of this pool that the cluster no longer has",
+                pool.name
             ));
         }
         let restored = self.restored(pool, salvage, residents);

@@ -53,17 +53,33 @@ fn what_a_second_look_does_not_find_was_a_write_under_way() {
     let mut torn = pools();
     torn[0]["spec"]["ips"] = json!(["10.6.0.10-10.6.0.13"]);
     torn[0] = admitted(torn[0].clone());
-    let (first, second) = (
-        look(&sight(&subnets(), &torn)),
-        look(&sight(&subnets(), &pools())),
-    );
-    assert!(!first.consistent);
-    assert!(first.again(second).consistent);
-    let (first, second) = (
-        look(&sight(&subnets(), &torn)),
-        look(&sight(&subnets(), &torn)),
-    );
-    assert_eq!(first.again(second).findings.len(), 1);
+    let (torn, whole) = (sight(&subnets(), &torn), sight(&subnets(), &pools()));
+    let first = repair::plan(&torn.world, &torn.unread);
+    assert_eq!(first.findings.len(), 1);
+    let again = |now: &Sight| repair::plan_again(&now.world, &now.unread, &first.findings);
+    assert_eq!(again(&whole).findings, []);
+    assert_eq!(again(&torn).findings.len(), 1);
+}
+
+#[test]
+fn what_only_a_second_look_finds_is_not_mended() {
+    let running = |n: &str| Resident {
+        pod: PodName::new("shop", n),
+        uid: Uid::from(n),
+        node: None,
+        life: Life::Running,
+        addresses: [("10.6.0.12".parse().unwrap(), None)].into(),
+    };
+    let (first, mut second) = (sight(&subnets(), &pools()), sight(&subnets(), &pools()));
+    second.world.residents = Some(vec![running("new")]);
+    let plan = |before: &Sight| {
+        let before = repair::plan(&before.world, &before.unread).findings;
+        repair::plan_again(&second.world, &second.unread, &before)
+    };
+    let fresh = plan(&first);
+    assert_eq!((fresh.findings, fresh.steps), (vec![], vec![]));
+    let known = plan(&second);
+    assert_eq!((known.findings.len(), known.steps.len()), (1, 1));
 }
 
 #[test]
