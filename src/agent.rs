@@ -64,6 +64,7 @@ mod journal;
 mod leaks;
 mod memory;
 mod metrics;
+mod namespaces;
 mod paths;
 mod pods;
 mod reads;
@@ -83,6 +84,7 @@ use self::fixed::Keepers;
 use self::host::Host;
 use self::memory::Memory;
 pub use self::metrics::Metrics;
+use self::namespaces::Namespaces;
 use self::paths::Paths;
 use self::pods::{Ended, Listeners, NodePods};
 use self::reads::Reads;
@@ -200,6 +202,7 @@ struct Agent {
     releases: Releases,
     keepers: Keepers,
     endpoints: Arc<Endpoints>,
+    namespaces: Namespaces,
     waits: Waits,
     metrics: Metrics,
 }
@@ -248,7 +251,7 @@ impl Agent {
         let paths = Arc::new(Paths::new(node, allocator, own, Arc::clone(&memory), tasks));
         let keepers = Keepers::new(&settings, reads.clone(), clients.write.clone());
         let releases = Releases::new(
-            disk,
+            Arc::clone(&disk),
             Arc::clone(&paths),
             Arc::clone(&memory),
             turns.clone(),
@@ -265,6 +268,7 @@ impl Agent {
             releases,
             keepers,
             endpoints: Arc::default(),
+            namespaces: Namespaces::new(disk),
             waits,
             metrics,
         };
@@ -328,6 +332,7 @@ impl Agent {
             self.endpoints.prune(|uid| here.contains(uid));
             self.reads.prune(|uid| here.contains(uid));
             self.paths.prune();
+            self.namespaces.prune().await;
         }
     }
 }
@@ -381,6 +386,7 @@ impl Work {
     pub async fn calls(&self) -> io::Result<Router> {
         self.agent.pods.synced().await;
         self.agent.releases.replay()?;
+        self.agent.namespaces.replay()?;
         Ok(server::router(Arc::clone(&self.agent)))
     }
 

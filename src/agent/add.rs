@@ -16,6 +16,7 @@ mod homes;
 mod inherit;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,6 +102,9 @@ impl Agent {
         if given.granted.iter().all(|granted| granted.early) {
             self.metrics.bound_early();
         }
+        self.namespaces
+            .note(&call.of, Path::new(&args.net_namespace))
+            .await;
         self.memory
             .settle(&call.of, sandbox.clone(), &given.granted);
         self.releases.supersede(&call.of, &sandbox).await;

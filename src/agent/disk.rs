@@ -1,8 +1,9 @@
 //! The node's disk, as far as the agent needs it: small files that outlive it, and whether a path
 //! is there.
 //!
-//! Owns: that a file is whole or not there. Never does: know what is in one; that is
-//! [`super::journal`]'s. A trait, since a simulation has no disk, and a crash of it loses no file.
+//! Owns: that a file which is written is whole or not there. Never does: know what is in one; that is
+//! [`super::journal`]'s and [`super::namespaces`]'. A trait, since a simulation has no disk, and a
+//! crash of it loses no file.
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File};
@@ -28,12 +29,17 @@ pub trait Disk: Send + Sync {
     /// Errors: it is not kept.
     fn write(&self, name: String, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>>;
 
+    /// Keeps `content` under `name` until the node reboots; a crash in the midst leaves a part of it.
+    ///
+    /// Errors: it may not be kept.
+    fn note(&self, name: String, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>>;
+
     /// Drops a file; none of that name is no error.
     ///
     /// Errors: it may still be there.
     fn remove(&self, name: String) -> BoxFuture<'_, io::Result<()>>;
 
-    /// Those of `paths` that are there.
+    /// Those of `paths` that are there, or of which that can't be told.
     fn present(&self, paths: BTreeSet<PathBuf>) -> BoxFuture<'_, BTreeSet<PathBuf>>;
 }
 
@@ -83,6 +89,11 @@ impl Disk for Folder {
         blocking(work).boxed()
     }
 
+    fn note(&self, name: String, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
+        let path = self.dir.join(name);
+        blocking(move || fs::write(path, content)).boxed()
+    }
+
     fn remove(&self, name: String) -> BoxFuture<'_, io::Result<()>> {
         let path = self.dir.join(name);
         let work = move || match fs::remove_file(&path) {
@@ -93,9 +104,12 @@ impl Disk for Folder {
     }
 
     fn present(&self, paths: BTreeSet<PathBuf>) -> BoxFuture<'_, BTreeSet<PathBuf>> {
-        let work = move || Ok(paths.into_iter().filter(|path| path.exists()).collect());
+        let all = paths.clone();
+        let is_there = |path: &PathBuf| path.try_exists().unwrap_or(true);
+        let work = move || Ok(paths.into_iter().filter(is_there).collect());
         // Fails only while the agent stops.
-        blocking(work).map(Result::unwrap_or_default).boxed()
+        let present = async move { blocking(work).await.unwrap_or(all) };
+        present.boxed()
     }
 }
 

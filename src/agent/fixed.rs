@@ -34,8 +34,11 @@ use crate::kube_io::memo::Age;
 use crate::pool_writer::Reading;
 
 /// A record of the original names no sandbox whose end could be told. Its Pod is known to be gone;
-/// its node is given this long, counted from the new Pod's creation, to have removed the sandbox.
+/// its node is given this long beyond the Pod's grace period, counted from the new Pod's creation, to
+/// have removed the sandbox.
 const SETTLED_AFTER: TimeDelta = TimeDelta::seconds(60);
+/// The grace period of a Pod that names none (Kubernetes, `PodSpec`).
+const GRACE: i64 = 30;
 
 /// True for a `StatefulSet` whose Pods keep their addresses.
 pub(super) fn is_kept_set(settings: &Settings, workload: &WorkloadId) -> bool {
@@ -260,9 +263,18 @@ fn addresses(endpoint: &SpiderEndpoint, nic: &str) -> BTreeSet<IpAddr> {
         .collect()
 }
 
+/// Whether the Pod before `pod` must have ended by now. A kubelet grants a Pod that was deleted by force
+/// its whole grace period; as a rule it is that of the next Pod, which is made from the same template.
 fn settled(pod: &Pod) -> bool {
     let made = pod.metadata.creation_timestamp.as_ref();
-    made.is_some_and(|made| time::now() - time::from_wire(made) >= SETTLED_AFTER)
+    let grace = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    let wait = TimeDelta::try_seconds(grace.unwrap_or(GRACE));
+    let wait = wait.and_then(|grace| SETTLED_AFTER.checked_add(&grace));
+    made.zip(wait)
+        .is_some_and(|(made, wait)| time::now() - time::from_wire(made) >= wait)
 }
 
 /// Says of Pods that end whether their addresses are kept.

@@ -108,9 +108,14 @@ impl Journal {
     }
 }
 
-/// A uid or an interface's name may have characters that no file name has.
 fn name(of: &Attachment) -> String {
-    stable_hash(&format!("{} {}", of.uid, of.nic)) + SUFFIX
+    name_of(of, SUFFIX)
+}
+
+/// The name of an interface's file. A uid or an interface's name may have characters that no file
+/// name has.
+pub(super) fn name_of(of: &Attachment, suffix: &str) -> String {
+    stable_hash(&format!("{} {}", of.uid, of.nic)) + suffix
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Because {
     fn text(self) -> &'static str {
         match self {
             Self::Looks => {
-                "its Pod was gone and no sandbox of it known here, in two looks and live; the kubelet is ready"
+                "its Pod was gone and no sandbox nor network namespace of it known here, in two looks and live; the kubelet is ready"
             }
             Self::NeverStarted => "its Pod came and went here without a sandbox that was given it",
         }
@@ -85,7 +85,7 @@ async fn look(agent: &Agent, suspects: &mut Suspects) -> Result<(), LeakError> {
     let mut seen = Vec::new();
     for holding in held {
         let life = life(agent, &holding).await?;
-        let known = known(agent, &holding);
+        let known = known(agent, &holding).await;
         seen.push((holding, life, known));
     }
     let is_any_gone = seen.iter().any(|(_, life, _)| *life == Life::Gone);
@@ -124,11 +124,13 @@ async fn life(agent: &Agent, holding: &Holding) -> Result<Life, ReadError> {
 }
 
 /// What this agent has to do with the interface; with any of the Pod's if the record names none.
-fn known(agent: &Agent, holding: &Holding) -> Here {
+async fn known(agent: &Agent, holding: &Holding) -> Here {
     let is_its = |of: &Attachment| {
         of.uid == holding.uid && holding.nic.as_ref().is_none_or(|nic| of.nic == *nic)
     };
-    if agent.memory.is_any_served(is_its) || agent.releases.is_any_kept(is_its) {
+    let is_followed = agent.memory.is_any_served(is_its) || agent.releases.is_any_kept(is_its);
+    // One that an earlier agent served says nothing of itself but by its namespace.
+    if is_followed || agent.namespaces.is_any_there(is_its).await {
         Here::Followed
     } else {
         Here::Unknown
@@ -169,7 +171,7 @@ async fn free(agent: &Agent, leaked: &Holding, because: Because) -> Result<(), L
     };
     let _turn = agent.turns.wait(&of).await;
     // A call may have come since the look.
-    if known(agent, leaked) == Here::Followed
+    if known(agent, leaked).await == Here::Followed
         || (because == Because::NeverStarted && agent.memory.started(&of))
         || pods::life_now(&agent.reads, &leaked.pod, &leaked.uid).await? != Life::Gone
     {

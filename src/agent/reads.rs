@@ -46,6 +46,9 @@ const OWN_POOL_AGE: Age = Age::Within(FORGET_AFTER);
 pub(super) const RESERVED_AGE: Duration = Duration::from_secs(1);
 /// How long labels and annotations of Namespaces, Nodes and workloads are taken as read.
 pub(super) const OBJECT_AGE: Duration = Duration::from_secs(2);
+/// How long a ReplicaSet's or a Job's owner is taken as read: one that lost its own can be taken up by
+/// another.
+const OWNER_AGE: Age = Age::Within(FORGET_AFTER);
 /// Answers older than this are forgotten.
 const FORGET_AFTER: Duration = Duration::from_secs(30);
 /// Longest wait for an answer to a read.
@@ -323,7 +326,7 @@ impl Reads {
         answered(endpoints.get_opt(name)).await
     }
 
-    /// The metadata of a ReplicaSet or a Job, read once: whose it is does not change.
+    /// The metadata of a ReplicaSet or a Job, not older than [`OWNER_AGE`].
     ///
     /// Errors: what the API server said, or that this very object is gone.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Result<Arc<ObjectMeta>, String> {
@@ -340,8 +343,7 @@ impl Reads {
                 .map(Arc::new)
                 .ok_or_else(|| not_found(&of.group_kind(), &of.name))
         };
-        let always = Age::Within(Duration::MAX);
-        self.kept.owners.get(&of.uid, always, read).await
+        self.kept.owners.get(&of.uid, OWNER_AGE, read).await
     }
 
     /// Has the leader tell what [`Reads::owner`] and [`Reads::pools_to_try`] will be asked soon.
@@ -350,9 +352,8 @@ impl Reads {
             return;
         };
         let read = async { leader.owner(of).await.map(Arc::new).ok_or(()) };
-        let always = Age::Within(Duration::MAX);
         // Who needs to know, and is not told, asks the API server.
-        let _ = self.kept.owners.get(&of.uid, always, read).await;
+        let _ = self.kept.owners.get(&of.uid, OWNER_AGE, read).await;
     }
 
     /// The annotations of a workload; none where it is gone or of a kind we do not know.

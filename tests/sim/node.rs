@@ -82,6 +82,10 @@ impl Disk for MemoryDisk {
         write.boxed()
     }
 
+    fn note(&self, name: String, content: Vec<u8>) -> BoxFuture<'_, io::Result<()>> {
+        self.write(name, content)
+    }
+
     fn remove(&self, name: String) -> BoxFuture<'_, io::Result<()>> {
         let remove = async move {
             sleep(Duration::from_millis(1)).await;

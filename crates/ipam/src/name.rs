@@ -294,6 +294,33 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_is_named_with_its_group_where_it_has_one() {
+        assert_eq!(web("web").group_kind(), "Deployment.apps");
+        let of_core = WorkloadId {
+            group: String::new(),
+            kind: "Pod".into(),
+            ..web("web")
+        };
+        assert_eq!(of_core.group_kind(), "Pod");
+    }
+
+    #[test]
+    fn a_namesake_may_be_of_another_version_and_another_time_and_of_nothing_else() {
+        let own = web("web");
+        let with = |change: fn(&mut WorkloadId)| {
+            let mut other = own.clone();
+            change(&mut other);
+            own.is_namesake(&other)
+        };
+        assert!(with(|other| other.uid = Uid::from("later")));
+        assert!(with(|other| other.version = "v2".into()));
+        assert!(!with(|other| other.name = "db".into()));
+        assert!(!with(|other| other.namespace = "test".into()));
+        assert!(!with(|other| other.kind = "StatefulSet".into()));
+        assert!(!with(|other| other.group = "apps.kruise.io".into()));
+    }
+
+    #[test]
     fn application_is_written_as_the_ledger_has_it() {
         assert_eq!(web("web").application(), "apps_v1_Deployment_shop_web");
     }

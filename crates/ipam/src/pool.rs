@@ -240,3 +240,25 @@ pub fn admission_hash(uid: &Uid, ips: &AddrSet, excluded: &AddrSet) -> String {
         excluded.to_texts().join(",")
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::subnet::Subnet;
+    use crate::testing::{pool, subnet};
+
+    #[test]
+    fn a_pool_is_adopted_by_a_subnet_and_not_by_its_namesake_made_later() {
+        let adopted = pool("a", "1-9");
+        let net4 = subnet("1-9", &[]);
+        assert!(adopted.is_adopted_by(&net4));
+        let later = Subnet {
+            uid: "later".into(),
+            ..net4.clone()
+        };
+        let renamed = Subnet {
+            name: "other".into(),
+            ..net4
+        };
+        assert!(!adopted.is_adopted_by(&later) && !adopted.is_adopted_by(&renamed));
+    }
+}

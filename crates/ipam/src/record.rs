@@ -369,7 +369,8 @@ fn named_in(text: &str) -> AddrSet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::ips;
+    use crate::keep::MachineKind;
+    use crate::testing::{ips, record};
 
     const RECORDED: &str = r#"{"10.0.0.10":{"pod":"shop/b","podUid":"2"},"10.0.0.2":{"pod":"shop/a","podUid":"1","nic":"eth0","node":"n1","sandbox":"s","later":{"x":1}}}"#;
 
@@ -381,7 +382,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_of_its_lineage_and_of_nobody_s_sandbox() {
+        let held = Record {
+            nic: Some(Nic::from("eth0")),
+            node: Some(NodeName::from("n1")),
+            sandbox: Some(Sandbox::from("s")),
+            next: Some(Next {
+                pod: PodName::new("shop", "next"),
+                uid: Uid::from("2"),
+                node: NodeName::from("n2"),
+                sandbox: Sandbox::from("t"),
+            }),
+            ..record("db")
+        };
+        let machine = Machine {
+            kind: MachineKind::VirtualMachine,
+            name: "db".to_owned(),
+        };
+        let lineage = Lineage {
+            owner: Uid::from("vm"),
+            machine: Some(machine.clone()),
+        };
+        let kept = Record {
+            nic: held.nic.clone(),
+            owner: Some(lineage.owner.clone()),
+            machine: Some(machine),
+            kept: true,
+            ..record("db")
+        };
+        assert_eq!(held.keep_for(&lineage), kept);
+    }
+
+    #[test]
     fn no_text_no_record_and_back() {
+        assert!(!Records::parse(Some(RECORDED)).unwrap().is_empty());
         for text in [None, Some(""), Some("null"), Some("{}")] {
             let records = Records::parse(text).unwrap();
             assert!(records.is_empty());
@@ -394,6 +428,9 @@ mod tests {
         for text in ["[]", "{\"x\":{}}", "{\"10.0.0.1\":{\"pod\":1}}", "{"] {
             Records::parse(Some(text)).unwrap_err();
         }
+        let list = Records::parse(Some("[]")).unwrap_err();
+        let why = std::error::Error::source(&list).unwrap().to_string();
+        assert!(why.contains("expected a map"), "{why}");
         let twice =
             r#"{"fd00::1":{"pod":"a/b","podUid":"1"},"fd00:0::1":{"pod":"a/b","podUid":"1"}}"#;
         assert!(matches!(
@@ -425,6 +462,14 @@ mod tests {
         assert_eq!(salvage.records.count(), AddrCount::new(1));
         assert_eq!(salvage.unknown.to_texts(), ["10.0.0.2"]);
         assert_eq!(salvage.addresses().count(), AddrCount::new(2));
+        // The first of two spellings of one address counts.
+        let twice =
+            r#"{"fd00:0::1":{"pod":"a/b","podUid":"1"},"fd00::1":{"pod":"a/c","podUid":"2"}}"#;
+        let saved = Salvage::of(twice);
+        assert_eq!(
+            saved.records.get("fd00::1".parse().unwrap()).unwrap().uid,
+            Uid::from("1")
+        );
     }
 
     #[test]

@@ -392,3 +392,6 @@ fn delete_one(first: &PodName, second: &PodName) -> Remedy {
         "delete Pod {first} or Pod {second}: the next one gets another address"
     ))
 }
+
+#[cfg(test)]
+mod tests;

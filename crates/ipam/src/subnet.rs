@@ -290,6 +290,26 @@ mod tests {
     }
 
     #[test]
+    fn the_bound_of_the_length_is_not_much_too_high_for_the_longest_ranges() {
+        let whole = "f".repeat(4);
+        let address = |n: u16| format!("fd00:{}:{n:04x}", [whole.as_str(); 6].join(":"));
+        let ranges =
+            (0..200).map(|n| format!("{}-{}", address(0x1000 + 4 * n), address(0x1001 + 4 * n)));
+        let ranges: Vec<String> = ranges.collect();
+        let mut ledger = SubnetLedger::default();
+        let entry = Entry {
+            ips: crate::addr::parse_list(&ranges, Family::V6).unwrap(),
+            application: None,
+        };
+        ledger.set(&PoolName::from("p"), entry);
+        let (bound, length) = (ledger.bytes_at_most(), ledger.to_text().unwrap().len());
+        assert!(
+            (length..length + 100).contains(&bound),
+            "{bound} for {length}"
+        );
+    }
+
+    #[test]
     fn an_empty_entry_goes_and_an_empty_ledger_has_no_text() {
         let mut ledger = SubnetLedger::parse(LEDGER, Family::V4, 3).unwrap();
         for pool in ["auto4-web-eth0-a5bd3", "shop-v4"] {

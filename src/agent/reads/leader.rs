@@ -69,8 +69,7 @@ impl Leader {
         Arc::new(Reading::new(Arc::unwrap_or_clone(pool), self.began))
     }
 
-    /// Metadata of this very ReplicaSet or Job, whose owner never changes. The pools that came along
-    /// are there for a moment.
+    /// Metadata of this very ReplicaSet or Job. The pools that came along are there for a moment.
     pub(super) async fn owner(&self, of: &WorkloadId) -> Option<ObjectMeta> {
         let asked = Instant::now();
         let seen = self.allocator.look(&Look::Owner(of.clone())).await?;

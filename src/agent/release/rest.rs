@@ -15,6 +15,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::Shared;
 use crate::agent::locked;
+use crate::agent::namespaces::is_visible;
 use crate::agent::pods;
 use crate::pool_writer::Attachment;
 
@@ -60,10 +61,9 @@ impl Shared {
         }
     }
 
-    /// Those of the namespaces that are still there. A path below `/proc` says nothing: the agent
-    /// sees processes of its own.
+    /// Those of the namespaces that are still there, as far as the agent can see.
     pub(super) async fn those_there(&self, mut namespaces: BTreeSet<PathBuf>) -> BTreeSet<PathBuf> {
-        namespaces.retain(|path| !path.starts_with("/proc"));
+        namespaces.retain(|path| is_visible(path));
         if namespaces.is_empty() {
             return namespaces;
         }

@@ -525,6 +525,27 @@ fn make_pool_of(world: &World, [group, version, kind]: [&str; 3], ips: &Value) {
     world.put("spiderippools", json!({"metadata": meta, "spec": spec}));
 }
 
+/// `kubectl delete deployment web --cascade=orphan`, and applied again: its ReplicaSet runs on.
+#[tokio::test(start_paused = true)]
+async fn a_replica_set_that_another_deployment_takes_up_is_served_by_that_one_s_pool() {
+    let (world, dir) = (World::with_shop(), temp());
+    let subnet = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"});
+    let set = web(&world, &json!({}));
+    make_web_pool(&world, &json!(["172.18.41.60-172.18.41.62"]));
+    let node = Node::start(&world, dir.path()).await;
+    let uid = world.pod_of("web-a", &subnet, &set);
+    assert_eq!(node.address("web-a", &uid, "a").await, "172.18.41.60/24");
+    world.edit("replicasets", "shop", "web-1", |set| {
+        set["metadata"]["ownerReferences"][0]["uid"] = json!("d-2");
+    });
+    world.edit("spiderippools", "", "auto4-web-eth0-1", |pool| {
+        pool["metadata"]["labels"]["ipam.spidernet.io/owner-application-uid"] = json!("d-2");
+    });
+    pass(60).await;
+    let uid = world.pod_of("web-b", &subnet, &set);
+    assert_eq!(node.address("web-b", &uid, "b").await, "172.18.41.61/24");
+}
+
 /// Rollout `web` with these annotations.
 fn rollout(world: &World, annotations: &Value) -> Value {
     let meta =

@@ -384,6 +384,19 @@ async fn an_address_that_the_original_kept_is_taken_over_by_its_endpoint() {
     world.set_node("n2", None, "Unknown");
     node.refusal("web-0", &new).await;
     world.set_node("n2", None, "True");
+    // Its kubelet grants the former Pod as much, however it was deleted.
+    let grace = |seconds: i64| {
+        world.edit("pods", "shop", "web-0", |pod| {
+            pod["spec"]["terminationGracePeriodSeconds"] = json!(seconds);
+        });
+    };
+    for seconds in [1_000_000_000, i64::MAX] {
+        grace(seconds);
+        pass(1).await;
+        node.refusal("web-0", &new).await;
+    }
+    grace(30);
+    pass(1).await;
     assert_eq!(node.address("web-0", &new, "s1").await, "172.18.41.47/24");
     assert_eq!(world.records("p")["172.18.41.47"]["owner"], json!(set));
 }

@@ -87,3 +87,29 @@ async fn nothing_goes_while_the_kubelet_is_not_well_or_a_sandbox_is_known() {
     assert_eq!(left.len(), 1, "{left:?}");
     assert_eq!(left[0]["podUid"], uid);
 }
+
+/// A container that ends slowly, or can't be killed, of a Pod that was deleted by force.
+#[tokio::test(start_paused = true)]
+async fn an_address_stays_while_the_namespace_stands_in_which_an_earlier_agent_gave_it() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.is_ready("True");
+    world.pool("p", "172.18.41.40-172.18.41.49");
+    let uid = world.pod("a", &uses(&["p"]));
+    let namespace = dir.path().join("cni-1");
+    std::fs::write(&namespace, "").unwrap();
+    let node = Node::start(&world, dir.path()).await;
+    let mut args = args("a", &uid, "eth0", "s1");
+    args["netNamespace"] = json!(namespace);
+    let (status, _) = node.call(Operation::PostIpamIp, &args).await;
+    assert_eq!(status, StatusCode::OK);
+    pass(60).await;
+    node.kill();
+    world.delete("pods", "shop", "a");
+    world.mark("p");
+    let _node = Node::start(&world, dir.path()).await;
+    pass(LOOKS).await;
+    assert_eq!(world.records("p")["172.18.41.40"]["podUid"], uid);
+    std::fs::remove_file(&namespace).unwrap();
+    pass(LOOKS).await;
+    assert_eq!(world.records("p"), json!({}));
+}

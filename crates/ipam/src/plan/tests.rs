@@ -1480,3 +1480,10 @@ fn a_pool_is_born_with_its_subnet_s_gateway_and_does_not_follow_another() {
     );
     assert_eq!(steps(&changed), Vec::<String>::new());
 }
+
+#[test]
+fn conditions_have_the_types_that_are_documented() {
+    use ConditionKind::{Conflicting, Exhausted, Ready};
+    let types = [Ready, Exhausted, Conflicting].map(ConditionKind::as_str);
+    assert_eq!(types, ["Ready", "Exhausted", "Conflicting"]);
+}

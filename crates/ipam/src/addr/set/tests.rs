@@ -150,3 +150,28 @@ fn everything_there_is_can_be_handled() {
     );
     assert_eq!(all.to_string(), "[0.0.0.0-255.255.255.255 ::]");
 }
+
+#[test]
+fn sets_are_disjoint_up_to_the_last_address_of_their_ranges() {
+    let middle = set("10.0.0.5-10.0.0.7 10.0.0.20");
+    for (other, disjoint) in [
+        ("10.0.0.1-10.0.0.4 10.0.0.8-10.0.0.19 10.0.0.21", true),
+        ("10.0.0.1-10.0.0.5", false),
+        ("10.0.0.7-10.0.0.9", false),
+        ("10.0.0.6", false),
+        ("10.0.0.1-10.0.0.30", false),
+        ("10.0.0.20", false),
+        ("10.0.0.1 10.0.0.20-10.0.0.21", false),
+    ] {
+        assert_eq!(middle.is_disjoint(&set(other)), disjoint, "{other}");
+        assert_eq!(set(other).is_disjoint(&middle), disjoint, "{other}");
+    }
+    assert!(set("10.0.0.1").is_disjoint(&family_set("::a00:1", Family::V6)));
+}
+
+#[test]
+fn a_failed_test_shows_addresses() {
+    let shown = set("10.0.0.1-10.0.0.3");
+    assert_eq!(format!("{shown:?}"), "[10.0.0.1-10.0.0.3]");
+    assert_eq!(format!("{:?}", shown.ranges()), "[10.0.0.1-10.0.0.3]");
+}
