@@ -84,7 +84,9 @@ pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     }
     let owner = owner(demand, subnet);
     let entry = pass.entry(&name);
-    let added = pick(pass, entry, &AddrSet::new(), wanted);
+    let held = held(pass, entry);
+    let lack = wanted.saturating_sub(held.count());
+    let added = pick(pass, entry, &AddrSet::new(), lack).union(&held);
     let size = added.count();
     report(pass, demand, &name, wanted, size);
     if !added.is_empty() {
@@ -94,7 +96,8 @@ pub(super) fn create(pass: &mut Pass<'_>, demand: &Demand) {
     let because = Reason::Grow { added: size, size };
     let edit = PoolEdit {
         ips: Some(added),
-        admit: true,
+        // Who has what of it is recorded before anybody is given anything.
+        admit: held.is_empty(),
         ..PoolEdit::default()
     };
     pass.after(&name, None, edit, because);
@@ -136,6 +139,21 @@ fn free_name(pass: &Pass<'_>, demand: &Demand) -> PoolName {
         name = pool_name(family, &demand.workload, &demand.nic, Some(&salt));
     }
     name
+}
+
+/// What Pods have of a pool's entry although no pool has recorded it: the pool was forced away under
+/// them. Nobody else has had them from there, since the entry was the pool's.
+fn held(pass: &Pass<'_>, entry: &AddrSet) -> AddrSet {
+    let snapshot = pass.snapshot;
+    let holders = snapshot.holders.keys().copied();
+    let told: AddrSet = holders.filter(|address| entry.contains(*address)).collect();
+    if told.is_empty() {
+        return told;
+    }
+    let recorded = |pool: &Arc<Pool>| pool.records.addresses().intersection(&told);
+    let recorded = snapshot.pools.values().map(recorded);
+    let others = recorded.fold(snapshot.elsewhere.clone(), |all, more| all.union(&more));
+    told.intersection(&pass.offered).difference(&others)
 }
 
 /// Up to `lack` addresses for a pool: first what the ledger gives it already although the pool does
@@ -255,15 +273,21 @@ fn grow(
     (capacity, wanted): (AddrCount, AddrCount),
     edit: PoolEdit,
 ) {
+    let mut held = AddrSet::new();
     let added = if pass.subnet.terminating {
         AddrSet::new()
     } else {
         let leftover = standing.entry.difference(&standing.claimed);
+        // As at its creation, if that was cut short.
+        if !standing.admitted {
+            held = self::held(pass, &leftover);
+        }
         let mut avoid = pool.excluded.clone();
         if let Some(gateway) = pool.gateway {
             avoid.insert(gateway);
         }
-        pick(pass, &leftover, &avoid, wanted.saturating_sub(capacity))
+        let had = capacity.saturating_add(held.count());
+        pick(pass, &leftover, &avoid, wanted.saturating_sub(had)).union(&held)
     };
     let size = capacity.saturating_add(added.count());
     report(pass, demand, &pool.name, wanted, size);
@@ -286,7 +310,7 @@ fn grow(
     );
     let edit = PoolEdit {
         ips: Some(pool.ips.union(&added)),
-        admit: true,
+        admit: held.is_empty(),
         ..edit
     };
     pass.after(&pool.name, Some(fence(pool)), edit, because);

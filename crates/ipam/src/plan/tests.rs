@@ -1282,6 +1282,34 @@ fn holders(addresses: &str) -> BTreeMap<IpAddr, Holder> {
     ips(addresses).iter().map(|a| (a, holder(a))).collect()
 }
 
+/// Its entry still has them: nobody else has had them from there.
+#[test]
+fn a_pool_that_was_forced_away_gets_back_what_pods_have_and_gives_nothing_before_it_knows_them() {
+    let entries = || subnet("1-9", &[("auto4-web-eth0-web", "2-3 7")]);
+    let of_pods = |pools: Vec<Pool>| Snapshot {
+        on_pods: ips("2-3 9"),
+        holders: holders("2-3 9"),
+        ..seen(entries(), pools, vec![demand("web", 3)])
+    };
+    let made = steps(&of_pods(vec![])).join("; ");
+    let ledger = "ledger auto4-web-eth0-web [2-3 7]";
+    assert!(made.contains(ledger), "{made}");
+    assert!(
+        made.ends_with("after auto4-web-eth0-web: ips [2-3 7]"),
+        "{made}"
+    );
+    // The same if the pool was made, and nothing after.
+    let empty = Pool {
+        admitted: None,
+        name: "auto4-web-eth0-web".into(),
+        ..web("")
+    };
+    assert_eq!(
+        steps(&of_pods(vec![empty])),
+        [ledger, "after auto4-web-eth0-web: ips [2-3 7]"]
+    );
+}
+
 #[test]
 fn pods_of_a_pool_that_forgot_them_are_recorded_before_it_is_admitted() {
     let new = Pool {

@@ -206,14 +206,20 @@ impl Pass {
         landed
     }
 
-    /// An auto pool only ever gets what the subnet, as the plan saw it, may give.
+    /// An auto pool only ever gets what the subnet, as the plan saw it, may give; what a Pod has, only
+    /// if the pool's entry has it, and before the pool gives anything.
     fn check_added(&self, world: &World, write: &PoolWrite) {
         let (Some(ips), SubnetSeen::Readable(subnet)) = (&write.edit.ips, &self.seen.subnet) else {
             return;
         };
         let added = ips.difference(&world.pools[&write.pool].ips);
         let offered = subnet.free(&self.seen.reserved, &AddrSet::new());
-        if !added.is_subset(&offered) || !added.is_disjoint(&self.seen.on_pods) {
+        let entry = subnet.ledger.as_ref().and_then(|l| l.get(&write.pool));
+        let again = entry
+            .filter(|_| !write.edit.admit)
+            .map(|entry| entry.ips.clone());
+        let not = self.seen.on_pods.difference(&again.unwrap_or_default());
+        if !added.is_subset(&offered) || !added.is_disjoint(&not) {
             world.fail(&format!(
                 "IPPool {} got {added}, which was not to give",
                 write.pool
