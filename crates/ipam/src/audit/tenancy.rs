@@ -108,3 +108,6 @@ fn unrecorded(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;
