@@ -3,9 +3,9 @@
 //! Owns: one Secret, the certificate that this replica serves with, and the word what clients must
 //! trust ([`Tls::trust`]). Never does: tell the clients; whoever serves them publishes the bundle.
 //! Invariants: every service of a replica has the one certificate, exchanged between two
-//! handshakes; what must be trusted is published [`Lifetimes::overlap`] before it is used (of others'
-//! certificates: a look before); the Secret
-//! is written at the version that was read, so replicas that act at once make one authority.
+//! handshakes; what must be trusted is published [`Lifetimes::overlap`] before it is used (what others
+//! made, a look before); the Secret is written at the version that was read, so replicas that act at
+//! once make one authority.
 //!
 //! Read next: `authority.rs` for when what is replaced, `given.rs` for what others replace, [`serve()`]
 //! for connections.
