@@ -3,12 +3,15 @@
 //! Owns: one Secret, the certificate that this replica serves with, and the word what clients must
 //! trust ([`Tls::trust`]). Never does: tell the clients; whoever serves them publishes the bundle.
 //! Invariants: every service of a replica has the one certificate, exchanged between two
-//! handshakes; what must be trusted is published [`Lifetimes::overlap`] before it is used; the Secret
-//! is written at the version that was read, so replicas that act at once make one authority.
+//! handshakes; what must be trusted is published [`Lifetimes::overlap`] before it is used (what others
+//! made, a look before); the Secret is written at the version that was read, so replicas that act at
+//! once make one authority.
 //!
-//! Read next: `authority.rs` for when what is replaced, [`serve()`] for connections.
+//! Read next: `authority.rs` for when what is replaced, `given.rs` for what others replace, [`serve()`]
+//! for connections.
 
 mod authority;
+mod given;
 mod serve;
 
 use std::collections::BTreeMap;
@@ -36,6 +39,7 @@ use crate::kube_io::time;
 
 use authority::{Authority, Leaf};
 pub use authority::{AuthorityError, Lifetimes};
+use given::Handover;
 pub use serve::{ServeError, serve};
 
 /// The Secret is looked at this often, for what another replica or a person changed.
@@ -82,6 +86,15 @@ pub struct Tls {
 /// What a handshake takes.
 #[derive(Default)]
 struct Current(RwLock<Option<Arc<CertifiedKey>>>);
+
+/// What looks before this one left.
+#[derive(Default)]
+struct Seen {
+    /// The certificate that this process made.
+    leaf: Option<Leaf>,
+    /// The authorities of others.
+    given: Handover,
+}
 
 /// Why there is no new certificate.
 #[derive(Debug, thiserror::Error)]
@@ -143,9 +156,9 @@ impl Tls {
     /// certificate serves on.
     pub async fn run(self) {
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut leaf = None;
+        let mut seen = Seen::default();
         loop {
-            let pause = match self.look(&mut leaf, time::now()).await {
+            let pause = match self.look(&mut seen, time::now()).await {
                 Ok(due) => {
                     backoff.reset();
                     let due = due.map(|at| (at - time::now()).to_std().unwrap_or_default());
@@ -167,7 +180,7 @@ impl Tls {
     /// One look at the Secret, and what follows from it; when the next thing is due.
     async fn look(
         &self,
-        leaf: &mut Option<Leaf>,
+        seen: &mut Seen,
         now: DateTime<Utc>,
     ) -> Result<Option<DateTime<Utc>>, TlsError> {
         let name = || format!("{}/{}", self.settings.namespace, self.settings.secret);
@@ -177,8 +190,8 @@ impl Tls {
         let lifetimes = match &self.settings.source {
             Source::SelfMade(lifetimes) => lifetimes,
             Source::Given => {
-                self.given(&secret.data.unwrap_or_default(), &name())?;
-                return Ok(None);
+                let data = secret.data.unwrap_or_default();
+                return self.given(&mut seen.given, &data, now);
             }
         };
         let wrong = |error| TlsError::Authority(name(), error);
@@ -188,6 +201,7 @@ impl Tls {
             self.write(secret, &authority).await?;
         }
         self.publish(authority.bundle());
+        let leaf = &mut seen.leaf;
         let kept = if let Some(kept) = leaf.take_if(|leaf| authority.stands_by(leaf, now)) {
             kept
         } else {
@@ -222,11 +236,17 @@ impl Tls {
         Ok(())
     }
 
-    /// Takes what others put there.
-    fn given(&self, data: &BTreeMap<String, ByteString>, name: &str) -> Result<(), TlsError> {
+    /// Takes what others put there; when the next thing is due.
+    fn given(
+        &self,
+        handover: &mut Handover,
+        data: &BTreeMap<String, ByteString>,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, TlsError> {
+        let name = format!("{}/{}", self.settings.namespace, self.settings.secret);
         let [certificate, key, authority] = GIVEN;
         let bytes = |key| data.get(key).map(|value| value.0.as_slice());
-        let missing = |key| TlsError::Given(name.to_owned(), key);
+        let missing = |key| TlsError::Given(name.clone(), key);
         let chain: Result<Vec<_>, _> =
             CertificateDer::pem_slice_iter(bytes(certificate).unwrap_or_default()).collect();
         let chain = chain.map_err(|_| missing(certificate))?;
@@ -236,8 +256,12 @@ impl Tls {
         let key = PrivateKeyDer::from_pem_slice(bytes(key).unwrap_or_default())
             .map_err(|_| missing(key))?;
         let trusted = String::from_utf8_lossy(bytes(authority).unwrap_or_default()).into_owned();
-        self.publish(trusted);
-        self.exchange(chain, key, name)
+        let step = handover.step(&trusted, now);
+        self.publish(step.bundle);
+        if step.exchange {
+            self.exchange(chain, key, &name)?;
+        }
+        Ok(step.due)
     }
 
     fn publish(&self, bundle: Bundle) {

@@ -2,12 +2,15 @@
 //!
 //! Owns: names, ports and certificates as arguments. Never does: judge a request, make a certificate.
 
+use std::time::Duration;
+
 use anyhow::ensure;
 use chrono::TimeDelta;
 use clap::{Args, ValueEnum};
 use ipam::admit::Families;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::api::names::env;
 use crate::config::Config;
@@ -15,12 +18,16 @@ use crate::error::ErrorChain;
 use crate::kube_io::clients::Clients;
 use crate::kube_io::lease::Leadership;
 use crate::ports;
-use crate::tls::{self, Lifetimes, Source, Tls};
+use crate::tls::{self, Lifetimes, ServeError, Source, Tls};
 use crate::webhook::publish::{self, FailurePolicy};
 use crate::webhook::{self, Rules};
 
 /// The Service's port; its target is the replicas' own.
 const SERVICE_PORT: u16 = 443;
+
+/// Longest wait for the requests under way, once no more are taken. Each is judged within
+/// four seconds, or answered that it could not be.
+const REQUESTS_END: Duration = Duration::from_secs(5);
 
 /// Whether and how webhooks are served.
 #[derive(Debug, Clone, Args)]
@@ -150,7 +157,7 @@ pub(super) struct Part<'c> {
 }
 
 impl Part<'_> {
-    /// Serves the webhooks in `tasks`, if they are wanted.
+    /// Serves the webhooks in `tasks`, if they are wanted; when they are served no more.
     ///
     /// Errors: the port is taken or forbidden, or an argument can't be meant.
     pub(super) async fn start(
@@ -159,7 +166,7 @@ impl Part<'_> {
         tls: TlsArguments,
         config: &Config,
         tasks: &mut JoinSet<()>,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Serving> {
         let AdmissionArguments {
             webhook_port,
             webhook_service,
@@ -168,7 +175,7 @@ impl Part<'_> {
             service_account,
         } = admission;
         let Some(port) = webhook_port else {
-            return Ok(());
+            return Ok(Serving::nothing());
         };
         let tls = tls.tls(self.clients, self.namespace, &webhook_service)?;
         let rules = Rules {
@@ -192,24 +199,51 @@ impl Part<'_> {
         let listener = ports::bind(port, "the webhooks").await?;
         let router = webhook::router(self.clients.read.clone(), rules);
         let (served, stop) = (tls.server_config()?, self.stop.clone());
-        tasks.spawn(async move {
-            if let Err(error) = tls::serve(listener, served, router, stop.clone()).await {
-                tracing::error!(error = %ErrorChain(&error), "webhooks are no longer served");
-            }
-            ended(&stop).await;
-        });
+        let service = tls::serve(listener, served, router, stop.clone());
+        let (service, serving) = watched(service, stop);
+        tasks.spawn(service);
         let (client, leadership) = (self.clients.write.clone(), self.leadership.clone());
         tasks.spawn(publish::run(client, settings, tls.trust(), leadership));
         tasks.spawn(tls.run());
-        Ok(())
+        Ok(serving)
     }
 }
 
-/// Told to stop, a service ends before the controller does, which is not to be taken for a failure.
-async fn ended(stop: &watch::Receiver<bool>) {
-    if *stop.borrow() {
-        std::future::pending::<()>().await;
+/// Ends with the last request.
+pub(super) struct Serving(oneshot::Receiver<()>);
+
+impl Serving {
+    /// Of what is not served at all.
+    fn nothing() -> Self {
+        Self(oneshot::channel().1)
     }
+
+    /// Waits for the requests under way of a service that was told to stop, and not for ever.
+    pub(super) async fn ended(self) {
+        // Nothing is ever sent: the service drops its end.
+        if timeout(REQUESTS_END, self.0).await.is_err() {
+            tracing::warn!("requests to the webhooks are cut off: they did not end in time");
+        }
+    }
+}
+
+/// `service` as a task of the controller. Told to stop, a service ends before the controller does,
+/// which is not to be taken for a failure.
+pub(super) fn watched(
+    service: impl Future<Output = Result<(), ServeError>>,
+    stop: watch::Receiver<bool>,
+) -> (impl Future<Output = ()>, Serving) {
+    let (serves, served) = oneshot::channel::<()>();
+    let task = async move {
+        if let Err(error) = service.await {
+            tracing::error!(error = %ErrorChain(&error), "webhooks are no longer served");
+        }
+        drop(serves);
+        if *stop.borrow() {
+            std::future::pending::<()>().await;
+        }
+    };
+    (task, Serving(served))
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use prometheus_client::registry::Registry;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::admission::{self, AdmissionArguments, TlsArguments};
+use super::admission::{self, AdmissionArguments, Serving, TlsArguments};
 use super::{Common, MetricArguments, connection};
 use crate::allocator::announce::{self, Identity};
 use crate::api::names::{self, env};
@@ -217,7 +217,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         leadership: &leadership,
         stop: &work_stopped,
     };
-    part.start(admission, tls, &config, &mut tasks).await?;
+    let webhooks = part.start(admission, tls, &config, &mut tasks).await?;
     let mut election = tokio::spawn(elector.run(stopped));
     let signals = Signals {
         leadership,
@@ -239,8 +239,7 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
         () = shutdown => {
             tracing::info!("stopping: passes end, then the lease is given back");
             stop_work.send_replace(true);
-            // The probes never end: the controller does, and bounds it itself.
-            tasks.join_next().await;
+            finished(&mut tasks, webhooks).await;
             Ok(())
         }
         _ = tasks.join_next() => Err(anyhow!("a part of the controller ended")),
@@ -250,6 +249,12 @@ async fn serve(arguments: Arguments) -> anyhow::Result<()> {
     stop.send_replace(true);
     election.await.context("the election ended badly")?;
     ended
+}
+
+/// Waits for what was told to stop: the controller, which bounds that itself, and the webhooks'
+/// requests. Probes and metrics never end.
+async fn finished(tasks: &mut JoinSet<()>, webhooks: Serving) {
+    tokio::join!(tasks.join_next(), webhooks.ended());
 }
 
 /// What a controller is told at start; collection as it is by default.
@@ -282,5 +287,49 @@ pub(super) fn options(config: &Config, pod_name: Option<String>) -> Options {
         kinds: config.kinds(),
         early_binding: config.binds_early().into(),
         pod_name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// How long a controller that does nothing takes to stop while a request to its webhooks lasts
+    /// so many seconds, and whether the request came to its end.
+    async fn stopping(request: u64) -> (Duration, bool) {
+        let (stop, stopped) = watch::channel(false);
+        let answered = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        let (mut told, answer) = (stopped.clone(), answered.clone());
+        let service = async move {
+            told.wait_for(|stop| *stop).await.unwrap();
+            sleep(Duration::from_secs(request)).await;
+            answer.store(true, Ordering::SeqCst);
+            Ok(())
+        };
+        let (service, webhooks) = admission::watched(service, stopped.clone());
+        tasks.spawn(service);
+        let mut told = stopped;
+        tasks.spawn(async move {
+            told.wait_for(|stop| *stop).await.unwrap();
+        });
+        let start = Instant::now();
+        stop.send_replace(true);
+        finished(&mut tasks, webhooks).await;
+        tasks.shutdown().await;
+        (start.elapsed(), answered.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_controller_that_stops_lets_requests_to_its_webhooks_end_for_five_seconds() {
+        let seconds = Duration::from_secs;
+        assert_eq!(stopping(0).await, (seconds(0), true));
+        assert_eq!(stopping(4).await, (seconds(4), true));
+        assert_eq!(stopping(60).await, (seconds(5), false));
     }
 }

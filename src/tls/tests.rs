@@ -121,10 +121,10 @@ async fn no_request_is_refused_while_everything_is_replaced() {
     let server = cluster(None).await;
     let replicas = [(); 2].map(|()| replica(&server, Source::SelfMade(LIFETIMES)));
     let clock = Arc::new(Clock(AtomicI64::new(0)));
-    let mut leaves = [None, None];
+    let mut seen = [Seen::default(), Seen::default()];
     let mut services = vec![];
-    for (tls, leaf) in replicas.iter().zip(&mut leaves) {
-        tls.look(leaf, at(0)).await.unwrap();
+    for (tls, seen) in replicas.iter().zip(&mut seen) {
+        tls.look(seen, at(0)).await.unwrap();
         services.push(served(tls).await);
     }
     let trust = replicas[0].trust();
@@ -135,7 +135,7 @@ async fn no_request_is_refused_while_everything_is_replaced() {
         clock.0.store(now, Ordering::SeqCst);
         for (place, tls) in replicas.iter().enumerate() {
             if place == 0 || step % 3 == 0 {
-                tls.look(&mut leaves[place], at(now)).await.unwrap();
+                tls.look(&mut seen[place], at(now)).await.unwrap();
             }
         }
         for (address, _) in &services {
@@ -155,12 +155,12 @@ async fn no_request_is_refused_while_everything_is_replaced() {
 async fn two_replicas_that_begin_at_once_share_one_authority() {
     let server = cluster(None).await;
     let [a, b] = [(); 2].map(|()| replica(&server, Source::SelfMade(LIFETIMES)));
-    let (mut of_a, mut of_b) = (None, None);
+    let (mut of_a, mut of_b) = (Seen::default(), Seen::default());
     let (first, second) = tokio::join!(a.look(&mut of_a, at(0)), b.look(&mut of_b, at(0)));
-    for (tls, leaf, outcome) in [(&a, &mut of_a, first), (&b, &mut of_b, second)] {
+    for (tls, seen, outcome) in [(&a, &mut of_a, first), (&b, &mut of_b, second)] {
         if let Err(error) = outcome {
             assert_eq!(error.outcome(), Outcome::Conflict);
-            tls.look(leaf, at(0)).await.unwrap();
+            tls.look(seen, at(0)).await.unwrap();
         }
     }
     let bundle = a.trust().borrow().clone();
@@ -175,43 +175,85 @@ async fn two_replicas_that_begin_at_once_share_one_authority() {
     );
 }
 
+/// Puts a certificate of a new authority into the Secret, as others do.
+async fn give(api: &Api<Secret>, now: DateTime<Utc>) {
+    let authority = Authority::step(None, now, &LIFETIMES).unwrap();
+    let leaf = authority
+        .issue(&[NAME.to_owned()], now, &LIFETIMES)
+        .unwrap();
+    let pem = |tag: &str, der: &[u8]| ByteString(pem_of(tag, der).into_bytes());
+    let mut secret = api.get(SECRET).await.unwrap();
+    secret.data = Some(BTreeMap::from([
+        ("tls.crt".to_owned(), pem("CERTIFICATE", &leaf.chain[0])),
+        (
+            "tls.key".to_owned(),
+            pem("PRIVATE KEY", leaf.key.secret_der()),
+        ),
+        (
+            "ca.crt".to_owned(),
+            ByteString(authority.bundle().into_bytes()),
+        ),
+    ]));
+    api.replace(SECRET, &PostParams::default(), &secret)
+        .await
+        .unwrap();
+}
+
+/// Three replicas that look once a minute, each at its own time; the first one leads, and the API
+/// server hears of whom to trust ten seconds later.
+#[tokio::test]
+async fn no_request_is_refused_while_others_replace_their_authority() {
+    let server = cluster(None).await;
+    let api: Api<Secret> = Api::namespaced(server.client("cert-manager"), NAMESPACE);
+    give(&api, at(0)).await;
+    let replicas = [(); 3].map(|()| replica(&server, Source::Given));
+    let clock = Arc::new(Clock(AtomicI64::new(0)));
+    let mut services = vec![];
+    for tls in &replicas {
+        services.push(served(tls).await);
+    }
+    let mut seen = [(); 3].map(|()| Seen::default());
+    let mut next = [0; 3];
+    let trust = replicas[0].trust();
+    let (mut known, mut bundles) = (String::new(), std::collections::BTreeSet::new());
+    for now in (0..1300).step_by(10) {
+        clock.0.store(now, Ordering::SeqCst);
+        // The leader sees the first change before the others, and the second one after them.
+        if now == 310 || now == 860 {
+            give(&api, at(now)).await;
+        }
+        let told = trust.borrow().clone();
+        for (place, tls) in replicas.iter().enumerate() {
+            if now >= next[place] {
+                let due = tls.look(&mut seen[place], at(now)).await.unwrap();
+                let first = if now == 0 { [10, 20, 60][place] } else { 60 };
+                let due = due.map_or(i64::MAX, |due| (due - at(0)).num_seconds());
+                next[place] = due.min(now + first);
+            }
+        }
+        known = told.or_else(|| trust.borrow().clone()).unwrap_or(known);
+        for (address, _) in &services {
+            let answer = ask(*address, &known, &clock).await;
+            let answer = answer.unwrap_or_else(|error| panic!("refused at {now}: {error}"));
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+        bundles.insert(known.clone());
+    }
+    assert_eq!(bundles.len(), 5, "each authority, and each change");
+}
+
 #[tokio::test]
 async fn what_others_put_into_the_secret_is_served_and_its_change_is_seen() {
-    let given = |name: &str| {
-        let authority = Authority::step(None, at(0), &LIFETIMES).unwrap();
-        let leaf = authority
-            .issue(&[name.to_owned()], at(0), &LIFETIMES)
-            .unwrap();
-        let pem = |tag: &str, der: &[u8]| {
-            let text = pem_of(tag, der);
-            ByteString(text.into_bytes())
-        };
-        BTreeMap::from([
-            ("tls.crt".to_owned(), pem("CERTIFICATE", &leaf.chain[0])),
-            (
-                "tls.key".to_owned(),
-                pem("PRIVATE KEY", leaf.key.secret_der()),
-            ),
-            (
-                "ca.crt".to_owned(),
-                ByteString(authority.bundle().into_bytes()),
-            ),
-        ])
-    };
     let server = cluster(None).await;
     let tls = replica(&server, Source::Given);
-    let error = tls.look(&mut None, at(0)).await.unwrap_err();
+    let error = tls.look(&mut Seen::default(), at(0)).await.unwrap_err();
     assert!(error.to_string().contains("no usable tls.crt"), "{error}");
     let (address, _stop) = served(&tls).await;
     let clock = Arc::new(Clock(AtomicI64::new(0)));
     let api: Api<Secret> = Api::namespaced(server.client("cert-manager"), NAMESPACE);
     for _ in 0..2 {
-        let mut secret = api.get(SECRET).await.unwrap();
-        secret.data = Some(given(NAME));
-        api.replace(SECRET, &PostParams::default(), &secret)
-            .await
-            .unwrap();
-        tls.look(&mut None, at(0)).await.unwrap();
+        give(&api, at(0)).await;
+        tls.look(&mut Seen::default(), at(0)).await.unwrap();
         let bundle = tls.trust().borrow().clone().unwrap();
         let answer = ask(address, &bundle, &clock).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
@@ -219,10 +261,47 @@ async fn what_others_put_into_the_secret_is_served_and_its_change_is_seen() {
 }
 
 #[tokio::test]
+async fn told_to_stop_a_service_answers_the_request_under_way_first() {
+    let server = cluster(None).await;
+    let tls = replica(&server, Source::SelfMade(LIFETIMES));
+    tls.look(&mut Seen::default(), at(0)).await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let (asked, mut was_asked) = tokio::sync::mpsc::channel(1);
+    let (judged, was_judged) = watch::channel(false);
+    let handler = move || {
+        let (asked, mut was_judged) = (asked.clone(), was_judged.clone());
+        async move {
+            asked.send(()).await.unwrap();
+            was_judged.wait_for(|it| *it).await.unwrap();
+            "judged"
+        }
+    };
+    let router = Router::new().route("/", get(handler));
+    let config = tls.server_config().unwrap();
+    let serving = tokio::spawn(serve(listener, config, router, stopped));
+    let bundle = tls.trust().borrow().clone().unwrap();
+    let clock = Arc::new(Clock(AtomicI64::new(0)));
+    let client = tokio::spawn(async move { ask(address, &bundle, &clock).await });
+    was_asked.recv().await.unwrap();
+    stop.send_replace(true);
+    // The port closes, the request goes on.
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!serving.is_finished());
+    judged.send_replace(true);
+    let answer = client.await.unwrap().unwrap();
+    assert!(answer.ends_with("judged"), "{answer}");
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn silent_clients_do_not_keep_others_waiting() {
     let server = cluster(None).await;
     let tls = replica(&server, Source::SelfMade(LIFETIMES));
-    tls.look(&mut None, at(0)).await.unwrap();
+    tls.look(&mut Seen::default(), at(0)).await.unwrap();
     let (address, stop) = served(&tls).await;
     let mut silent = vec![];
     for _ in 0..20 {

@@ -67,7 +67,8 @@ impl Judge {
 
     /// Yes or no.
     pub(super) async fn judge(&self, asked: &Asked) -> Result<AdmissionResponse, JudgeError> {
-        if asked.holds_on_to_what_goes() {
+        // What can't be read is let go by nobody, until somebody has mended it.
+        if asked.holds_on_to_what_goes() && asked.old.as_ref().is_some_and(is_readable) {
             return Ok(asked.refuse_terminating());
         }
         let judged = match (&asked.object, &asked.old) {
@@ -189,6 +190,15 @@ impl Judge {
             all.extend(some.items.into_iter().filter_map(|item| item.0.ok()));
         }
         Ok(all)
+    }
+}
+
+/// Whether the controller can read the object, and so let it go.
+fn is_readable(object: &Object) -> bool {
+    match object {
+        Object::Subnet(subnet) => convert::subnet(subnet).is_ok(),
+        Object::Pool(pool) => convert::pool(pool).is_ok(),
+        Object::Reserved(reserved) => convert::reserved(reserved).1.is_empty(),
     }
 }
 

@@ -288,6 +288,32 @@ async fn what_is_being_deleted_changes_no_more_but_may_be_let_go() {
     assert_eq!(answer["allowed"], true, "{answer}");
 }
 
+/// Nobody can let go what can't be read, so it has to be mended first, and mending is a change.
+#[tokio::test]
+async fn what_is_being_deleted_and_cannot_be_read_may_be_mended() {
+    let server = cluster().await;
+    let cases = [
+        ("SpiderIPPool", json!({"ips": ["10.6.0.300"]})),
+        ("SpiderSubnet", json!({"ips": ["10.6.0.300"]})),
+        // Not even of the kind's form.
+        ("SpiderIPPool", json!({"ips": "10.6.0.3"})),
+    ];
+    for (kind, mut spec) in cases {
+        spec["subnet"] = json!("10.6.0.0/24");
+        let mut old = object(kind, "p", &spec);
+        old["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        old["metadata"]["finalizers"] = json!([names::FINALIZER]);
+        let mut new = old.clone();
+        new["spec"]["ips"] = json!(["10.6.0.3"]);
+        let answer = asked(server.client("c"), Task::Judge, &new, Some(&old)).await;
+        assert_eq!(answer["allowed"], true, "{kind} {spec}: {answer}");
+        // Another mistake is none the better.
+        new["spec"]["ips"] = json!(["10.6.0.301"]);
+        let answer = asked(server.client("c"), Task::Judge, &new, Some(&old)).await;
+        assert!(refusal(&answer).0.contains("10.6.0.301"), "{answer}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_judged_gets_an_error_in_time_and_no_verdict() {
     let spec = json!({"subnet": "10.6.0.0/24"});

@@ -166,6 +166,15 @@ fn the_deletion_policy_is_for_others_than_the_controller_and_can_be_switched_off
         condition,
         format!("request.userInfo.username != '{account}'")
     );
+    let told = at(policy, "/validations/0/messageExpression");
+    let told = told.as_str().unwrap();
+    for part in [
+        "delete the Pods",
+        "orbweaver ipam gc --dry-run",
+        "quarantine",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
     let binding = chart.one("ValidatingAdmissionPolicyBinding");
     assert_eq!(binding["spec"]["policyName"], "orbweaver-deletion");
     let off = "spiderpoolController.enableValidatingResourcesDeletedWebhook=false";

@@ -27,6 +27,7 @@
 //! | [`looks`] | when looks agree, and when they are too many |
 //! | [`admit`] | whether what a person wrote may stand, and what follows from it |
 //! | [`plan`] | what the controller does next for one CIDR |
+//! | [`overlap`] | which of many sets share addresses, and which |
 //! | [`audit`] | what is inconsistent in a world of pools and subnets |
 //! | [`census`] | how much is free and used, and whose one address is |
 //!
@@ -54,7 +55,7 @@ pub mod listed;
 pub mod looks;
 pub mod name;
 mod once;
-mod overlap;
+pub mod overlap;
 pub mod pattern;
 pub mod plan;
 pub mod pool;

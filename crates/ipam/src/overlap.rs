@@ -34,9 +34,7 @@ pub(crate) fn shared<'a>(sets: impl IntoIterator<Item = &'a AddrSet>) -> AddrSet
 /// Each pair of `sets` that share addresses, by their places, with what they share.
 ///
 /// Cost: O(n log n) over all ranges, and the number of ranges that overlap.
-pub(crate) fn pairs<'a>(
-    sets: impl IntoIterator<Item = &'a AddrSet>,
-) -> BTreeMap<(usize, usize), AddrSet> {
+pub fn pairs<'a>(sets: impl IntoIterator<Item = &'a AddrSet>) -> BTreeMap<(usize, usize), AddrSet> {
     let numbered = sets.into_iter().enumerate();
     let mut sorted: Vec<(Range, usize)> = numbered
         .flat_map(|(place, set)| set.ranges().iter().map(move |range| (*range, place)))

@@ -13,6 +13,7 @@ use serde::Serialize;
 use super::mend;
 use super::residents::{self, Quiet};
 use super::sight::Sight;
+use crate::api::names;
 use crate::cli::connection::{ClusterError, Connection};
 use crate::cli::render::{Output, Report, Table, counted};
 
@@ -47,6 +48,9 @@ pub(super) struct Checked {
     quarantined: u128,
     /// Pools that are refused, or not looked at by the controller yet: they give nothing.
     not_admitted: Vec<String>,
+    /// Whether the controller has admitted some pool, or said of some why not.
+    #[serde(skip)]
+    looked_at: bool,
     findings: Vec<Finding>,
     /// What a repair writes; only where one was asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -151,8 +155,8 @@ impl Checked {
         let count = |kind| sight.unreadable.iter().filter(|o| o.kind == kind).count();
         Self {
             consistent: findings.is_empty(),
-            subnets: sight.world.subnets.len() + count(crate::api::names::KIND_SUBNET),
-            pools: sight.world.pools.len() + count(crate::api::names::KIND_POOL),
+            subnets: sight.world.subnets.len() + count(names::KIND_SUBNET),
+            pools: sight.world.pools.len() + count(names::KIND_POOL),
             quarantined: sight
                 .world
                 .pools
@@ -166,6 +170,8 @@ impl Checked {
                 .filter(|pool| !pool.is_admitted() && !pool.terminating)
                 .map(|pool| pool.name.to_string())
                 .collect(),
+            looked_at: sight.world.pools.iter().any(|pool| pool.is_admitted())
+                || sight.said.iter().any(|said| said.kind == names::KIND_POOL),
             findings,
             steps: vec![],
             repaired: false,
@@ -181,7 +187,10 @@ impl Report for Checked {
             let quarantined = AddrCount::new(self.quarantined).in_words();
             objects = format!("{objects}; {quarantined} in quarantine");
         }
-        if !self.not_admitted.is_empty() {
+        if !self.not_admitted.is_empty() && !self.looked_at {
+            objects =
+                format!("{objects}; none is admitted yet: the controller has not looked at them");
+        } else if !self.not_admitted.is_empty() {
             let names = self.not_admitted.join(", ");
             objects =
                 format!("{objects}; not admitted, so without use: {names} (`ipam show` says why)");

@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use ipam::addr::AddrSet;
+use ipam::admit::{Families, reserved};
 use ipam::name::{PodName, PoolName};
+use ipam::overlap;
 use ipam::pool::Pool;
 use ipam::quarantine;
 use ipam::subnet::Subnet;
@@ -21,13 +23,21 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, ResourceExt};
 use serde::Serialize;
 
-use crate::api::{SpiderEndpoint, SpiderIPPool, SpiderSubnet, convert, names};
+use crate::api::{
+    SpiderEndpoint, SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, draft, names,
+};
 use crate::cli::connection::{ClusterError, Connection};
 use crate::cli::render::{Output, Report, counted, paragraph};
 use crate::kube_io::put::{self, Part, Reply};
 
 /// How long a Lease must stay as it is before its holder counts as gone, where it does not say.
 const LEASE: Duration = Duration::from_secs(15);
+
+/// Which families are on is a matter of the original's values, and not of the objects.
+const ANY_FAMILY: Families = Families {
+    ipv4: true,
+    ipv6: true,
+};
 
 /// Exit code where something stands in the way, or is still to be written.
 const NOT_YET: u8 = 2;
@@ -60,6 +70,7 @@ pub(super) struct Given {
 struct Work {
     pools: Vec<(SpiderIPPool, Pool)>,
     subnets: Vec<SpiderSubnet>,
+    reservations: Vec<SpiderReservedIP>,
     endpoints: Vec<SpiderEndpoint>,
     obstacles: Vec<String>,
     notes: Vec<String>,
@@ -137,17 +148,29 @@ impl Work {
     async fn read(connection: &Connection) -> Result<Self, ClusterError> {
         let pools = connection.list::<SpiderIPPool>().await?;
         let subnets = connection.list::<SpiderSubnet>().await?;
+        let reservations = connection.list::<SpiderReservedIP>().await?;
         let endpoints = connection.list::<SpiderEndpoint>().await?;
         let malformed = pools.malformed.iter().chain(&subnets.malformed);
+        let malformed = malformed.chain(&reservations.malformed);
         let malformed = malformed.map(|(name, why)| format!("{name} can't be read: {why}"));
         let malformed: Vec<String> = malformed.collect();
-        let mut work = Self::of(&subnets.objects, &pools.objects, &endpoints.objects);
+        let mut work = Self::of(
+            &subnets.objects,
+            &pools.objects,
+            &reservations.objects,
+            &endpoints.objects,
+        );
         work.obstacles.extend(malformed);
         Ok(work)
     }
 
     /// What the objects say. Pure.
-    fn of(subnets: &[SpiderSubnet], pools: &[SpiderIPPool], endpoints: &[SpiderEndpoint]) -> Self {
+    fn of(
+        subnets: &[SpiderSubnet],
+        pools: &[SpiderIPPool],
+        reservations: &[SpiderReservedIP],
+        endpoints: &[SpiderEndpoint],
+    ) -> Self {
         let mut work = Self::default();
         let mut totals: BTreeMap<PoolName, AddrSet> = BTreeMap::new();
         let mut parsed_pools = vec![];
@@ -165,7 +188,7 @@ impl Work {
         for raw in subnets {
             match convert::subnet(raw) {
                 Ok(parsed) => {
-                    let new = original::subnet_status(raw, &parsed, &totals);
+                    let new = original::subnet(raw, &parsed, &totals);
                     if new != *raw {
                         work.subnets.push(new);
                     }
@@ -173,6 +196,12 @@ impl Work {
                 }
                 Err(fault) => work.cannot_read(&raw.name_any(), &fault.to_string()),
             }
+        }
+        work.obstacles.extend(shared(&parsed_pools));
+        work.obstacles
+            .extend(parsed_pools.iter().flat_map(being_moved));
+        for raw in reservations {
+            work.add_reservation(raw);
         }
         work.notes
             .extend(without_endpoint(&parsed_pools, endpoints));
@@ -189,6 +218,22 @@ impl Work {
         let main = original::pool(raw, &parsed);
         if main != *raw || original::pool_status(raw, &parsed) != *raw {
             self.pools.push((main, parsed));
+        }
+    }
+
+    fn add_reservation(&mut self, raw: &SpiderReservedIP) {
+        let new = original::reservation(raw);
+        let refused = reserved::judge(draft::reserved(&new), None, ANY_FAMILY);
+        for refusal in refused.err().into_iter().flatten() {
+            self.obstacles.push(format!(
+                "{} {} can't be read by the original, {refusal}: mend the field, or write two \
+                 objects, one for each family",
+                names::KIND_RESERVED_IP,
+                raw.name_any()
+            ));
+        }
+        if new != *raw {
+            self.reservations.push(new);
         }
     }
 
@@ -211,11 +256,22 @@ impl Work {
                 names::KIND_SUBNET
             )
         });
+        let reservations = self.reservations.iter().map(|reservation| {
+            format!(
+                "{} {}: with spec.ipVersion, without which the original may crash",
+                names::KIND_RESERVED_IP,
+                reservation.name_any()
+            )
+        });
         let endpoints = (!self.endpoints.is_empty()).then(|| {
             let count = counted(self.endpoints.len(), names::KIND_ENDPOINT);
             format!("{count}: with the finalizer by which the original frees addresses")
         });
-        let writes: Vec<String> = pools.chain(subnets).chain(endpoints).collect();
+        let writes: Vec<String> = pools
+            .chain(subnets)
+            .chain(reservations)
+            .chain(endpoints)
+            .collect();
         Given {
             done: writes.is_empty() && self.obstacles.is_empty(),
             obstacles: self.obstacles.clone(),
@@ -240,7 +296,12 @@ impl Work {
         }
         for subnet in &self.subnets {
             let mut subnet = subnet.clone();
+            put::replace(client, Part::Main, &mut subnet, Reply::MetadataOnly).await?;
             put::replace(client, Part::Status, &mut subnet, Reply::MetadataOnly).await?;
+        }
+        for reservation in &self.reservations {
+            let mut reservation = reservation.clone();
+            put::replace(client, Part::Main, &mut reservation, Reply::MetadataOnly).await?;
         }
         for endpoint in &self.endpoints {
             let mut endpoint = endpoint.clone();
@@ -271,6 +332,37 @@ fn without_endpoint(pools: &[Pool], endpoints: &[SpiderEndpoint]) -> Option<Stri
          start",
         names::KIND_ENDPOINT
     ))
+}
+
+/// Pools with addresses in common, in whichever CIDRs. Of these [`ipam::plan`] lets one serve; the
+/// original knows of no such order once they are stored.
+fn shared(pools: &[Pool]) -> Vec<String> {
+    let totals: Vec<AddrSet> = pools.iter().map(original::total).collect();
+    let pairs = overlap::pairs(&totals).into_iter();
+    let told = pairs.filter_map(|((a, b), both)| {
+        let (a, b) = (&pools.get(a)?.name, &pools.get(b)?.name);
+        Some(format!(
+            "IPPools {a} and {b} both have {both}: under the original both serve, so that one \
+             address goes to two Pods, and it refuses every later change of either. Take it out of \
+             the one whose Pods have none of it (spec.ips, spec.excludeIPs)"
+        ))
+    });
+    told.collect()
+}
+
+/// Addresses that two Pods have, since a virtual machine moves from one to the other: a record of the
+/// original has room for one.
+fn being_moved(pool: &Pool) -> impl Iterator<Item = String> {
+    let name = &pool.name;
+    pool.records.iter().filter_map(move |(address, record)| {
+        let next = record.next.as_ref()?;
+        Some(format!(
+            "{address} of IPPool {name} is that of Pod {} and of Pod {}, to which the virtual machine \
+             moves: the original frees it when the first one ends, while the other has it. Let \
+             Orbweaver run until the move is over: nobody else ends it in the record",
+            record.pod, next.pod
+        ))
+    })
 }
 
 /// Pools of the subnet that the original would refuse: with addresses that the subnet lacks.

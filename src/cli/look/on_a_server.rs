@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{check, gc, give_back, mend};
-use crate::api::{SpiderIPPool, SpiderSubnet, convert, crd};
+use crate::api::{SpiderIPPool, SpiderReservedIP, SpiderSubnet, convert, crd};
 use crate::cli::connection::Connection;
 use crate::kube_io::put::{self, Part, Reply};
 
@@ -142,7 +142,16 @@ async fn what_is_given_back_is_as_the_original_has_it() {
         status.ledger_epoch = Some(7);
     })
     .await;
+    let reservations: Api<SpiderReservedIP> = Api::all(client.clone());
+    let printer = json!({"metadata": {"name": "printer"}, "spec": {"ips": ["10.6.0.29"]}});
+    let printer: SpiderReservedIP = read(printer, "SpiderReservedIP");
+    reservations
+        .create(&PostParams::default(), &printer)
+        .await
+        .unwrap();
     assert!(give_back::write(&connection).await.unwrap().done);
+    let printer = reservations.get("printer").await.unwrap();
+    assert_eq!(printer.spec.ip_version, Some(4));
     // Once is enough.
     assert!(give_back::write(&connection).await.unwrap().done);
     let pools: Api<SpiderIPPool> = Api::all(client.clone());

@@ -166,10 +166,12 @@ fn is_name(text: &str) -> bool {
     ends(text.chars().next()) && ends(text.chars().next_back()) && text.chars().all(inner)
 }
 
-/// Addresses that leave the pool while a Pod has them.
+/// Addresses that leave the pool while a Pod has them. One in quarantine is nobody's: to take it out of
+/// the pool is what a person is told to do about it.
 fn taken_from_pods(before: &Pool, total: &AddrSet) -> Option<Refusal> {
     let leaving = before.total().difference(total);
     let in_use = leaving.intersection(before.records.addresses());
+    let in_use = in_use.difference(&before.records.quarantined());
     let first = in_use.first()?;
     let holder = before.records.get(first)?;
     let mut detail = format!(

@@ -6,7 +6,9 @@ use crate::affinity::Selector;
 use crate::name::{PoolName, SubnetName};
 use crate::pool::{Pool, Restrictions, Route};
 use crate::subnet::Subnet;
-use crate::testing::{in_use, of_workload, pool as seen, selector, subnet as net, workload};
+use crate::testing::{
+    in_quarantine, in_use, of_workload, pool as seen, selector, subnet as net, workload,
+};
 
 const BOTH: Families = Families {
     ipv4: true,
@@ -410,6 +412,22 @@ fn a_pool_may_not_lose_what_pods_have_nor_change_its_network() {
     assert!(old.refused_after(&unset, pool.clone(), &[]).is_empty());
     let free = written(&["10.0.0.12-10.0.0.15"]);
     assert!(free.refused_after(&old, pool, &[]).is_empty());
+}
+
+/// The remedy that its condition names, for an address that another host uses.
+#[test]
+fn an_address_in_quarantine_may_leave_its_pool() {
+    let old = written(&["10.0.0.10-10.0.0.20"]);
+    let pool = in_quarantine("12", in_use("15", seen("p", "10-20")));
+    let without = |excluded: &[&str]| Written {
+        excluded: texts(excluded),
+        ..old.clone()
+    };
+    let refused = |excluded: &[&str]| without(excluded).refused_after(&old, pool.clone(), &[]);
+    assert_eq!(refused(&["10.0.0.12"]), Vec::<String>::new());
+    let told = refused(&["10.0.0.12", "10.0.0.15"]);
+    assert!(first(&told).contains("10.0.0.15 that is being used by Pod shop/p15"));
+    assert!(!first(&told).contains("more addresses"), "{told:?}");
 }
 
 #[test]

@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 
-use ipam::addr::AddrSet;
+use ipam::addr::{AddrSet, Family};
+use ipam::admit::reserved;
 use ipam::name::PoolName;
 use ipam::pool::Pool;
 use ipam::record::{Record, Records};
 use ipam::subnet::{Subnet, SubnetLedger};
 
 use crate::api::names::{self, APP_KEYS};
-use crate::api::{LabelSelector, SpiderEndpoint, SpiderIPPool, SpiderSubnet};
+use crate::api::{
+    LabelSelector, SpiderEndpoint, SpiderIPPool, SpiderReservedIP, SpiderSubnet, draft,
+};
 
 /// Prefix of the annotations and labels that are ours.
 const OURS: &str = "orbweaver.io/";
@@ -21,7 +24,14 @@ const OURS: &str = "orbweaver.io/";
 /// What the original must find in a pool: its addresses, and everything that Pods have of it. It
 /// refuses each later write of a pool that lacks an address in use.
 pub(super) fn total(pool: &Pool) -> AddrSet {
-    pool.total().union(pool.records.addresses())
+    pool.total().union(&in_use(pool))
+}
+
+/// What is recorded in a pool. An address in quarantine is nobody's: one that a person took out of
+/// the pool stays out.
+fn in_use(pool: &Pool) -> AddrSet {
+    let left = pool.records.quarantined().difference(&pool.total());
+    pool.records.addresses().difference(&left)
 }
 
 /// The pool's metadata and spec.
@@ -30,10 +40,12 @@ pub(super) fn pool(raw: &SpiderIPPool, parsed: &Pool) -> SpiderIPPool {
     take_ours(&mut pool.metadata.annotations);
     take_ours(&mut pool.metadata.labels);
     keep_finalizer(&mut pool.metadata.finalizers);
-    let in_use = parsed.records.addresses();
+    let version = parsed.family().version().into();
+    pool.spec.ip_version = pool.spec.ip_version.or(Some(version));
+    let in_use = in_use(parsed);
     if !in_use.is_subset(&parsed.total()) {
-        pool.spec.ips = Some(parsed.ips.union(in_use).to_texts());
-        let excluded = parsed.excluded.difference(in_use);
+        pool.spec.ips = Some(parsed.ips.union(&in_use).to_texts());
+        let excluded = parsed.excluded.difference(&in_use);
         pool.spec.exclude_ips = (!excluded.is_empty()).then(|| excluded.to_texts());
     }
     if parsed.owner.is_some() {
@@ -60,8 +72,9 @@ fn five_keys(selector: &LabelSelector) -> LabelSelector {
 pub(super) fn pool_status(raw: &SpiderIPPool, parsed: &Pool) -> SpiderIPPool {
     let mut pool = raw.clone();
     let status = pool.status.get_or_insert_default();
-    let mut records = Records::default();
-    for (address, record) in parsed.records.iter() {
+    let (mut records, in_use) = (Records::default(), in_use(parsed));
+    let kept = parsed.records.iter();
+    for (address, record) in kept.filter(|(address, _)| in_use.contains(*address)) {
         records.insert(address, two_keys(record));
     }
     status.allocated_ips = records.to_text();
@@ -87,9 +100,9 @@ fn two_keys(record: &Record) -> Record {
     }
 }
 
-/// The subnet's status; each pool has in the ledger just what it owns: the original refuses writes
+/// The subnet with its family, which the original does not look up in the CIDR; each pool has in the ledger just what it owns: the original refuses writes
 /// of a workload's pool of which that is not so.
-pub(super) fn subnet_status(
+pub(super) fn subnet(
     raw: &SpiderSubnet,
     parsed: &Subnet,
     pools: &BTreeMap<PoolName, AddrSet>,
@@ -105,6 +118,8 @@ pub(super) fn subnet_status(
         }
     }
     let mut subnet = raw.clone();
+    let version = Family::of(parsed.cidr.addr()).version().into();
+    subnet.spec.ip_version = subnet.spec.ip_version.or(Some(version));
     let status = subnet.status.get_or_insert_default();
     status.controlled_ip_pools = ledger.to_text();
     status.allocated_ip_count = Some(ledger.count().to_wire());
@@ -112,6 +127,14 @@ pub(super) fn subnet_status(
     status.ledger_epoch = None;
     status.conditions.clear();
     subnet
+}
+
+/// The reservation with its family, without which the original may crash.
+pub(super) fn reservation(raw: &SpiderReservedIP) -> SpiderReservedIP {
+    let mut reservation = raw.clone();
+    let defaults = reserved::defaults(draft::reserved(raw));
+    reservation.spec.ip_version = defaults.map(|d| d.ip_version).or(raw.spec.ip_version);
+    reservation
 }
 
 /// The endpoint with the finalizer by which the original frees a Pod's addresses.

@@ -110,7 +110,7 @@ fn given_back(
     subnets: &[SpiderSubnet],
     pools: &[SpiderIPPool],
 ) -> (Vec<SpiderSubnet>, Vec<SpiderIPPool>) {
-    let work = Work::of(subnets, pools, &[]);
+    let work = Work::of(subnets, pools, &[], &[]);
     assert_eq!(work.obstacles, Vec::<String>::new());
     let mut new_pools = pools.to_vec();
     for (main, parsed) in &work.pools {
@@ -175,6 +175,14 @@ fn refusals(subnets: &[SpiderSubnet], pools: &[SpiderIPPool]) -> Vec<String> {
     let json = |object| serde_json::to_value(object).unwrap();
     let pools: Vec<Value> = pools.iter().map(json).collect();
     let mut found = vec![];
+    for (at, pool) in pools.iter().enumerate() {
+        let others = pools.iter().skip(at + 1);
+        let apart = others
+            .map(owned)
+            .all(|other| other.is_disjoint(&owned(pool)));
+        let name = pool["metadata"]["name"].as_str().unwrap();
+        note(&mut found, apart, "W5: has addresses of another", name);
+    }
     for subnet in subnets {
         let subnet = serde_json::to_value(subnet).unwrap();
         refusals_of_subnet(&subnet, &mut found);
@@ -200,6 +208,8 @@ fn refusals_of_subnet(subnet: &Value, found: &mut Vec<String>) {
     let name = subnet["metadata"]["name"].as_str().unwrap();
     let known = ["allocatedIPCount", "controlledIPPools", "totalIPCount"].into();
     let plain = keys(&subnet["status"]).is_subset(&known);
+    let version = subnet["spec"]["ipVersion"].is_number();
+    note(found, version, "W1: version", name);
     note(found, plain, "status has more", name);
     let entries = ledger.as_object().unwrap();
     let sum: usize = entries.values().map(|e| expanded(&e["ips"]).len()).sum();
@@ -223,6 +233,8 @@ fn refusals_of_pool(pool: &Value, subnet: &Value, found: &mut Vec<String>) {
     let (labels, status) = (&pool["metadata"]["labels"], &pool["status"]);
     let is_auto = labels["ipam.spidernet.io/owner-application-name"].is_string();
     let total = owned(pool);
+    let version = pool["spec"]["ipVersion"].is_number();
+    note(found, version, "W1: version", name);
     let within = total.is_subset(&owned(subnet));
     note(found, within, "W9: beyond its subnet", name);
     let entry = expanded(&parsed(&subnet["status"]["controlledIPPools"])[name]["ips"]);
@@ -272,7 +284,7 @@ fn what_the_original_wrote_is_as_it_should_be_and_what_we_write_is_not() {
         all(&golden(), "SpiderIPPool"),
     );
     assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
-    let work = Work::of(&subnets, &pools, &[]);
+    let work = Work::of(&subnets, &pools, &[], &[]);
     assert!(work.told().done, "{:?}", work.told());
     let (subnets, pools) = taken_over(&subnets, &pools, 3);
     let ours = refusals(&subnets, &pools);
@@ -300,7 +312,7 @@ fn taken_over_scaled_given_back_and_taken_over_again_every_pod_keeps_its_address
     assert_eq!(recorded(&pools), before);
     assert_eq!(refusals(&subnets, &pools), Vec::<String>::new());
     // Once is enough.
-    assert!(Work::of(&subnets, &pools, &[]).told().done);
+    assert!(Work::of(&subnets, &pools, &[], &[]).told().done);
     let (_, pools) = taken_over(&subnets, &pools, 2);
     assert_eq!(recorded(&pools), before);
     for name in [
@@ -335,7 +347,7 @@ fn a_pool_beyond_its_subnet_stands_in_the_way_and_nothing_is_written() {
         all(&golden(), "SpiderIPPool"),
     );
     subnets[0].spec.exclude_ips = Some(vec!["172.18.41.44".to_owned()]);
-    let given = Work::of(&subnets, &pools, &[]).told();
+    let given = Work::of(&subnets, &pools, &[], &[]).told();
     assert!(!given.done);
     assert!(
         given.obstacles[0].contains("auto4-web-eth0-d5597"),
@@ -347,10 +359,123 @@ fn a_pool_beyond_its_subnet_stands_in_the_way_and_nothing_is_written() {
 fn pods_without_an_endpoint_are_told_of_and_stand_in_no_way() {
     let pools: Vec<SpiderIPPool> = all(&golden(), "SpiderIPPool");
     let endpoints: Vec<SpiderEndpoint> = all(&golden(), "SpiderEndpoint");
-    let notes = |endpoints: &[SpiderEndpoint]| Work::of(&[], &pools, endpoints).told().notes;
+    let notes = |endpoints: &[SpiderEndpoint]| Work::of(&[], &pools, &[], endpoints).told().notes;
     assert_eq!(notes(&endpoints), Vec::<String>::new());
     let (_, others): (Vec<_>, Vec<_>) = endpoints.into_iter().partition(|e| e.name_any() == "db-0");
     let told = notes(&others);
     assert!(told[0].starts_with("1 Pod with"), "{told:?}");
     assert!(told[0].contains("default/db-0"), "{told:?}");
+}
+
+/// A pool made by hand with these addresses and records, as Orbweaver lets it serve.
+fn by_hand(name: &str, cidr: &str, ips: &str, records: &Value) -> SpiderIPPool {
+    serde_json::from_value(json!({
+        "apiVersion": names::API_VERSION, "kind": "SpiderIPPool",
+        "metadata": {"name": name, "uid": name},
+        "spec": {"subnet": cidr, "ips": [ips]},
+        "status": {"allocatedIPs": records.to_string()}
+    }))
+    .unwrap()
+}
+
+fn obstacles(pools: &[SpiderIPPool]) -> Vec<String> {
+    let given = Work::of(&[], pools, &[], &[]).told();
+    assert!(given.obstacles.is_empty() || !given.done);
+    given.obstacles
+}
+
+#[test]
+fn pools_that_share_addresses_stand_in_the_way_whatever_their_cidrs() {
+    let (small, wide) = ("10.6.0.0/24", "10.6.0.0/16");
+    let in_use = json!({"10.6.0.15": {"pod": "shop/b", "podUid": "b"}});
+    let pools = [
+        by_hand("a", small, "10.6.0.10-10.6.0.20", &json!({})),
+        by_hand("b", small, "10.6.0.19-10.6.0.30", &in_use),
+        by_hand("c", wide, "10.6.0.30-10.6.1.9", &json!({})),
+        by_hand("d", small, "10.6.0.40", &json!({})),
+    ];
+    let rest = "under the original both serve, so that one address goes to two Pods, and it refuses \
+                every later change of either. Take it out of the one whose Pods have none of it \
+                (spec.ips, spec.excludeIPs)";
+    let wanted = [
+        ("a and b", "[10.6.0.15 10.6.0.19-10.6.0.20]"),
+        ("b and c", "[10.6.0.30]"),
+        ("c and d", "[10.6.0.40]"),
+    ];
+    let wanted = wanted.map(|(pair, both)| format!("IPPools {pair} both have {both}: {rest}"));
+    assert_eq!(obstacles(&pools), wanted);
+    assert!(refusals(&[], &pools)[0].starts_with("a: W5"));
+    assert_eq!(obstacles(&pools[1..2]), Vec::<String>::new());
+}
+
+#[test]
+fn an_address_of_a_machine_that_moves_stands_in_the_way() {
+    let record = json!({"pod": "shop/vm-1", "podUid": "1", "nic": "eth0", "node": "n1", "sandbox": "s1",
+        "owner": "vm", "instance": "i",
+        "next": {"pod": "shop/vm-2", "podUid": "2", "node": "n2", "sandbox": "s2"}});
+    let pools = [by_hand(
+        "p",
+        "10.6.0.0/24",
+        "10.6.0.10",
+        &json!({"10.6.0.10": record}),
+    )];
+    let told = obstacles(&pools).concat();
+    for part in [
+        "10.6.0.10 of IPPool p is that of Pod shop/vm-1 and of Pod shop/vm-2",
+        "Let Orbweaver run until the move is over",
+    ] {
+        assert!(told.contains(part), "{told}");
+    }
+}
+
+#[test]
+fn an_address_in_quarantine_that_its_pool_lacks_stays_out_of_it() {
+    let records = json!({
+        "10.6.0.9": {"pod": "shop/a", "podUid": "quarantined",
+            "quarantine": {"mac": "02:00:00:00:00:09", "until": "2026-11-22T18:41:24Z"}},
+        "10.6.0.11": {"pod": "shop/b", "podUid": "b"}
+    });
+    let pools = [by_hand("p", "10.6.0.0/24", "10.6.0.10", &records)];
+    let (_, pools) = given_back(&[], &pools);
+    let pool = serde_json::to_value(&pools[0]).unwrap();
+    assert_eq!(pool["spec"]["ips"], json!(["10.6.0.10-10.6.0.11"]));
+    assert_eq!(pool["spec"]["ipVersion"], 4);
+    let records = r#"{"10.6.0.11":{"pod":"shop/b","podUid":"b"}}"#;
+    assert_eq!(pool["status"]["allocatedIPs"], records);
+    assert_eq!(refusals(&[], &pools), Vec::<String>::new());
+}
+
+#[test]
+fn a_reservation_gets_its_family_and_one_that_the_original_cannot_read_stands_in_the_way() {
+    let of = |spec: Value| -> SpiderReservedIP {
+        serde_json::from_value(json!({
+            "apiVersion": names::API_VERSION, "kind": "SpiderReservedIP",
+            "metadata": {"name": "r"}, "spec": spec
+        }))
+        .unwrap()
+    };
+    let work = |spec: Value| Work::of(&[], &[], &[of(spec)], &[]);
+    for (ips, version) in [
+        (json!(["10.6.0.9", "10.6.0.8"]), 4),
+        (json!(["fd00::1"]), 6),
+    ] {
+        let given = work(json!({"ips": ips}));
+        assert!(!given.told().done && given.told().obstacles.is_empty());
+        let whole = json!({"ips": ips, "ipVersion": version});
+        assert_eq!(given.reservations, [of(whole.clone())]);
+        assert!(work(whole).told().done, "once is enough");
+    }
+    for spec in [
+        json!({}),
+        json!({"ips": ["10.6.0.300"]}),
+        json!({"ips": ["10.6.0.9", "fd00::1"]}),
+        json!({"ips": ["10.6.0.9"], "ipVersion": 6}),
+    ] {
+        let told = work(spec.clone()).told();
+        assert!(!told.done && !told.obstacles.is_empty(), "{spec}: {told:?}");
+        assert!(
+            told.obstacles[0].starts_with("SpiderReservedIP r "),
+            "{told:?}"
+        );
+    }
 }
