@@ -250,9 +250,9 @@ impl Agent {
         let releases = Releases::new(
             disk,
             Arc::clone(&paths),
-            Arc::clone(&memory),
             turns.clone(),
             keepers.clone(),
+            metrics.clone(),
         );
         let agent = Self {
             settings,
@@ -324,6 +324,7 @@ impl Agent {
             tick.tick().await;
             let here = self.pods.uids();
             self.releases.sweep(|uid| here.contains(uid));
+            self.releases.tell();
             self.memory.prune(|uid| here.contains(uid));
             self.endpoints.prune(|uid| here.contains(uid));
             self.reads.prune(|uid| here.contains(uid));
