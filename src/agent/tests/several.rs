@@ -421,6 +421,8 @@ async fn an_interface_for_which_no_subnet_is_named_is_told_so_at_once() {
         let text = node.refusal_of(key, &uid, "net1").await;
         let says = format!("annotation '{}' names none for interface net1", of(key));
         assert!(text.contains(&says), "{text}");
+        let repeats = format!("its value is '{value}'");
+        assert!(text.contains(&repeats), "{text}");
         assert!(before.elapsed() < Duration::from_secs(1));
     }
 }
