@@ -14,7 +14,8 @@
 //!        │        ├──── paths ── allocator           the leader's, where all nodes' claims meet; or
 //!        │        │        └─── host (pool_writer)    one task a pool: claims and releases, one write
 //!        │        ├──── wait                         while nothing is free
-//!        │        └──── endpoint                     after the reply
+//!        │        ├──── endpoint                     after the reply
+//!        │        └──── unreached                    once the Pod's last interface has asked
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! conflict ─ paths                                   another host has what was given: quarantine
 //! untold ─ endpoint                               what an earlier agent answered and did not write
@@ -69,6 +70,7 @@ mod pods;
 mod reads;
 mod release;
 mod server;
+mod unreached;
 mod unstarted;
 mod untold;
 mod wait;
@@ -87,6 +89,7 @@ use self::paths::Paths;
 use self::pods::{Ended, Listeners, NodePods};
 use self::reads::Reads;
 use self::release::Releases;
+use self::unreached::Unreached;
 use self::wait::Waits;
 use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
@@ -200,7 +203,8 @@ struct Agent {
     releases: Releases,
     keepers: Keepers,
     endpoints: Arc<Endpoints>,
-    waits: Waits,
+    waits: Arc<Waits>,
+    unreached: Arc<Unreached>,
     metrics: Metrics,
 }
 
@@ -229,6 +233,8 @@ impl Agent {
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
+        let waits = Arc::new(waits);
+        let unreached = Unreached::new(Arc::clone(&memory), Arc::clone(&waits), tasks.clone());
         let allocator = allocator.map(|connect| Allocator::new(connect, tasks.clone()));
         let mut reads = Reads::new(clients.read.clone(), settings.kinds.clone());
         if let Some(allocator) = &allocator {
@@ -266,6 +272,7 @@ impl Agent {
             keepers,
             endpoints: Arc::default(),
             waits,
+            unreached: Arc::new(unreached),
             metrics,
         };
         let woken = Woken {
