@@ -451,6 +451,9 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         let expected = format!("failed to allocate IP addresses in standard mode: {text}");
         assert_eq!(node.refusal(&name, &uid).await, expected);
     }
+    pass(30).await;
+    let endpoints = world.all("spiderendpoints");
+    assert!(endpoints.is_empty(), "nothing was given: {endpoints:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -781,6 +784,48 @@ async fn only_pods_of_this_node_are_watched() {
             .all(|call| call.contains("/pods?") && call.contains("spec.nodeName%3Dn1")),
         "{watched:?}"
     );
+}
+
+/// As the endpoint tells it.
+#[tokio::test(start_paused = true)]
+async fn the_controller_of_a_set_or_job_is_the_workload_and_none_is_looked_for_above_it() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.49");
+    let by = |version: &str, kind: &str, name: &str| {
+        json!({"apiVersion": version, "kind": kind, "name": name, "uid": format!("{kind}-{name}"),
+            "controller": true})
+    };
+    let put = |plural: &str, (kind, name): (&str, &str), owner: Value| {
+        let owners: Vec<&Value> = std::iter::once(&owner).filter(|o| !o.is_null()).collect();
+        let meta = json!({"name": name, "namespace": "shop", "uid": format!("{kind}-{name}"),
+            "ownerReferences": owners});
+        world.put(plural, json!({"metadata": meta}));
+    };
+    let set = ("ReplicaSet", "web-1");
+    put("replicasets", set, by("apps/v1", "Deployment", "web"));
+    let app = by("a.example/v1", "App", "shop");
+    put("deployments", ("Deployment", "web"), app.clone());
+    put("replicasets", ("ReplicaSet", "own-1"), app.clone());
+    put("replicasets", ("ReplicaSet", "lone"), Value::Null);
+    put("jobs", ("Job", "tick-1"), by("batch/v1", "CronJob", "tick"));
+    put("statefulsets", ("StatefulSet", "db"), app);
+    let node = Node::start(&world, dir.path()).await;
+    for (version, kind, name, workload) in [
+        ("apps/v1", "ReplicaSet", "web-1", ["Deployment", "web"]),
+        ("apps/v1", "ReplicaSet", "own-1", ["ReplicaSet", "own-1"]),
+        ("apps/v1", "ReplicaSet", "lone", ["ReplicaSet", "lone"]),
+        ("batch/v1", "Job", "tick-1", ["CronJob", "tick"]),
+        ("apps/v1", "StatefulSet", "db", ["StatefulSet", "db"]),
+    ] {
+        let pod = format!("{name}-x");
+        let uid = world.pod_of(&pod, &uses(&["p"]), &by(version, kind, name));
+        node.address(&pod, &uid, "s1").await;
+        pass(1).await;
+        let told = world.get("spiderendpoints", "shop", &pod).unwrap();
+        let told =
+            ["Type", "Name"].map(|what| told["status"][format!("ownerController{what}")].clone());
+        assert_eq!(told, workload.map(Value::from), "{pod}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
