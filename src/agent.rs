@@ -14,7 +14,8 @@
 //!        │        ├──── paths ── allocator           the leader's, where all nodes' claims meet; or
 //!        │        │        └─── host (pool_writer)    one task a pool: claims and releases, one write
 //!        │        ├──── wait                         while nothing is free
-//!        │        └──── endpoint                     after the reply
+//!        │        ├──── endpoint                     after the reply
+//!        │        └──── unreached                    once the Pod's last interface has asked
 //!        └ DEL ─ release ─ journal                   acknowledged; freed once the Pod has ended
 //! conflict ─ paths                                   another host has what was given: quarantine
 //! untold ─ endpoint                               what an earlier agent answered and did not write
@@ -70,6 +71,7 @@ mod pods;
 mod reads;
 mod release;
 mod server;
+mod unreached;
 mod unstarted;
 mod untold;
 mod wait;
@@ -89,6 +91,7 @@ use self::paths::Paths;
 use self::pods::{Ended, Listeners, NodePods};
 use self::reads::Reads;
 use self::release::Releases;
+use self::unreached::Unreached;
 use self::wait::Waits;
 use crate::config::EndpointMode;
 use crate::kube_io::clients::Clients;
@@ -203,7 +206,8 @@ struct Agent {
     keepers: Keepers,
     endpoints: Arc<Endpoints>,
     namespaces: Namespaces,
-    waits: Waits,
+    waits: Arc<Waits>,
+    unreached: Arc<Unreached>,
     metrics: Metrics,
 }
 
@@ -232,6 +236,8 @@ impl Agent {
         };
         let recorder = Recorder::new(clients.write.clone(), reporter);
         let waits = Waits::new(clients.read.clone(), recorder, tasks.clone());
+        let waits = Arc::new(waits);
+        let unreached = Unreached::new(Arc::clone(&memory), Arc::clone(&waits), tasks.clone());
         let allocator = allocator.map(|connect| Allocator::new(connect, tasks.clone()));
         let mut reads = Reads::new(clients.read.clone(), settings.kinds.clone());
         if let Some(allocator) = &allocator {
@@ -253,9 +259,9 @@ impl Agent {
         let releases = Releases::new(
             Arc::clone(&disk),
             Arc::clone(&paths),
-            Arc::clone(&memory),
             turns.clone(),
             keepers.clone(),
+            metrics.clone(),
         );
         let agent = Self {
             settings,
@@ -270,6 +276,7 @@ impl Agent {
             endpoints: Arc::default(),
             namespaces: Namespaces::new(disk),
             waits,
+            unreached: Arc::new(unreached),
             metrics,
         };
         let woken = Woken {
@@ -328,6 +335,7 @@ impl Agent {
             tick.tick().await;
             let here = self.pods.uids();
             self.releases.sweep(|uid| here.contains(uid));
+            self.releases.tell();
             self.memory.prune(|uid| here.contains(uid));
             self.endpoints.prune(|uid| here.contains(uid));
             self.reads.prune(|uid| here.contains(uid));

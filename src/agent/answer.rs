@@ -7,7 +7,6 @@ use std::fmt;
 
 use cni::{IpConfig, IpVersion, IpamAddResponse, Route};
 use ipam::addr::Family;
-use ipam::annotation;
 use ipam::name::Nic;
 use ipam::route;
 
@@ -17,9 +16,6 @@ use super::endpoint::Ways;
 use super::pods;
 use super::wishes::Wishes;
 use crate::pool_writer::Granted;
-
-/// Reason of the Event for a route that no interface takes.
-const ROUTE_IGNORED: &str = "RouteIgnored";
 
 /// What a call comes to.
 pub(super) struct Given {
@@ -60,7 +56,7 @@ impl Agent {
     pub(super) fn answer(&self, asker: &Asker, given: &Given) -> IpamAddResponse {
         let table = given.table();
         if !table.unused.is_empty() {
-            self.tell_unused(asker, given.wishes.interfaces, &table.unused);
+            self.unreached.note(&asker.pod, table.unused);
         }
         self.note(asker, given, table.kept);
         self.looked_into(asker, reply(&given.granted, &asker.nic, &table.all))
@@ -87,30 +83,6 @@ impl Agent {
             ip.enable_gateway_detection = settings.gateway_detection && ip.gateway.is_some();
         }
         reply
-    }
-
-    /// Tells the Pod of routes that none of its interfaces can take, once all of them are there.
-    fn tell_unused(&self, asker: &Asker, interfaces: usize, unused: &[route::Wanted]) {
-        let (networks, served) = self.memory.networks(&pods::uid(&asker.pod));
-        let is_used = |route: &route::Wanted| networks.iter().any(|net| net.contains(&route.gw));
-        let unused: Vec<String> = unused
-            .iter()
-            .filter(|route| !is_used(route))
-            .map(ToString::to_string)
-            .collect();
-        if unused.is_empty() || served < interfaces {
-            return;
-        }
-        let networks: Vec<String> = networks.iter().map(ToString::to_string).collect();
-        let note = format!(
-            "annotation '{}': no interface takes the routes [{}], whose next hops are in none of the Pod's networks [{}]: \
-             use a next hop there, or take them out",
-            annotation::ROUTES,
-            unused.join(", "),
-            networks.join(" ")
-        );
-        tracing::warn!(because = note, "routes left out");
-        self.waits.warn(&asker.pod, ROUTE_IGNORED, &note);
     }
 }
 

@@ -21,7 +21,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 
 use super::Settings;
-use super::error::{Failure, LabelMap, StandardError, SubnetError};
+use super::error::{AutoPool, Failure, LabelMap, StandardError, SubnetError};
 use super::pods;
 use super::reads::{OBJECT_AGE, POOL_AGE, ReadError, Reads, not_found};
 use super::wait::Wait;
@@ -54,7 +54,7 @@ pub(super) enum Pools {
     /// By name or pattern, in the order to try them.
     Listed(Vec<Entry>),
     /// The workload's own, by its labels.
-    Auto(LabelMap),
+    Auto(Box<AutoPool>),
     /// Those with `spec.default`.
     Default,
 }
@@ -95,19 +95,28 @@ pub(super) async fn asked(
         return Err(StandardError::MasterSubnet.into());
     }
     if settings.subnets
-        && let Some((key, items)) = subnets(settings, reads, asker, age).await?
+        && let Some(subnets) = subnets(settings, reads, asker, age).await?
     {
-        return Ok(auto(settings, asker, key, &items)?);
+        return Ok(auto(settings, asker, &subnets)?);
     }
     if let Some((key, names)) = &wishes.pools {
-        let rule = format!("Pod annotation '{key}'");
-        return Ok(named(settings, &asker.nic, names, rule)?);
+        let rule = Rule {
+            text: format!("Pod annotation '{key}'"),
+            value: value(
+                &|key| asker.pod.annotations().get(key).map(String::as_str),
+                key,
+            ),
+        };
+        return Ok(named(settings, &asker.nic, names, &rule)?);
     }
     let namespace = asker.workload.namespace.as_str();
     let names = namespace_pools(reads, namespace, age).await?;
     if !names.is_empty() {
-        let rule = format!("the default IPPools of Namespace {namespace}");
-        return Ok(named(settings, &asker.nic, &names, rule)?);
+        let rule = Rule {
+            text: format!("the default IPPools of Namespace {namespace}"),
+            value: listed_text(&names),
+        };
+        return Ok(named(settings, &asker.nic, &names, &rule)?);
     }
     let listed = |list: &Option<Vec<String>>| -> Vec<PoolName> {
         list.iter().flatten().map(PoolName::new).collect()
@@ -117,8 +126,11 @@ pub(super) async fn asked(
         ipv6: listed(&args.default_ipv6_ip_pool),
     };
     if !names.is_empty() {
-        let rule = "the CNI configuration".to_owned();
-        return Ok(named(settings, &asker.nic, &names, rule)?);
+        let rule = Rule {
+            text: "the CNI configuration".to_owned(),
+            value: listed_text(&names),
+        };
+        return Ok(named(settings, &asker.nic, &names, &rule)?);
     }
     let families = settings.families().map(|family| Asked {
         family,
@@ -128,6 +140,33 @@ pub(super) async fn asked(
     Ok(families.collect())
 }
 
+/// Who names pools, and what it says, for errors.
+struct Rule {
+    text: String,
+    value: String,
+}
+
+/// What an annotation asks of subnets.
+struct Subnets {
+    key: &'static str,
+    value: String,
+    items: Vec<SubnetItem>,
+}
+
+/// The value of an annotation that is there, as an error repeats it.
+fn value(get: annotation::Get<'_>, key: &str) -> String {
+    annotation::shown(get(key).unwrap_or_default())
+}
+
+/// Names as an error repeats them.
+fn listed_text(names: &PoolNames) -> String {
+    let of = |family| {
+        let names: Vec<&str> = names.of(family).iter().map(PoolName::as_str).collect();
+        format!("{family} [{}]", names.join(" "))
+    };
+    annotation::shown(&format!("{}, {}", of(Family::V4), of(Family::V6)))
+}
+
 /// What the Pod asks of subnets: its own annotation, else its workload's, which does not count
 /// where the Pod names pools.
 async fn subnets(
@@ -135,12 +174,13 @@ async fn subnets(
     reads: &Reads,
     asker: &Asker,
     age: Age,
-) -> Result<Option<(&'static str, Vec<SubnetItem>)>, Failure> {
+) -> Result<Option<Subnets>, Failure> {
     let own = asker.pod.annotations();
     let get = |key: &str| own.get(key).map(String::as_str);
-    if wishes::subnet_key(&get).is_some() {
+    if let Some(key) = wishes::subnet_key(&get) {
         if !settings.auto_pools {
-            return Err(StandardError::AutoPoolOff.into());
+            let value = value(&get, key);
+            return Err(StandardError::AutoPoolOff { key, value }.into());
         }
         return Ok(read_subnets(&get)?);
     }
@@ -153,24 +193,27 @@ async fn subnets(
 }
 
 /// The pool that they are about is made only if all of them can be read, so all are looked at here.
-fn read_subnets(
-    get: annotation::Get<'_>,
-) -> Result<Option<(&'static str, Vec<SubnetItem>)>, SubnetError> {
+fn read_subnets(get: annotation::Get<'_>) -> Result<Option<Subnets>, SubnetError> {
     let Some(key) = wishes::subnet_key(get) else {
         return Ok(None);
     };
-    Ok(annotation::asked_of_subnets(get)?.map(|items| (key, items)))
+    let items = annotation::asked_of_subnets(get)?;
+    Ok(items.map(|items| Subnets {
+        key,
+        value: value(get, key),
+        items,
+    }))
 }
 
 fn auto(
     settings: &Settings,
     asker: &Asker,
-    key: &str,
-    items: &[SubnetItem],
+    subnets: &Subnets,
 ) -> Result<Vec<Asked>, StandardError> {
     let workload = &asker.workload;
+    let (key, value) = (subnets.key, subnets.value.clone());
     if workload.group.is_empty() && workload.kind == "Pod" {
-        return Err(SubnetError::NoController.into());
+        return Err(SubnetError::NoController { key, value }.into());
     }
     if !settings.kinds.serve(workload) {
         let of = workload.to_string();
@@ -180,23 +223,28 @@ fn auto(
             SubnetError::OtherKind(of).into()
         });
     }
-    let item = items.iter().find(|item| item.nic == asker.nic);
+    let item = subnets.items.iter().find(|item| item.nic == asker.nic);
     let wanted: Vec<Asked> = settings
         .families()
         .filter_map(|family| {
             let subnet = item?.subnet(family)?;
             let owner = Owner::of(workload, &asker.nic, subnet, true);
             let labels = convert::looked_for_by(&convert::owner_labels(&owner, family));
+            let of = AutoPool {
+                labels: LabelMap(labels),
+                subnet: subnet.clone(),
+                workload: workload.clone(),
+            };
             Some(Asked {
                 family,
                 rule: format!("annotation '{key}'"),
-                pools: Pools::Auto(LabelMap(labels)),
+                pools: Pools::Auto(Box::new(of)),
             })
         })
         .collect();
     if wanted.is_empty() {
         let (rule, nic) = (format!("annotation '{key}'"), asker.nic.clone());
-        return Err(StandardError::Empty { rule, nic });
+        return Err(StandardError::Empty { rule, value, nic });
     }
     Ok(wanted)
 }
@@ -205,26 +253,29 @@ fn named(
     settings: &Settings,
     nic: &Nic,
     names: &PoolNames,
-    rule: String,
+    rule: &Rule,
 ) -> Result<Vec<Asked>, StandardError> {
     let mut asked = Vec::new();
     for family in settings.families() {
         let pools = listed::read(names.of(family), family, nic);
         let pools = pools.map_err(|error| StandardError::List {
             error,
-            rule: rule.clone(),
+            rule: rule.text.clone(),
         })?;
         if !pools.is_empty() {
             asked.push(Asked {
                 family,
-                rule: rule.clone(),
+                rule: rule.text.clone(),
                 pools: Pools::Listed(pools),
             });
         }
     }
     if asked.is_empty() {
-        let nic = nic.clone();
-        return Err(StandardError::Empty { rule, nic });
+        return Err(StandardError::Empty {
+            rule: rule.text.clone(),
+            value: rule.value.clone(),
+            nic: nic.clone(),
+        });
     }
     Ok(asked)
 }
@@ -244,10 +295,13 @@ pub(super) async fn find(reads: &Reads, asked: &Asked, age: Age) -> Result<Found
     let (order, readings) = match &asked.pools {
         Pools::Listed(list) => {
             let names = names_of(reads, asked, list, age).await?;
-            let each = names.iter().map(|name| by_name(reads, name, age));
+            let each = names.iter().map(|name| by_name(reads, name, asked, age));
             (Order::Listed, try_join_all(each).await?)
         }
-        Pools::Auto(labels) => (Order::Listed, auto_pools(reads, labels, age).await?),
+        Pools::Auto(of) => (
+            Order::Listed,
+            auto_pools(reads, of, &asked.rule, age).await?,
+        ),
         Pools::Default => {
             let all = reads.pools("", age).await?;
             let defaults = all.pools.iter().filter(|reading| {
@@ -307,27 +361,38 @@ async fn names_of(
     Ok(names)
 }
 
-async fn by_name(reads: &Reads, name: &PoolName, age: Age) -> Result<Arc<Reading>, Failure> {
+async fn by_name(
+    reads: &Reads,
+    name: &PoolName,
+    asked: &Asked,
+    age: Age,
+) -> Result<Arc<Reading>, Failure> {
     let found = reads.pool_to_try(name, age).await?;
     found.ok_or_else(|| {
         let kind = "SpiderIPPool.spiderpool.spidernet.io";
         let pool = name.clone();
         let reason = not_found(kind, name.as_str());
-        StandardError::Pool { pool, reason }.into()
+        let rule = asked.rule.clone();
+        StandardError::Pool { pool, reason, rule }.into()
     })
 }
 
 async fn auto_pools(
     reads: &Reads,
-    labels: &LabelMap,
+    of: &AutoPool,
+    rule: &str,
     age: Age,
 ) -> Result<Vec<Arc<Reading>>, Failure> {
-    let listing = reads.pools_to_try(labels, age).await?;
+    let listing = reads.pools_to_try(&of.labels, age).await?;
     if listing.pools.is_empty() {
         return Err(Failure {
-            error: SubnetError::NoPool(labels.clone()).into(),
+            error: SubnetError::NoPool {
+                of: Box::new(of.clone()),
+                rule: rule.to_owned(),
+            }
+            .into(),
             waits: vec![Wait::Pools {
-                selector: labels.selector(),
+                selector: of.labels.selector(),
                 version: listing.version.clone(),
             }],
         });

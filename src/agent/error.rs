@@ -11,7 +11,7 @@ use ipam::addr::Family;
 use ipam::annotation::{self, AnnotationError};
 use ipam::keep::Held;
 use ipam::listed::ListError;
-use ipam::name::{Nic, PodName, PoolName, Uid};
+use ipam::name::{Nic, PodName, PoolName, SubnetName, Uid, WorkloadId};
 use ipam::select::{NoAddress, NoPool, aggregate};
 
 use super::reads::ReadError;
@@ -106,14 +106,14 @@ impl StandardError {
 
     fn class(&self) -> Reason {
         match self {
-            Self::Subnet(SubnetError::NoPool(_))
+            Self::Subnet(SubnetError::NoPool { .. })
             | Self::NoRule
             | Self::Empty { .. }
             | Self::NoMatch { .. }
             | Self::Pool { .. }
             | Self::NoPool(_) => Reason::NoAvailablePool,
             Self::Subnet(_)
-            | Self::AutoPoolOff
+            | Self::AutoPoolOff { .. }
             | Self::MasterSubnet
             | Self::Annotation(_)
             | Self::List { .. } => Reason::WrongInput,
@@ -133,11 +133,17 @@ pub(super) enum StandardError {
     Subnet(#[from] SubnetError),
     /// Auto pools are switched off.
     #[error(
-        "it's invalid to use '{}' or '{}' annotation when Auto-Pool feature is disabled",
+        "it's invalid to use '{}' or '{}' annotation when Auto-Pool feature is disabled: '{key}' is '{value}', remove it and name an IPPool by annotation '{}', or set ipam.spiderSubnet.autoPool.enable",
         annotation::SUBNETS,
-        annotation::SUBNET
+        annotation::SUBNET,
+        annotation::IPPOOL
     )]
-    AutoPoolOff,
+    AutoPoolOff {
+        /// Annotation key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// The CNI configuration asks for a filter that is not there.
     #[error(
         "wrong input, match_master_subnet of the CNI configuration is not supported yet: remove it"
@@ -168,25 +174,34 @@ pub(super) enum StandardError {
     #[error(transparent)]
     Annotation(#[from] AnnotationError),
     /// Nobody says which pools to use.
-    #[error("no IPPool available, no pool selection rules of any type are specified")]
+    #[error(
+        "no IPPool available, no pool selection rules of any type are specified: name an IPPool by annotation '{}' of the Pod, by '{}' or '{}' of its Namespace, or in the CNI configuration, or set spec.default of one",
+        annotation::IPPOOL,
+        annotation::NAMESPACE_IPV4,
+        annotation::NAMESPACE_IPV6
+    )]
     NoRule,
     /// The rule that holds names no pool.
     #[error(
-        "no IPPool available, {rule} names none for interface {nic} in an IP family that is enabled: name one there, or remove it"
+        "no IPPool available, {rule} names none for interface {nic} in an IP family that is enabled: its value is '{value}', name one there, or remove it"
     )]
     Empty {
         /// Annotation or configuration.
         rule: String,
+        /// What it says.
+        value: String,
         /// Interface.
         nic: Nic,
     },
     /// A pool that is named is not there.
-    #[error("failed to get original IPPool {pool}: {reason}")]
+    #[error("failed to get original IPPool {pool}: {reason}: make it, or correct {rule}")]
     Pool {
         /// Name.
         pool: PoolName,
         /// What the API server said.
         reason: String,
+        /// Annotation or configuration.
+        rule: String,
     },
     /// Something else could not be read.
     #[error("failed to look for IPPools: {0}")]
@@ -252,8 +267,16 @@ pub(super) enum SubnetError {
     #[error(transparent)]
     Annotation(#[from] AnnotationError),
     /// A bare Pod has no workload to make a pool for.
-    #[error("SpiderSubnet feature doesn't support no-controller pod")]
-    NoController,
+    #[error(
+        "SpiderSubnet feature doesn't support no-controller pod: annotation '{key}' is '{value}', remove it and name an IPPool by annotation '{}', or run the Pod by a workload, as a Deployment",
+        annotation::IPPOOL
+    )]
+    NoController {
+        /// Annotation key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
     /// Nobody makes pools for workloads of this kind.
     #[error(
         "auto-created IPPools are not made for {0}: add its kind to thirdPartyControllers of the configuration, or name an IPPool by annotation '{key}'",
@@ -267,8 +290,30 @@ pub(super) enum SubnetError {
     )]
     Machine(String),
     /// There is no pool yet.
-    #[error("no matching auto-created IPPool candidate with matchLables '{0}'")]
-    NoPool(LabelMap),
+    #[error(
+        "no matching auto-created IPPool candidate with matchLables '{}': {rule} asks for an IPPool of SpiderSubnet {} for {}, and there is none yet: look at the Events of {}, and whether there is a SpiderSubnet of this name",
+        .of.labels,
+        .of.subnet,
+        .of.workload,
+        .of.workload
+    )]
+    NoPool {
+        /// Which.
+        of: Box<AutoPool>,
+        /// The annotation.
+        rule: String,
+    },
+}
+
+/// The pools that a workload has of its own, of one family in one subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AutoPool {
+    /// What they are found by.
+    pub(super) labels: LabelMap,
+    /// The subnet, as it is asked for.
+    pub(super) subnet: SubnetName,
+    /// Whose they are.
+    pub(super) workload: WorkloadId,
 }
 
 /// Labels, printed as the original prints them.

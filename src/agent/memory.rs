@@ -96,14 +96,15 @@ impl Memory {
         all.into_iter().map(|(of, _)| of.nic.clone()).collect()
     }
 
-    /// The networks in which a Pod's interfaces are known to have addresses, and how many
-    /// interfaces those are.
-    pub(super) fn networks(&self, uid: &Uid) -> (BTreeSet<IpNet>, usize) {
+    /// The networks in which a Pod's interfaces have addresses; `None` while one has not all that
+    /// it asked for.
+    pub(super) fn networks(&self, uid: &Uid) -> Option<BTreeSet<IpNet>> {
         let traces = locked(&self.traces);
-        let served = of_pod(&traces, uid).filter(|(_, trace)| trace.settled.is_some());
-        let served: Vec<_> = served.map(|(_, trace)| trace).collect();
-        let grants = served.iter().flat_map(|trace| trace.granted.values());
-        (grants.map(|grant| grant.cidr).collect(), served.len())
+        if of_pod(&traces, uid).any(|(_, trace)| trace.settled.is_none()) {
+            return None;
+        }
+        let grants = of_pod(&traces, uid).flat_map(|(_, trace)| trace.granted.values());
+        Some(grants.map(|grant| grant.cidr).collect())
     }
 
     /// Notes that `pool` is about to be asked for an address.

@@ -12,6 +12,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::error::Reason;
+use super::release::Unreleasable;
 use crate::kube_io::retry::Outcome;
 use crate::pool_writer::Tally;
 
@@ -25,6 +26,10 @@ const SECONDS: [f64; 12] = [
 pub(super) struct Calls {
     total: Counter,
     failed: Counter,
+    /// Those where something could not be read, or is not what it should be.
+    internal: Counter,
+    /// Those where a pool could not be written in time.
+    late: Counter,
     /// From the request to the answer.
     seconds: Histogram,
     /// Spent waiting for a free place among the calls that are worked on at once.
@@ -38,6 +43,8 @@ impl Calls {
         let calls = Self {
             total: Counter::default(),
             failed: Counter::default(),
+            internal: Counter::default(),
+            late: Counter::default(),
             seconds: Histogram::new(SECONDS),
             queued_seconds: Histogram::new(SECONDS),
             conflicts: Counter::default(),
@@ -49,8 +56,18 @@ impl Calls {
         );
         registry.register(
             format!("ipam_{what}_failure_counts"),
-            format!("Calls to {verb} addresses that failed"),
+            format!("Calls to {verb} addresses that failed, or what was tried for them later"),
             calls.failed.clone(),
+        );
+        registry.register(
+            format!("ipam_{what}_err_internal_counts"),
+            format!("Failures to {verb} addresses: something could not be read or written"),
+            calls.internal.clone(),
+        );
+        registry.register(
+            format!("ipam_{what}_err_retries_exhausted_counts"),
+            format!("Failures to {verb} addresses: an IPPool could not be written in time"),
+            calls.late.clone(),
         );
         registry.register(
             format!("ipam_{what}_update_ippool_conflict_counts"),
@@ -92,15 +109,45 @@ impl Calls {
 pub struct Metrics {
     pub(super) adds: Calls,
     pub(super) dels: Calls,
-    internal: Counter,
     no_pool: Counter,
-    late: Counter,
     used_out: Counter,
     wrong_input: Counter,
     pools: Tally,
     waiting: Gauge,
+    unreleased: Unreleased,
     in_conflict: Counter,
     bound_early: Counter,
+}
+
+/// What is not released yet, though its DEL was answered.
+#[derive(Debug, Clone, Default)]
+struct Unreleased {
+    interfaces: Gauge,
+    failing: Gauge,
+    oldest_failing: Gauge,
+}
+
+impl Unreleased {
+    fn register(registry: &mut Registry) -> Self {
+        let unreleased = Self::default();
+        registry.register(
+            "pending_releases",
+            "Interfaces whose DEL was answered and whose addresses are still recorded; also while their Pods live",
+            unreleased.interfaces.clone(),
+        );
+        registry.register(
+            "failing_releases",
+            "Interfaces whose addresses the last try could not release",
+            unreleased.failing.clone(),
+        );
+        registry.register_with_unit(
+            "oldest_failing_release",
+            "For how long each try to release an interface's addresses has failed, of the longest",
+            Unit::Seconds,
+            unreleased.oldest_failing.clone(),
+        );
+        unreleased
+    }
 }
 
 impl Metrics {
@@ -118,17 +165,9 @@ impl Metrics {
             );
             counter
         };
-        let internal = failures(
-            "internal",
-            "Failed ADDs: something could not be read or written",
-        );
         let no_pool = failures(
             "no_available_pool",
             "Failed ADDs: no IPPool may serve the Pod",
-        );
-        let late = failures(
-            "retries_exhausted",
-            "Failed ADDs: an IPPool could not be written in time",
         );
         let used_out = failures("ip_used_out", "Failed ADDs: no IPPool has a free address");
         let wrong_input = failures(
@@ -143,6 +182,7 @@ impl Metrics {
             "ADDs that wait for a free address now",
             waiting.clone(),
         );
+        let unreleased = Unreleased::register(ours);
         let in_conflict = Counter::default();
         ours.register(
             "address_conflicts",
@@ -158,13 +198,12 @@ impl Metrics {
         Self {
             adds,
             dels,
-            internal,
             no_pool,
-            late,
             used_out,
             wrong_input,
             pools,
             waiting,
+            unreleased,
             in_conflict,
             bound_early,
         }
@@ -173,13 +212,38 @@ impl Metrics {
     /// Counts why an ADD failed.
     pub(super) fn refused(&self, why: Reason) {
         let counter = match why {
-            Reason::Internal => &self.internal,
+            Reason::Internal => &self.adds.internal,
             Reason::NoAvailablePool => &self.no_pool,
-            Reason::RetriesExhausted => &self.late,
+            Reason::RetriesExhausted => &self.adds.late,
             Reason::UsedOut => &self.used_out,
             Reason::WrongInput => &self.wrong_input,
         };
         counter.inc();
+    }
+
+    /// Counts a DEL that was refused, since it could not be kept.
+    pub(super) fn del_not_kept(&self) {
+        self.dels.internal.inc();
+    }
+
+    /// Counts a try to release that failed, long after its DEL was answered.
+    pub(super) fn not_released(&self, why: Unreleasable) {
+        self.dels.failed.inc();
+        let counter = match why {
+            Unreleasable::Internal => &self.dels.internal,
+            Unreleasable::RetriesExhausted => &self.dels.late,
+        };
+        counter.inc();
+    }
+
+    /// Tells of how many interfaces addresses are to be released, how many of them the last try
+    /// failed for, and since when it has of the first.
+    pub(super) fn unreleased(&self, interfaces: usize, failing: usize, oldest: Duration) {
+        let count = |many: usize| i64::try_from(many).unwrap_or(i64::MAX);
+        self.unreleased.interfaces.set(count(interfaces));
+        self.unreleased.failing.set(count(failing));
+        let seconds = i64::try_from(oldest.as_secs()).unwrap_or(i64::MAX);
+        self.unreleased.oldest_failing.set(seconds);
     }
 
     /// Counts an address that another host has.
@@ -249,7 +313,28 @@ mod tests {
             metrics.adds.ended(true, Duration::from_millis(20));
             metrics.adds.ended(false, Duration::from_secs(20));
             metrics.dels.ended(true, Duration::ZERO);
+            metrics.del_not_kept();
+            metrics.not_released(Unreleasable::RetriesExhausted);
         });
+        let calls = ["allocation", "release"].map(|what| {
+            let all = [
+                "counts_total",
+                "failure_counts_total",
+                "update_ippool_conflict_counts_total",
+                "err_internal_counts_total",
+                "err_retries_exhausted_counts_total",
+                "duration_seconds_sum",
+                "limit_duration_seconds_sum",
+            ];
+            all.map(|name| format!("spiderpool_ipam_{what}_{name}"))
+        });
+        let further = ["no_available_pool", "ip_used_out"];
+        let further =
+            further.map(|why| format!("spiderpool_ipam_allocation_err_{why}_counts_total"));
+        for name in calls.as_flattened().iter().chain(&further) {
+            let start = format!("{name} ");
+            assert!(text.lines().any(|line| line.starts_with(&start)), "{name}");
+        }
         assert_has(&text, "spiderpool_ipam_allocation_counts_total 2");
         assert_has(&text, "spiderpool_ipam_allocation_failure_counts_total 1");
         assert_has(
@@ -258,7 +343,12 @@ mod tests {
         );
         assert_has(&text, "spiderpool_ipam_allocation_duration_seconds_count 2");
         assert_has(&text, "spiderpool_ipam_release_counts_total 1");
-        assert_has(&text, "spiderpool_ipam_release_failure_counts_total 0");
+        assert_has(&text, "spiderpool_ipam_release_failure_counts_total 1");
+        assert_has(&text, "spiderpool_ipam_release_err_internal_counts_total 1");
+        assert_has(
+            &text,
+            "spiderpool_ipam_release_err_retries_exhausted_counts_total 1",
+        );
     }
 
     #[test]

@@ -192,6 +192,11 @@ impl Paths {
         }
     }
 
+    /// What is remembered of what was asked for.
+    pub(super) fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
     /// Where everything runs that is written here.
     pub(super) fn tasks(&self) -> &Tasks {
         &self.tasks

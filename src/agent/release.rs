@@ -17,6 +17,7 @@
 
 mod homes;
 mod rest;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -31,12 +32,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use self::rest::HOLD_OFF;
+pub(super) use self::tally::Unreleasable;
 
 use super::disk::Disk;
 use super::fixed::Keepers;
 use super::journal::{Entry, Journal};
 use super::locked;
 use super::memory::Memory;
+use super::metrics::Metrics;
 use super::paths::Paths;
 use super::pods;
 use super::reads::{ReadError, Reads};
@@ -97,6 +100,8 @@ struct Ack {
     entry: Entry,
     since: Instant,
     work: Work,
+    /// The first of the tries that failed, since the last that did not.
+    failing: Option<Instant>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -125,6 +130,7 @@ struct Shared {
     memory: Arc<Memory>,
     turns: Turns<Attachment>,
     keepers: Keepers,
+    metrics: Metrics,
     permits: Semaphore,
 }
 
@@ -132,9 +138,9 @@ impl Releases {
     pub(super) fn new(
         disk: Arc<dyn Disk>,
         paths: Arc<Paths>,
-        memory: Arc<Memory>,
         turns: Turns<Attachment>,
         keepers: Keepers,
+        metrics: Metrics,
     ) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -143,10 +149,11 @@ impl Releases {
                 disk,
                 tasks: paths.tasks().clone(),
                 reads: keepers.reads().clone(),
+                memory: Arc::clone(paths.memory()),
                 paths,
-                memory,
                 turns,
                 keepers,
+                metrics,
                 permits: Semaphore::new(AT_ONCE),
             }),
         }
@@ -266,9 +273,14 @@ impl Releases {
     fn insert(&self, entry: Entry) {
         let mut acks = locked(&self.shared.acks);
         let of = entry.attachment();
-        let work = acks.get(&of).map_or(Work::Idle, |ack| ack.work);
-        let since = Instant::now();
-        acks.insert(of, Ack { entry, since, work });
+        let known = acks.get(&of);
+        let ack = Ack {
+            entry,
+            since: Instant::now(),
+            work: known.map_or(Work::Idle, |ack| ack.work),
+            failing: known.and_then(|ack| ack.failing),
+        };
+        acks.insert(of, ack);
     }
 
     fn kick(&self, of: &Attachment) {
@@ -317,19 +329,21 @@ impl Shared {
                 Ok(Verdict::Kept) => backoff.reset(),
                 Err(error) => {
                     tracing::warn!(uid = %of.uid, nic = %of.nic, error = %ErrorChain(&error), "release failed; trying again");
+                    self.failed(of, &error);
                     sleep(backoff.next_delay()).await;
                     continue;
                 }
             }
             let mut acks = locked(&self.acks);
-            match acks.get_mut(of) {
-                None => return,
-                Some(ack) if ack.work == Work::Again => ack.work = Work::Running,
-                Some(ack) => {
-                    ack.work = Work::Idle;
-                    return;
-                }
+            let Some(ack) = acks.get_mut(of) else {
+                return;
+            };
+            ack.failing = None;
+            if ack.work != Work::Again {
+                ack.work = Work::Idle;
+                return;
             }
+            ack.work = Work::Running;
         }
     }
 

@@ -253,6 +253,7 @@ async fn del(agent: &Agent, args: &IpamDelArgs) -> Response {
     match agent.releases.acknowledge(of, torn_down).await {
         Ok(()) => empty(StatusCode::OK),
         Err(error) => {
+            agent.metrics.del_not_kept();
             tracing::error!(%error, "DEL could not be kept");
             failure(&format!(
                 "the release of {pod} could not be kept on disk, the call may be repeated: {error}"

@@ -46,6 +46,7 @@ struct Node {
     world: World,
     router: Router,
     alive: Arc<AtomicBool>,
+    registry: Registry,
     _work: Work,
 }
 
@@ -72,13 +73,15 @@ impl Node {
             read: world.client(&alive),
             write: world.client(&alive),
         };
-        let metrics = Metrics::register(&mut Registry::default());
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
         let disk = Arc::new(Folder::beside(&settings.socket).unwrap());
         let work = Work::start_beside(settings, clients, disk, metrics, allocator);
         Self {
             world: world.clone(),
             router: work.calls().await.unwrap(),
             alive,
+            registry,
             _work: work,
         }
     }
@@ -91,6 +94,15 @@ impl Node {
     /// The process is gone: none of its calls arrives any more.
     fn kill(self) {
         self.alive.store(false, Ordering::SeqCst);
+    }
+
+    /// What a scrape finds of a series that has no labels.
+    fn series(&self, name: &str) -> u64 {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry).unwrap();
+        let mut pairs = text.lines().filter_map(|line| line.split_once(' '));
+        let (_, value) = pairs.find(|(known, _)| *known == name).unwrap();
+        value.parse().unwrap()
     }
 
     async fn call(&self, operation: Operation, body: &Value) -> (StatusCode, Value) {

@@ -6,8 +6,8 @@
 //! twice of which it knows what it wanted. What the CNI configuration said to the earlier agent
 //! (`cleanGateway`) is not known any more, and told as false.
 //!
-//! Cost: one GET for each Pod of the node; a list of all pools only where an endpoint lacks
-//! something.
+//! Cost: one GET for each Pod of the node; a list of all pools only where an endpoint tells of fewer
+//! interfaces than its Pod has: it lacks some, or another plugin serves them, which the records tell.
 
 use std::fmt::Display;
 use std::sync::Arc;

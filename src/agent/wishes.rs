@@ -21,8 +21,6 @@ pub(super) struct Wishes {
     pub(super) clean_gateway: bool,
     /// Routes for whichever interface reaches their next hops.
     pub(super) routes: Vec<Wanted>,
-    /// How many interfaces the Pod will have at least, as far as it says.
-    pub(super) interfaces: usize,
 }
 
 /// The wishes of `pod` for `nic`; `called` are its interfaces that asked so far, in their order,
@@ -43,22 +41,20 @@ pub(super) fn read(
         clean_gateway,
         ..Wishes::default()
     };
-    let mut listed = None;
     if settings.subnets && subnet_key(&get).is_some() {
-        listed = annotation::subnets(&get)?.map(|items| items.len());
+        annotation::subnets(&get)?;
     } else if let Some(items) = annotation::ippools(&get)? {
         let item = items.serving(nic, called)?;
         wishes.pools = Some((annotation::IPPOOLS, item.pools.clone()));
         wishes.clean_gateway = item.clean_gateway;
-        listed = Some(items.len());
     } else if let Some(pools) = annotation::ippool(&get)? {
         wishes.pools = Some((annotation::IPPOOL, pools));
     }
-    wishes.interfaces = at_least(settings, pod, listed);
     Ok(wishes)
 }
 
-/// How many interfaces the Pod will have at least, as far as it says.
+/// How many interfaces the Pod will have at least, as far as it says: so many as an annotation
+/// lists, and as there are networks. Another plugin may serve some of them.
 pub(super) fn interfaces(settings: &Settings, pod: &Pod) -> usize {
     let get = |key: &str| pod.annotations().get(key).map(String::as_str);
     let listed = if settings.subnets && subnet_key(&get).is_some() {
@@ -68,11 +64,6 @@ pub(super) fn interfaces(settings: &Settings, pod: &Pod) -> usize {
         let items = annotation::ippools(&get).ok().flatten();
         items.map(|items| items.len())
     };
-    at_least(settings, pod, listed)
-}
-
-/// So many as an annotation lists, and as there are networks.
-fn at_least(settings: &Settings, pod: &Pod, listed: Option<usize>) -> usize {
     let asked = networks(settings, pod).more().saturating_add(1);
     listed.unwrap_or(1).max(asked)
 }

@@ -161,7 +161,7 @@ impl AnnotationError {
 }
 
 /// A value as an error repeats it.
-fn shown(value: &str) -> String {
+pub fn shown(value: &str) -> String {
     if value.chars().count() <= SHOWN_MAX {
         return value.to_owned();
     }

@@ -39,7 +39,7 @@ const RAISED: [&str; 3] = [
 /// Who leads, by those who tell.
 const LEADERS: &str = "sum(orbweaver_controller_leads)";
 /// Alerts that nothing here may raise.
-const FALSE_ALARMS: &str = "ALERTS{alertname=~\"OrbweaverAgentDown|OrbweaverAgentFails|OrbweaverNoLeader|\
+const FALSE_ALARMS: &str = "ALERTS{alertname=~\"OrbweaverAgentDown|OrbweaverAgentFails|OrbweaverReleasesFail|OrbweaverNoLeader|\
      OrbweaverPoolsConflicting|OrbweaverPassesFail\"}";
 /// How names of our metrics begin.
 const PREFIXES: [&str; 2] = ["orbweaver_", "spiderpool_"];

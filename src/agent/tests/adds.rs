@@ -413,11 +413,11 @@ async fn rules_that_give_no_pool_say_what_to_do() {
     let table = [
         (
             json!({}),
-            "no IPPool available, no pool selection rules of any type are specified",
+            "no IPPool available, no pool selection rules of any type are specified: name an IPPool by annotation 'ipam.spidernet.io/ippool' of the Pod, by 'ipam.spidernet.io/default-ipv4-ippool' or 'ipam.spidernet.io/default-ipv6-ippool' of its Namespace, or in the CNI configuration, or set spec.default of one",
         ),
         (
             json!({"ipam.spidernet.io/ippool": "{}"}),
-            "no IPPool available, Pod annotation 'ipam.spidernet.io/ippool' names none for interface eth0 in an IP family that is enabled: name one there, or remove it",
+            "no IPPool available, Pod annotation 'ipam.spidernet.io/ippool' names none for interface eth0 in an IP family that is enabled: its value is '{}', name one there, or remove it",
         ),
         (
             uses(&["p", "p"]),
@@ -425,7 +425,7 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         ),
         (
             uses(&["ghost"]),
-            "failed to get original IPPool ghost: SpiderIPPool.spiderpool.spidernet.io \"ghost\" not found",
+            "failed to get original IPPool ghost: SpiderIPPool.spiderpool.spidernet.io \"ghost\" not found: make it, or correct Pod annotation 'ipam.spidernet.io/ippool'",
         ),
         (
             uses(&[""]),
@@ -441,7 +441,7 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         ),
         (
             json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"net4\"]}"}),
-            "failed to get IPPool candidates from Subnet: SpiderSubnet feature doesn't support no-controller pod",
+            "failed to get IPPool candidates from Subnet: SpiderSubnet feature doesn't support no-controller pod: annotation 'ipam.spidernet.io/subnet' is '{\"ipv4\":[\"net4\"]}', remove it and name an IPPool by annotation 'ipam.spidernet.io/ippool', or run the Pod by a workload, as a Deployment",
         ),
     ];
     let node = Node::start(&world, dir.path()).await;
@@ -451,6 +451,9 @@ async fn rules_that_give_no_pool_say_what_to_do() {
         let expected = format!("failed to allocate IP addresses in standard mode: {text}");
         assert_eq!(node.refusal(&name, &uid).await, expected);
     }
+    pass(30).await;
+    let endpoints = world.all("spiderendpoints");
+    assert!(endpoints.is_empty(), "nothing was given: {endpoints:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -624,6 +627,37 @@ async fn an_auto_pool_serves_its_workload_also_if_made_and_grown_while_the_pod_w
     }
 }
 
+/// Nobody makes it one: the subnet's name is wrong, or the workload can't be followed.
+#[tokio::test(start_paused = true)]
+async fn who_has_no_pool_of_its_own_is_told_which_is_missing_and_where_to_look() {
+    let (world, dir) = (World::with_shop(), temp());
+    let asks = json!({"ipam.spidernet.io/subnet": "{\"ipv4\":[\"nett4\"]}"});
+    let owner = web(&world, &json!({}));
+    let uid = world.pod_of("web-1-x", &asks, &owner);
+    let node = Node::start(&world, dir.path()).await;
+    let text = node.refusal("web-1-x", &uid).await;
+    let begins = "failed to allocate IP addresses in standard mode: failed to get IPPool candidates from Subnet: \
+        no matching auto-created IPPool candidate with matchLables 'map[ipam.spidernet.io/interface:eth0 ";
+    let ends = "]': annotation 'ipam.spidernet.io/subnet' asks for an IPPool of SpiderSubnet nett4 for \
+        Deployment shop/web, and there is none yet: look at the Events of Deployment shop/web, and whether \
+        there is a SpiderSubnet of this name";
+    assert!(text.starts_with(begins) && text.ends_with(ends), "{text}");
+}
+
+/// What the Namespace or the CNI configuration says is of a family that is off.
+#[tokio::test(start_paused = true)]
+async fn whoever_names_no_pool_of_a_family_that_is_on_has_its_value_repeated() {
+    let (world, dir) = (World::with_shop(), temp());
+    let uid = world.pod("a", &json!({}));
+    let node = Node::start_with(&world, dir.path(), |s| s.ipv6 = false).await;
+    let mut asked = args("a", &uid, "eth0", "s1");
+    asked["defaultIPv6IPPool"] = json!(["six", "sixth"]);
+    let (_, text) = node.call(Operation::PostIpamIp, &asked).await;
+    let says = "the CNI configuration names none for interface eth0 in an IP family that is enabled: \
+        its value is 'IPv4 [], IPv6 [six sixth]'";
+    assert!(text.as_str().unwrap().contains(says), "{text}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_being_made_anew_is_waited_for() {
     let (world, dir) = (World::with_shop(), temp());
@@ -745,7 +779,7 @@ async fn switches_decide_what_subnet_annotations_mean() {
     let node = Node::start_with(&world, dir.path(), |s| s.auto_pools = false).await;
     assert_eq!(
         node.refusal("web-1-x", &uid).await,
-        "failed to allocate IP addresses in standard mode: it's invalid to use 'ipam.spidernet.io/subnets' or 'ipam.spidernet.io/subnet' annotation when Auto-Pool feature is disabled"
+        "failed to allocate IP addresses in standard mode: it's invalid to use 'ipam.spidernet.io/subnets' or 'ipam.spidernet.io/subnet' annotation when Auto-Pool feature is disabled: 'ipam.spidernet.io/subnet' is '{\"ipv4\":[\"net4\"]}', remove it and name an IPPool by annotation 'ipam.spidernet.io/ippool', or set ipam.spiderSubnet.autoPool.enable"
     );
     node.kill();
     let dir = temp();
@@ -771,6 +805,48 @@ async fn only_pods_of_this_node_are_watched() {
             .all(|call| call.contains("/pods?") && call.contains("spec.nodeName%3Dn1")),
         "{watched:?}"
     );
+}
+
+/// As the endpoint tells it.
+#[tokio::test(start_paused = true)]
+async fn the_controller_of_a_set_or_job_is_the_workload_and_none_is_looked_for_above_it() {
+    let (world, dir) = (World::with_shop(), temp());
+    world.pool("p", "172.18.41.40-172.18.41.49");
+    let by = |version: &str, kind: &str, name: &str| {
+        json!({"apiVersion": version, "kind": kind, "name": name, "uid": format!("{kind}-{name}"),
+            "controller": true})
+    };
+    let put = |plural: &str, (kind, name): (&str, &str), owner: Value| {
+        let owners: Vec<&Value> = std::iter::once(&owner).filter(|o| !o.is_null()).collect();
+        let meta = json!({"name": name, "namespace": "shop", "uid": format!("{kind}-{name}"),
+            "ownerReferences": owners});
+        world.put(plural, json!({"metadata": meta}));
+    };
+    let set = ("ReplicaSet", "web-1");
+    put("replicasets", set, by("apps/v1", "Deployment", "web"));
+    let app = by("a.example/v1", "App", "shop");
+    put("deployments", ("Deployment", "web"), app.clone());
+    put("replicasets", ("ReplicaSet", "own-1"), app.clone());
+    put("replicasets", ("ReplicaSet", "lone"), Value::Null);
+    put("jobs", ("Job", "tick-1"), by("batch/v1", "CronJob", "tick"));
+    put("statefulsets", ("StatefulSet", "db"), app);
+    let node = Node::start(&world, dir.path()).await;
+    for (version, kind, name, workload) in [
+        ("apps/v1", "ReplicaSet", "web-1", ["Deployment", "web"]),
+        ("apps/v1", "ReplicaSet", "own-1", ["ReplicaSet", "own-1"]),
+        ("apps/v1", "ReplicaSet", "lone", ["ReplicaSet", "lone"]),
+        ("batch/v1", "Job", "tick-1", ["CronJob", "tick"]),
+        ("apps/v1", "StatefulSet", "db", ["StatefulSet", "db"]),
+    ] {
+        let pod = format!("{name}-x");
+        let uid = world.pod_of(&pod, &uses(&["p"]), &by(version, kind, name));
+        node.address(&pod, &uid, "s1").await;
+        pass(1).await;
+        let told = world.get("spiderendpoints", "shop", &pod).unwrap();
+        let told =
+            ["Type", "Name"].map(|what| told["status"][format!("ownerController{what}")].clone());
+        assert_eq!(told, workload.map(Value::from), "{pod}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

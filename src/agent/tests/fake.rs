@@ -462,6 +462,7 @@ fn typed(plural: &str, mut object: Value) -> Value {
         "replicasets" => ("apps/v1", "ReplicaSet"),
         "deployments" => ("apps/v1", "Deployment"),
         "statefulsets" => ("apps/v1", "StatefulSet"),
+        "jobs" => ("batch/v1", "Job"),
         "rollouts" => ("argoproj.io/v1alpha1", "Rollout"),
         "virtualmachines" => ("kubevirt.io/v1", "VirtualMachine"),
         "virtualmachineinstances" => ("kubevirt.io/v1", "VirtualMachineInstance"),

@@ -243,6 +243,53 @@ async fn a_release_whose_answer_is_lost_or_that_conflicts_happens_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_that_fails_is_counted_by_its_reason_and_told_of_until_it_succeeds() {
+    let told = |node: &Node| {
+        let names = ["pending", "failing"].map(|what| format!("orbweaver_agent_{what}_releases"));
+        names.map(|name| node.series(&name))
+    };
+    for (lost, reason, other) in [
+        ("pods", "internal", "retries_exhausted"),
+        ("spiderippools", "retries_exhausted", "internal"),
+    ] {
+        let (world, dir) = (World::with_shop(), temp());
+        let (node, uid) = served(&world, dir.path()).await;
+        let count = |what: &str| node.series(&format!("spiderpool_ipam_release_{what}_total"));
+        let oldest = || node.series("orbweaver_agent_oldest_failing_release_seconds");
+        world.terminate("a");
+        world.lose(lost);
+        node.del("a", &uid, "s1").await;
+        assert_eq!(count("failure_counts"), 0, "the DEL itself did not fail");
+        pass(600).await;
+        assert_eq!(told(&node), [1, 1], "{lost}");
+        assert!(oldest() > 400, "{lost}: {}", oldest());
+        let failed = count(&format!("err_{reason}_counts"));
+        assert!(failed > 5, "{lost}: {failed}");
+        assert_eq!(count("failure_counts"), failed);
+        assert_eq!(count(&format!("err_{other}_counts")), 0);
+        world.heal();
+        pass(120).await;
+        assert!(!is_recorded(&world));
+        assert_eq!((told(&node), oldest()), ([0, 0], 0));
+        assert_eq!(count("counts"), 1, "one DEL came");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_release_that_waits_for_its_pod_s_end_is_pending_and_does_not_fail() {
+    let (world, dir) = (World::with_shop(), temp());
+    let (node, uid) = served(&world, dir.path()).await;
+    node.del("a", &uid, "s1").await;
+    pass(3600).await;
+    assert_eq!(node.series("orbweaver_agent_pending_releases"), 1);
+    assert_eq!(node.series("orbweaver_agent_failing_releases"), 0);
+    assert_eq!(
+        node.series("spiderpool_ipam_release_failure_counts_total"),
+        0
+    );
+}
+
+#[tokio::test(start_paused = true)]
 async fn many_releases_share_a_write() {
     let (world, dir) = (World::with_shop(), temp());
     world.pool("p", "172.18.41.10-172.18.41.99");

@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use ipam::name::{NodeName, PodName, Uid};
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
+use crate::api::pod;
 use crate::error::ErrorChain;
 use crate::kube_io::cache::{Cache, Change, Key};
 use crate::kube_io::locked;
@@ -52,7 +53,7 @@ impl Bound {
                 && let Some(pod) = change.old.object()
                 && let Some(node) = node_of(pod)
             {
-                locked(&noted).note(uid_of(pod), node);
+                locked(&noted).note(pod::uid(pod), node);
             }
         });
         Self { pods, client, gone }
@@ -96,7 +97,7 @@ impl Bound {
     async fn node_now(&self, pod: &PodName, uid: &Uid) -> Result<Option<NodeName>, NotBound> {
         let (namespace, name) = pod.parts();
         let cached = self.pods.get(&Key::namespaced(namespace, name));
-        let cached = cached.filter(|pod| uid_of(pod) == *uid);
+        let cached = cached.filter(|pod| pod::uid(pod) == *uid);
         if let Some(node) = cached.as_deref().and_then(node_of) {
             return Ok(Some(node));
         }
@@ -104,7 +105,7 @@ impl Bound {
         let live = api.get_opt(name).await;
         let live = live.map_err(|error| NotBound::Unknown(ErrorChain(&error).to_string()))?;
         Ok(live
-            .filter(|pod| uid_of(pod) == *uid)
+            .filter(|pod| pod::uid(pod) == *uid)
             .as_ref()
             .and_then(node_of))
     }
@@ -128,10 +129,6 @@ fn elsewhere(pod: &PodName, uid: &Uid, node: &NodeName, found: Option<&NodeName>
     NotBound::Elsewhere(format!(
         "Pod {pod} (uid {uid}) is on {found}, and the caller is the agent of {node}"
     ))
-}
-
-fn uid_of(pod: &Pod) -> Uid {
-    Uid::from(pod.uid().unwrap_or_default().as_str())
 }
 
 fn node_of(pod: &Pod) -> Option<NodeName> {
@@ -215,6 +212,30 @@ mod tests {
             let claims = bound.claims(&name, &uid, &node).await;
             assert_eq!(claims.is_ok(), may, "{cached:?} {live:?}");
         }
+    }
+
+    /// Its node and so its agent know it by another uid than its copy here, which may be made anew.
+    #[tokio::test]
+    async fn a_static_pod_is_known_by_the_uid_that_its_node_has_for_it() {
+        let copy = |uid: &str| {
+            let mut copy = pod(uid, Some("n1"), 1);
+            copy["metadata"]["annotations"] = json!({pod::MIRROR: "u1"});
+            copy["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "Node", "name": "n1", "uid": "n", "controller": true}]);
+            copy
+        };
+        let (name, uid, node) = asked();
+        let other = NodeName::new("n2");
+        for (cached, live) in [(Some(copy("c1")), None), (None, Some(copy("c2")))] {
+            let (_, bound) = bound(cached, live);
+            assert!(bound.claims(&name, &uid, &node).await.is_ok());
+            assert!(bound.claims(&name, &uid, &other).await.is_err());
+            let by_copy = Uid::from("c1");
+            assert!(bound.claims(&name, &by_copy, &node).await.is_err());
+        }
+        let (pods, bound) = bound(Some(copy("c1")), None);
+        pods.apply_gone(&Key::namespaced("shop", "a"), "c1");
+        assert!(bound.releases(&name, &uid, &node).await.is_ok());
+        assert!(bound.releases(&name, &uid, &other).await.is_err());
     }
 
     #[tokio::test]

@@ -22,6 +22,37 @@ fn a_subnet_is_read_whatever_the_case_of_its_keys() {
 }
 
 #[test]
+fn unknown_keys_and_null_count_as_if_they_were_not_there() {
+    let item = |text: &str| with(SUBNET, text, subnets).unwrap();
+    let plain = item(r#"{"ipv4":["net4"]}"#);
+    let lists =
+        r#"{"ipv4":["net4"],"ipv6":null,"interface":null,"IPv4Subnets":["x"],"mtu":{"a":[1]}}"#;
+    assert_eq!(item(lists), plain);
+    let many = |item: &str| with(SUBNETS, &format!("[{item}]"), subnets).unwrap();
+    assert_eq!(many(lists), many(r#"{"ipv4":["net4"]}"#));
+
+    let pools = |text: &str| with(IPPOOL, text, ippool).unwrap().unwrap();
+    assert_eq!(
+        pools(r#"{"ipv4":["a"],"ipv6":null,"ipv7":["b"]}"#),
+        pools(r#"{"ipv4":["a"]}"#)
+    );
+    for empty in ["null", r#"{"ipv4":null}"#, r#"{"IPv4Pools":["a"]}"#] {
+        assert_eq!(pools(empty), PoolNames::default(), "{empty}");
+    }
+
+    let text = r#"[{"ipv4":["a"],"interface":null,"cleangateway":null,"prio":1}]"#;
+    assert_eq!(serving(text, "eth0", &[]).unwrap(), "a");
+    let none = with(IPPOOLS, "null", ippools).unwrap_err().to_string();
+    assert!(none.contains("at least one item"), "{none}");
+
+    let one = r#"[{"dst":"10.0.0.0/8","gw":"10.1.1.1","metric":7}]"#;
+    assert_eq!(with(ROUTES, one, routes).unwrap().len(), 1);
+    assert_eq!(with(ROUTES, "null", routes).unwrap(), []);
+    let listed = with(NAMESPACE_IPV4, "null", namespace_pools).unwrap();
+    assert_eq!(listed, PoolNames::default());
+}
+
+#[test]
 fn bad_subnet_annotations_name_key_and_value() {
     for (key, value) in [
         (SUBNET, "{}"),
@@ -65,8 +96,15 @@ fn sizes_are_fixed_flexible_or_refused() {
 #[test]
 fn reclaim_is_true_unless_told_otherwise() {
     assert_eq!(reclaim(&|_| None), Ok(true));
-    assert_eq!(with(RECLAIM, "F", reclaim), Ok(false));
-    with(RECLAIM, "yes", reclaim).unwrap_err();
+    for told in ["1", "t", "T", "TRUE", "true", "True"] {
+        assert_eq!(with(RECLAIM, told, reclaim), Ok(true), "{told}");
+    }
+    for told in ["0", "f", "F", "FALSE", "false", "False"] {
+        assert_eq!(with(RECLAIM, told, reclaim), Ok(false), "{told}");
+    }
+    for other in ["yes", "no", "", "tRUE", "fALSE", " true", "2", "null"] {
+        with(RECLAIM, other, reclaim).expect_err(other);
+    }
 }
 
 #[test]
