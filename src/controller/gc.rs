@@ -127,10 +127,14 @@ impl Gc<'_> {
         self.mark(&found).await;
     }
 
+    fn survey(&self) -> Survey {
+        Survey::new(self.clients.read.clone(), self.options.ask, self.keeps)
+    }
+
     /// What this look and those before give.
     async fn found(&self, suspects: &mut Suspects) -> Found {
         let now = time::now();
-        let mut survey = Survey::new(self.clients.read.clone(), self.options.ask);
+        let mut survey = self.survey();
         let (ends, total) = self.ends();
         let mut judged = Vec::new();
         for (holding, fate) in ends {

@@ -102,7 +102,7 @@ pub(super) async fn look(
     let pods = connection.list::<Pod>().await?.objects;
     let pods = pods.into_iter().map(|pod| (pod::uid(&pod), pod));
     let pods: BTreeMap<_, Pod> = pods.collect();
-    let mut survey = Survey::new(connection.client.clone(), Ask::Nobody);
+    let mut survey = Survey::new(connection.client.clone(), Ask::Nobody, keeps);
     let mut collectable = Collectable {
         records: 0,
         kept: 0,
@@ -113,10 +113,12 @@ pub(super) async fn look(
     for (owner, entry) in fixed.kept() {
         collectable.records += 1;
         let pod = &entry.record.pod;
-        let unwanted = connection.answer::<StatefulSet, _>(survey.unwanted(pod, owner).await)?;
-        let switched_off = || (!keeps.includes(owner)).then_some(Unwanted::SwitchedOff);
-        let unwanted = unwanted.or_else(|| fixed.moved(owner, entry));
-        match unwanted.or_else(switched_off) {
+        let unwanted = if keeps.includes(owner) {
+            connection.answer::<StatefulSet, _>(survey.unwanted(pod, owner).await)?
+        } else {
+            Some(Unwanted::SwitchedOff)
+        };
+        match unwanted.or_else(|| fixed.moved(owner, entry)) {
             Some(why) => collectable.findings.push(entry.unwanted(&why)),
             None => collectable.kept += 1,
         }

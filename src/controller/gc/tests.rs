@@ -9,7 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::SpiderEndpoint;
-use crate::controller::testing::{Stage, clients, options};
+use crate::controller::testing::{Stage, clients, forbidding, options};
 use crate::kube_io::locked;
 
 /// A record of a Pod that never was here, as our agents write it.
@@ -451,6 +451,91 @@ async fn a_write_follows_a_pool_that_agents_moved_and_leaves_what_they_wrote() {
     bench.stage.pool("net", "10.6.0.10-10.6.0.19", &since).await;
     bench.free_all_of(&behind).await;
     assert_eq!(bench.stage.recorded("net").await, [11, 12]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_machines_keep_nothing_theirs_go_as_anybody_s_and_no_machine_is_read() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let db = stage.machine("db").await;
+    let mut of_machine = record("virt-launcher-db-a", "gone");
+    of_machine["owner"] = json!(db);
+    of_machine["machine"] = json!({"kind": "VirtualMachine", "name": "db"});
+    let current = json!({"uid": "gone-web", "node": "gone", "ips": []});
+    stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "status": {
+                "current": current, "ownerControllerType": "VirtualMachineInstance",
+                "ownerControllerName": "web",
+            },
+        }))
+        .await;
+    let records = json!({
+        "10.6.0.10": of_machine,
+        "10.6.0.11": {"pod": "shop/web", "podUid": "gone-web"},
+        "10.6.0.12": record("c", "gone"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let mut off = options();
+    off.keeps.machines = false;
+    let client = forbidding(&stage.server, |request| {
+        request.uri().path().contains("/kubevirt.io/")
+    });
+    stage.start_with(&client, off).await;
+    stage.comes_to("net", &[]).await;
+}
+
+#[tokio::test]
+async fn a_record_that_can_t_be_read_once_more_holds_up_its_own_pod_s_and_nobody_else_s() {
+    let mut bench = Bench::new().await;
+    // The second time it is asked for this Pod, the API server gives no answer.
+    let asked = Mutex::new(0);
+    bench.clients.read = forbidding(&bench.stage.server, move |request| {
+        let is_of_both = request.uri().path().ends_with("/pods/both");
+        *locked(&asked) += u32::from(is_of_both);
+        is_of_both && *locked(&asked) == 2
+    });
+    let both = json!({"pod": "shop/both", "podUid": "gone-both"});
+    let four = json!({"10.6.0.10": both, "10.6.0.11": record("a", "gone")});
+    let other = json!({"10.6.0.20": both, "10.6.0.21": record("b", "gone")});
+    bench.stage.pool("four", "10.6.0.10-10.6.0.19", &four).await;
+    bench
+        .stage
+        .pool("other", "10.6.0.20-10.6.0.29", &other)
+        .await;
+    let current = json!({"uid": "gone-both", "node": "gone", "ips": []});
+    bench
+        .stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {
+                "name": "both", "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
+            },
+            "status": {
+                "current": current, "ownerControllerType": "Deployment", "ownerControllerName": "a",
+            },
+        }))
+        .await;
+    let mut due = Vec::new();
+    for name in ["four", "other"] {
+        let pool = bench.read(name).await;
+        bench.writer.pools.apply_written((*pool).clone());
+        due.extend(survey::holdings(&pool));
+    }
+    bench.gc().free(due.clone()).await;
+    assert_eq!(bench.stage.recorded("four").await, [10]);
+    assert_eq!(bench.stage.recorded("other").await, [20]);
+    for name in ["four", "other"] {
+        bench
+            .writer
+            .pools
+            .apply_written((*bench.read(name).await).clone());
+    }
+    bench.gc().free(due).await;
+    assert!(bench.stage.recorded("four").await.is_empty());
+    assert!(bench.stage.recorded("other").await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
