@@ -9,6 +9,7 @@ pub mod other;
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use ipam::affinity::Selector;
 use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
 use ipam::demand::surge_of_percent;
@@ -21,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 
-use crate::api::convert;
+use crate::api::{convert, time};
 
 /// A kind whose Pods can have a pool of their own.
 pub trait Workload {
@@ -290,6 +291,19 @@ pub struct Seen {
     pub surge: u32,
     /// For a `StatefulSet`: which Pods it wants.
     pub ordinals: Option<Ordinals>,
+    /// When it was made.
+    pub created: Option<DateTime<Utc>>,
+    /// What it has of its own where the template of its Pods is elsewhere; `None` where it has one.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// What a workload says of its Pods without a template of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elsewhere {
+    /// Which Pods are its.
+    pub selector: Option<Selector>,
+    /// Whether it says how many it wants.
+    pub is_scalable: bool,
 }
 
 /// What the annotations of a workload ask for.
@@ -349,6 +363,11 @@ pub fn seen_as<W: Workload>(
         replicas: workload.replicas(),
         surge: workload.surge(),
         ordinals: workload.ordinals(),
+        created: meta.creation_timestamp.as_ref().map(time::from_wire),
+        elsewhere: workload.template().is_none().then(|| Elsewhere {
+            selector: workload.pods(),
+            is_scalable: workload.is_scalable(),
+        }),
     }
 }
 
