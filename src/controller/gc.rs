@@ -176,7 +176,6 @@ impl Gc<'_> {
                 }
                 match pod::fate(found.as_deref(), &holding.uid) {
                     Fate::Lives => {}
-                    _ if holding.is_static() => {}
                     fate @ (Fate::Ends { .. } | Fate::Gone) => ends.push((holding, fate)),
                 }
             }

@@ -153,7 +153,7 @@ impl Survey {
     }
 
     /// Why the StatefulSet or machine of a Pod no longer wants an address kept for the next one;
-    /// `None` where it does.
+    /// `None` where it does, or is a machine and those keep none.
     ///
     /// Errors: it could not be read.
     pub async fn unwanted(
@@ -162,6 +162,7 @@ impl Survey {
         lineage: &Lineage,
     ) -> Result<Option<Unwanted>, kube::Error> {
         let keeper: Option<Keeper> = match &lineage.machine {
+            Some(_) if !self.keeps.machines => return Ok(None),
             Some(machine) => {
                 let found = self.machine(pod, machine).await?;
                 found.map(convert::machine_keeper)

@@ -53,22 +53,78 @@ async fn addresses_go_where_the_node_is_gone_or_out_of_service_and_stay_where_it
         "10.6.0.14": record("d", "gone"),
         "10.6.0.15": record("e", "gone"),
         "10.6.0.16": {"pod": "kube-system/static", "podUid": "0a1b2c", "nic": "eth0", "node": "gone"},
+        "10.6.0.17": {"pod": "kube-system/static", "podUid": "0a1b2d", "nic": "eth0", "node": "n1"},
+        "10.6.0.18": {"pod": "kube-system/static", "podUid": "0a1b2e", "nic": "eth0", "node": "n3"},
     });
     stage.pool("net", "10.6.0.10-10.6.0.29", &records).await;
     stage.start(options()).await;
-    stage.comes_to("net", &[10, 11, 12, 16]).await;
+    stage.comes_to("net", &[10, 11, 12, 17, 18]).await;
     let mut told = stage.events("AddressesReleased").await;
     told.sort();
     assert_eq!(
         told,
         [
             "released, since Node gone is deleted, and the Pods are gone: 10.6.0.14 (Pod shop/d) \
-             10.6.0.15 (Pod shop/e)",
+             10.6.0.15 (Pod shop/e) 10.6.0.16 (Pod kube-system/static)",
             "released, since Node n3 is tainted out of service and not ready, and the Pods are gone: \
              10.6.0.13 (Pod shop/c)",
         ]
     );
-    assert_eq!(stage.stays("net").await, [10, 11, 12, 16]);
+    assert_eq!(stage.stays("net").await, [10, 11, 12, 17, 18]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_lead_frees_and_marks_nothing_until_it_does() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let records = json!({"10.6.0.11": record("a", "n1"), "10.6.0.14": record("d", "gone")});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let leads = stage.start_as(Leadership::Follower, options(), None).await;
+    assert_eq!(stage.stays("net").await, [11, 14]);
+    assert!(!is_marked(&stage, "net").await);
+    leads.send_replace(Leadership::Leader);
+    assert_eq!(stage.stays("net").await, [11]);
+    assert!(is_marked(&stage, "net").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_pods_are_not_all_listed_no_look_is_made_and_no_pool_is_marked() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let living = stage.pod("lives").await;
+    let records = json!({
+        "10.6.0.10": {"pod": "shop/lives", "podUid": living, "nic": "eth0", "node": "n1", "sandbox": "s"},
+        "10.6.0.14": record("d", "gone"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let (listed, is_listed) = tokio::sync::watch::channel(false);
+    let service = stage.server.service("controller");
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (service, mut is_listed) = (service.clone(), is_listed.clone());
+        async move {
+            if request.uri().path() == "/api/v1/pods" {
+                is_listed.wait_for(|is_listed| *is_listed).await.unwrap();
+            }
+            service.oneshot(request).await
+        }
+    });
+    let client = Client::new(service, "default");
+    // It is not ready before it has seen everything, so that is not waited for.
+    let until_ready = stage.start_with(&client, options());
+    let waited = tokio::time::timeout(Duration::from_mins(30), until_ready).await;
+    assert!(waited.is_err());
+    assert_eq!(stage.recorded("net").await, [10, 14]);
+    assert!(!is_marked(&stage, "net").await);
+    listed.send_replace(true);
+    stage.comes_to("net", &[10]).await;
+    assert_eq!(stage.stays("net").await, [10]);
+    assert!(!is_marked(&stage, "net").await);
+}
+
+async fn is_marked(stage: &Stage, pool: &str) -> bool {
+    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
+    let pool = stage.get(api, pool).await.unwrap();
+    pool.labels().contains_key(label::LEAK)
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,9 +170,7 @@ async fn switched_off_nothing_goes_and_no_agent_is_asked() {
     off.gc.on = Switch::Off;
     stage.start(off).await;
     assert_eq!(stage.stays("net").await, [11, 14]);
-    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
-    let pool = stage.get(api, "net").await.unwrap();
-    assert!(!pool.labels().contains_key(label::LEAK));
+    assert!(!is_marked(&stage, "net").await);
 }
 
 #[tokio::test(start_paused = true)]
