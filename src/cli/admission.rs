@@ -233,7 +233,7 @@ pub(super) fn watched(
     service: impl Future<Output = Result<(), ServeError>>,
     stop: watch::Receiver<bool>,
 ) -> (impl Future<Output = ()>, Serving) {
-    let (serves, served) = oneshot::channel::<()>();
+    let (serves, over) = oneshot::channel::<()>();
     let task = async move {
         if let Err(error) = service.await {
             tracing::error!(error = %ErrorChain(&error), "webhooks are no longer served");
@@ -243,7 +243,7 @@ pub(super) fn watched(
             std::future::pending::<()>().await;
         }
     };
-    (task, Serving(served))
+    (task, Serving(over))
 }
 
 #[cfg(test)]

@@ -127,10 +127,14 @@ impl Gc<'_> {
         self.mark(&found).await;
     }
 
+    fn survey(&self) -> Survey {
+        Survey::new(self.clients.read.clone(), self.options.ask, self.keeps)
+    }
+
     /// What this look and those before give.
     async fn found(&self, suspects: &mut Suspects) -> Found {
         let now = time::now();
-        let mut survey = Survey::new(self.clients.read.clone(), self.options.ask);
+        let mut survey = self.survey();
         let (ends, total) = self.ends();
         let mut judged = Vec::new();
         for (holding, fate) in ends {
@@ -172,7 +176,6 @@ impl Gc<'_> {
                 }
                 match pod::fate(found.as_deref(), &holding.uid) {
                     Fate::Lives => {}
-                    _ if holding.is_static() => {}
                     fate @ (Fate::Ends { .. } | Fate::Gone) => ends.push((holding, fate)),
                 }
             }

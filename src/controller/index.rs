@@ -6,6 +6,7 @@
 
 mod complaints;
 mod known;
+mod lent;
 mod observe;
 mod pods;
 mod state;
@@ -317,7 +318,8 @@ impl Index {
         if !is_read || !self.asks() {
             return None;
         }
-        let wish = seen.wish.as_ref()?.as_ref().ok()?;
+        let wish = state.wish(seen)?;
+        let wish = wish.as_ref().as_ref().ok()?;
         let pools = state.owned.get(&seen.id.uid).into_iter().flatten();
         let pools = pools.filter_map(|name| state.pools.get(name)?.parsed.clone().ok());
         Some(Served {
@@ -358,6 +360,14 @@ impl Index {
     /// Only true once all subnets are known.
     pub fn complaint(&self, seen: &Seen) -> Option<(&'static str, String)> {
         self.state().complaint(seen, self.asks())
+    }
+
+    /// The workload above, if it has no Pod template and that of `seen` may be its.
+    pub fn shown_to(&self, seen: &Seen) -> Option<Seen> {
+        let state = self.state();
+        let above = state.workloads.get(&state.shown_to(seen)?)?;
+        above.elsewhere.as_ref()?;
+        Some(above.clone())
     }
 
     /// Every workload that must be told something.

@@ -64,6 +64,14 @@ enum KeptError {
     Put(#[from] PutError),
 }
 
+/// When to look at a pool again.
+enum Next {
+    /// Where something changes, or after so long.
+    Later(Option<Duration>),
+    /// Soon: some of its addresses could not be judged.
+    Again,
+}
+
 /// The pools to look at.
 pub(super) struct Kept {
     keeps: Keeps,
@@ -244,8 +252,11 @@ impl Kept {
                     frees_switched_off: is_due,
                 };
                 match look.free_unwanted().await {
-                    Ok(None) => {}
-                    Ok(Some(later)) => self.queue.add_at(pool.clone(), Instant::now() + later),
+                    Ok(Next::Later(None)) => {}
+                    Ok(Next::Later(Some(later))) => {
+                        self.queue.add_at(pool.clone(), Instant::now() + later);
+                    }
+                    Ok(Next::Again) => self.queue.rest(pool.clone(), Instant::now() + AGAIN_AFTER),
                     Err(error) => {
                         tracing::warn!(%pool, error = %ErrorChain(&error), "addresses that no Pod has not freed; trying again");
                         self.queue.rest(pool.clone(), Instant::now() + AGAIN_AFTER);
@@ -315,11 +326,11 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// Frees what is kept in the pool and wanted by nobody, and quarantines that are over; how long
-    /// until the next one is.
-    async fn free_unwanted(&self) -> Result<Option<Duration>, KeptError> {
+    /// Frees what is kept in the pool and wanted by nobody, and quarantines that are over. Who wants
+    /// an address and can't be read holds up that one, and nothing else of the pool.
+    async fn free_unwanted(&self) -> Result<Next, KeptError> {
         let Some(object) = self.writer.pools.get(&Key::cluster(self.pool.as_str())) else {
-            return Ok(None);
+            return Ok(Next::Later(None));
         };
         let mut records = records(&object);
         let now = time::now();
@@ -329,26 +340,41 @@ impl Look<'_> {
             .filter(|kept| kept.1.kept && self.suspicion(*kept).is_some())
             .map(|(address, record)| (address, record.clone()))
             .collect();
-        let mut freed = Vec::new();
-        for (address, record) in suspects {
-            if let Some(why) = self.unwanted_live((address, &record)).await? {
-                // Before the record: the endpoint is derived from it, and nobody looks for it after.
-                self.remove_endpoint(&record).await?;
-                records.remove(address);
-                freed.push((address, record, why));
-            }
-        }
         let later =
             quarantine::next_over(&records).map(|until| (until - now).to_std().unwrap_or_default());
+        let (mut freed, mut next) = (Vec::new(), Next::Later(later));
+        for (address, record) in suspects {
+            match self.let_go((address, &record)).await {
+                Ok(None) => {}
+                Ok(Some(why)) => {
+                    records.remove(address);
+                    freed.push((address, record, why));
+                }
+                Err(error) => {
+                    tracing::warn!(pool = %self.pool, %address, pod = %record.pod, error = %ErrorChain(&error), "kept address not freed; trying again");
+                    next = Next::Again;
+                }
+            }
+        }
         if freed.is_empty() && over.is_empty() {
-            return Ok(later);
+            return Ok(next);
         }
         self.writer.put_records(&object, &records).await?;
         self.tell(&object, &freed);
         for address in over {
             tracing::info!(pool = %self.pool, %address, "quarantine is over: the next Pod that gets the address probes it");
         }
-        Ok(later)
+        Ok(next)
+    }
+
+    /// Why the address is wanted no more, by live reads; its endpoint is gone then.
+    async fn let_go(&self, kept: (IpAddr, &Record)) -> Result<Option<Unwanted>, KeptError> {
+        let why = self.unwanted_live(kept).await?;
+        if why.is_some() {
+            // Before the record: the endpoint is derived from it, and nobody looks for it after.
+            self.remove_endpoint(kept.1).await?;
+        }
+        Ok(why)
     }
 
     /// One log line an address, one Event a reason.
@@ -410,12 +436,10 @@ impl Look<'_> {
         let Some(lineage) = record.lineage() else {
             return Ok(None);
         };
-        let keeper = match (&lineage.machine, set_name(&record.pod)) {
-            (Some(machine), _) => self.machine_now(&record.pod, machine).await?,
-            (None, Some(name)) => self.set_now(&name).await?,
-            (None, None) => None,
-        };
-        if let Some(why) = keep::unwanted(&record.pod, &lineage.owner, keeper.as_ref()) {
+        if let Some(why) = self.switched_off(&lineage) {
+            return Ok(Some(why));
+        }
+        if let Some(why) = self.unwanted_by_owner(&record.pod, &lineage).await? {
             return Ok(Some(why));
         }
         if let Some(pool) = self.successor(&lineage.owner, kept) {
@@ -425,7 +449,22 @@ impl Look<'_> {
                 return Ok(Some(Unwanted::Moved(pool)));
             }
         }
-        Ok(self.switched_off(&lineage))
+        Ok(None)
+    }
+
+    async fn unwanted_by_owner(
+        &self,
+        pod: &PodName,
+        lineage: &Lineage,
+    ) -> Result<Option<Unwanted>, kube::Error> {
+        let keeper = match (&lineage.machine, set_name(pod)) {
+            // The right to read machines goes with their switch.
+            (Some(_), _) if !self.kept.keeps.machines => return Ok(None),
+            (Some(machine), _) => self.machine_now(pod, machine).await?,
+            (None, Some(name)) => self.set_now(&name).await?,
+            (None, None) => None,
+        };
+        Ok(keep::unwanted(pod, &lineage.owner, keeper.as_ref()))
     }
 
     async fn machine_now(

@@ -107,22 +107,20 @@ impl Reports {
     }
 
     /// Addresses of a pool that were released since nobody has or wants them: for each why, and which
-    /// it is and whose it was. One Event for each why.
+    /// it is and whose it was. For each why as many Events as that takes, up to a bound.
     pub(super) fn collected(
         &self,
         pool: &SpiderIPPool,
         released: impl IntoIterator<Item = (String, String)>,
     ) {
-        let mut notes: BTreeMap<String, String> = BTreeMap::new();
+        let mut all: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (why, which) in released {
-            let note = notes.entry(why).or_insert_with_key(|why| format!("{why}:"));
-            note.push(' ');
-            note.push_str(&which);
+            all.entry(why).or_default().push(which);
         }
         let pool = pool.object_ref(&());
-        let notices = notes
-            .into_values()
-            .map(|note| notices::collected(&pool, note));
+        let notes = all.iter();
+        let notes = notes.flat_map(|(why, which)| notices::released(why, which));
+        let notices = notes.map(|note| notices::collected(&pool, note));
         self.teller.tell(notices.collect(), EVENTS_PER_PASS);
     }
 

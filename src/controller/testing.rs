@@ -118,6 +118,12 @@ impl Stage {
         self.start_as(Leadership::Leader, options, None).await;
     }
 
+    /// The same with a client of its own.
+    pub(super) async fn start_with(&mut self, client: &Client, options: Options) {
+        self.run(clients(client), Leadership::Leader, options, None)
+            .await;
+    }
+
     /// Has one more replica see that, and do it while it is told that it leads; with an allocator,
     /// maybe.
     pub(super) async fn start_as(
@@ -127,6 +133,16 @@ impl Stage {
         allocator: Option<Endpoint>,
     ) -> watch::Sender<Leadership> {
         let clients = clients(&self.server.client("controller"));
+        self.run(clients, what, options, allocator).await
+    }
+
+    async fn run(
+        &mut self,
+        clients: Clients,
+        what: Leadership,
+        options: Options,
+        allocator: Option<Endpoint>,
+    ) -> watch::Sender<Leadership> {
         let metrics = Metrics::register(&mut Registry::default(), false);
         let (ready, mut is_ready) = watch::channel(false);
         let leads = watch::Sender::new(what);

@@ -161,5 +161,9 @@ pub(super) fn workload<W: Resource>(
 pub(super) fn took(ctx: &Context, seen: Seen) {
     let uid = seen.id.uid.clone();
     ctx.complain(&seen);
+    let shown_to = ctx.index.shown_to(&seen);
     ctx.wake(ctx.index.workload(&uid, Some(seen)));
+    if let Some(above) = shown_to {
+        ctx.complain(&above);
+    }
 }

@@ -9,6 +9,7 @@ pub mod other;
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, Utc};
 use ipam::affinity::Selector;
 use ipam::annotation::{self, AnnotationError, Fault, SizeRule, SubnetItem};
 use ipam::demand::surge_of_percent;
@@ -21,7 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::{Resource, ResourceExt};
 
-use crate::api::convert;
+use crate::api::{convert, time};
 
 /// A kind whose Pods can have a pool of their own.
 pub trait Workload {
@@ -290,6 +291,19 @@ pub struct Seen {
     pub surge: u32,
     /// For a `StatefulSet`: which Pods it wants.
     pub ordinals: Option<Ordinals>,
+    /// When it was made.
+    pub created: Option<DateTime<Utc>>,
+    /// What it has of its own where the template of its Pods is elsewhere; `None` where it has one.
+    pub elsewhere: Option<Elsewhere>,
+}
+
+/// What a workload says of its Pods without a template of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Elsewhere {
+    /// Which Pods are its.
+    pub selector: Option<Selector>,
+    /// Whether it says how many it wants.
+    pub is_scalable: bool,
 }
 
 /// What the annotations of a workload ask for.
@@ -326,7 +340,8 @@ where
 
 /// Reads a workload of any kind, whose metadata is `meta`.
 ///
-/// An annotation on the Pod template wins over the same one on the workload itself, key by key.
+/// An annotation on the Pod template wins over the same one on the workload itself; those of subnets
+/// are one.
 pub fn seen_as<W: Workload>(
     id: WorkloadId,
     meta: &ObjectMeta,
@@ -348,6 +363,11 @@ pub fn seen_as<W: Workload>(
         replicas: workload.replicas(),
         surge: workload.surge(),
         ordinals: workload.ordinals(),
+        created: meta.creation_timestamp.as_ref().map(time::from_wire),
+        elsewhere: workload.template().is_none().then(|| Elsewhere {
+            selector: workload.pods(),
+            is_scalable: workload.is_scalable(),
+        }),
     }
 }
 
@@ -392,7 +412,14 @@ fn wish<W: Workload>(
     if annotation::names_pools(&of_pods) && !is_of_pods {
         return None; // the Pods name pools, and that is nearer to them
     }
-    let items = match annotation::subnets(&get) {
+    // With either key the template comes before all that the workload itself says of subnets, as a
+    // Pod does for its agent, which would look for another pool otherwise.
+    let asked = if is_of_pods {
+        annotation::subnets(&of_pods)
+    } else {
+        annotation::subnets(&get)
+    };
+    let items = match asked {
         Ok(items) => items?,
         Err(error) => return Some(Err(error)),
     };
@@ -452,6 +479,31 @@ mod tests {
         assert_eq!(wish.rule, SizeRule::Flexible(2));
         assert_eq!(wish.selector.match_labels["app"], "web");
         assert_eq!((seen.replicas, seen.surge), (3, 0));
+    }
+
+    #[test]
+    fn a_template_that_says_which_subnets_with_either_key_says_all_of_it() {
+        let either = |of_pods: (&str, &str), own: (&str, &str)| {
+            let web = deployment(serde_json::json!({
+                "metadata": {"name": "web", "namespace": "shop", "annotations": {
+                    own.0: own.1, annotation::IP_NUMBER: "7"}},
+                "spec": {"selector": {}, "template": {
+                    "metadata": {"annotations": {of_pods.0: of_pods.1}},
+                    "spec": {"containers": []}}},
+            }));
+            let wish = seen(&web, SizeRule::Flexible(1)).wish.unwrap().unwrap();
+            assert_eq!(wish.rule, SizeRule::Fixed(7));
+            wish.items[0].ipv4.as_ref().unwrap().as_str().to_owned()
+        };
+        let (one, many) = (
+            (annotation::SUBNET, r#"{"ipv4":["a"]}"#),
+            (
+                annotation::SUBNETS,
+                r#"[{"interface":"eth0","ipv4":["b"]}]"#,
+            ),
+        );
+        assert_eq!(either(one, many), "a");
+        assert_eq!(either(many, one), "b");
     }
 
     #[test]

@@ -238,12 +238,25 @@ pub enum Fault {
         /// What is wrong.
         error: ListError,
     },
+    /// One that should name pools names none.
+    #[error("annotation '{key}' names no IPPool{}: list some under \"ipv4\" or \"ipv6\", write it like {}", of(.nic.as_ref()), form(.key))]
+    NoPool {
+        /// Annotation key.
+        key: &'static str,
+        /// The interface, where an item names one.
+        nic: Option<Nic>,
+    },
     /// One is on the workload itself, where nobody follows it.
     #[error(
         "annotation '{0}' counts on Pods alone: move it from the workload's own metadata to that of \
          the Pod template in its spec"
     )]
     Misplaced(&'static str),
+}
+
+fn of(nic: Option<&Nic>) -> String {
+    nic.map(|nic| format!(" for interface {nic}"))
+        .unwrap_or_default()
 }
 
 /// The first annotation that a workload has itself, and its template, on which alone it counts, has
@@ -266,23 +279,35 @@ pub fn check(get: Get<'_>) -> Result<(), Fault> {
     check_pools(get)
 }
 
-/// The first thing wrong with those of them that an agent alone follows: which pools, which routes.
+/// The first thing wrong with those of them that an agent alone follows: which routes, which pools.
+/// Of pools it reads what comes first, and nothing where `subnets` or `subnet` comes before them.
 ///
 /// Errors and cost: as [`check`].
 pub fn check_pools(get: Get<'_>) -> Result<(), Fault> {
-    let unnamed = Nic::from(DEFAULT_NIC);
-    let items = ippools(get)?;
-    let items = items.iter().flat_map(PoolItems::iter);
-    let items = items.map(|(nic, item)| (IPPOOLS, nic.unwrap_or(&unnamed), &item.pools));
-    let one = ippool(get)?;
-    let one = one.iter().map(|pools| (IPPOOL, &unnamed, pools));
-    for (key, nic, pools) in items.chain(one) {
-        for family in [Family::V4, Family::V6] {
-            listed::read(pools.of(family), family, nic)
-                .map_err(|error| Fault::List { key, error })?;
-        }
-    }
     routes(get)?;
+    if get(SUBNETS).or(get(SUBNET)).is_some() {
+        return Ok(());
+    }
+    if let Some(items) = ippools(get)? {
+        let mut items = items.iter();
+        return items.try_for_each(|(nic, item)| check_names(IPPOOLS, nic, &item.pools));
+    }
+    match ippool(get)? {
+        Some(pools) => check_names(IPPOOL, None, &pools),
+        None => Ok(()),
+    }
+}
+
+fn check_names(key: &'static str, nic: Option<&Nic>, pools: &PoolNames) -> Result<(), Fault> {
+    let unnamed = Nic::from(DEFAULT_NIC);
+    for family in [Family::V4, Family::V6] {
+        listed::read(pools.of(family), family, nic.unwrap_or(&unnamed))
+            .map_err(|error| Fault::List { key, error })?;
+    }
+    if pools.is_empty() {
+        let nic = nic.cloned();
+        return Err(Fault::NoPool { key, nic });
+    }
     Ok(())
 }
 

@@ -15,6 +15,9 @@
 //! | has been unready for [`LOST_AFTER`], and gives no sign of life | goes, if the policy has it and the address is not fixed |
 //! | is unready otherwise | stays: containers run on without a kubelet |
 //!
+//! Of a static Pod the API server knows no uid, so that its Pod seems gone while it runs: its record
+//! stays, whatever its node, until that is deleted.
+//!
 //! A record without a node, as the original writes it, may be of the node that its Pod's endpoint
 //! names, or of any: then each of them must have let go. There a node that has been ready for
 //! [`SETTLED`] has, if the Pod has been gone as long: its kubelet stops what has no Pod.
@@ -111,6 +114,16 @@ pub enum Home {
     Any(BTreeMap<NodeName, Standing>),
 }
 
+impl Home {
+    /// True where it is one node, and that is deleted.
+    fn is_deleted(&self) -> bool {
+        matches!(
+            self,
+            Self::Recorded(_, Standing::Gone) | Self::Told(_, Standing::Gone)
+        )
+    }
+}
+
 /// A record, and all that is known about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
@@ -189,7 +202,7 @@ pub enum Verdict {
 
 /// What becomes of a record; see the table at the head of this module.
 pub fn judge(seen: &Seen, policy: &Policy, now: DateTime<Utc>) -> Verdict {
-    if seen.fate == Fate::Lives || seen.holding.is_static() {
+    if seen.fate == Fate::Lives || (seen.holding.is_static() && !seen.home.is_deleted()) {
         return Verdict::InUse;
     }
     match &seen.home {

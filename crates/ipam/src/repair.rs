@@ -394,4 +394,5 @@ fn delete_one(first: &PodName, second: &PodName) -> Remedy {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test may fail by panic")]
 mod tests;

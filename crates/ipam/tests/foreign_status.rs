@@ -147,14 +147,14 @@ mod tests {
             });
             let whole = format!("{{{}}}", members.collect::<Vec<_>>().join(","));
             let from = from.index(whole.len());
-            let to = (from + length).min(whole.len());
+            let to = from.saturating_add(length).min(whole.len());
             let (before, gone) = (&whole[..from], &whole[from..to]);
             let saved = Salvage::of(&format!("{before}{}", &whole[to..]));
             for n in 1..=count {
                 let key = format!("\"10.0.0.{n}\"");
                 let at = whole.find(&key).unwrap();
                 // What was taken away itself nobody can name.
-                let is_whole = to <= at || at + key.len() <= from;
+                let is_whole = to <= at || at.saturating_add(key.len()) <= from;
                 let address = format!("10.0.0.{n}").parse().unwrap();
                 let is_known = saved.addresses().contains(address) || saved.cut;
                 prop_assert!(!is_whole || is_known, "{n} without {gone:?}: {saved:?}");

@@ -23,7 +23,8 @@ fn is_recorded(world: &World) -> bool {
 fn journal(dir: &Path) -> usize {
     let folder = Folder::beside(&dir.join("agent.sock")).unwrap();
     let files = folder.files().unwrap().into_iter();
-    files.filter(|(name, _)| name.ends_with(".json")).count()
+    let notes = |name: &str| Path::new(name).extension().is_some_and(|it| it == "netns");
+    files.filter(|(name, _)| !notes(name)).count()
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,7 +102,7 @@ pub(super) async fn look(
     let pods = connection.list::<Pod>().await?.objects;
     let pods = pods.into_iter().map(|pod| (pod::uid(&pod), pod));
     let pods: BTreeMap<_, Pod> = pods.collect();
-    let mut survey = Survey::new(connection.client.clone(), Ask::Nobody);
+    let mut survey = Survey::new(connection.client.clone(), Ask::Nobody, keeps);
     let mut collectable = Collectable {
         records: 0,
         kept: 0,
@@ -124,13 +124,16 @@ pub(super) async fn look(
     for holding in pools.iter().flat_map(survey::holdings) {
         collectable.records += 1;
         let fate = pod::fate(pods.get(&holding.uid), &holding.uid);
-        if fate == Fate::Lives || holding.is_static() {
+        if fate == Fate::Lives {
             continue;
         }
         let seen = connection.answer::<Node, _>(survey.see(holding, fate).await)?;
+        let verdict = collect::judge(&seen, policy, time::now());
+        if verdict == Verdict::InUse {
+            continue;
+        }
         let keeper = connection.answer::<Node, _>(survey.keeper(&seen).await)?;
-        let finding = finding(&seen, keeper, policy);
-        collectable.findings.push(finding);
+        collectable.findings.push(finding(&seen, &verdict, keeper));
     }
     collectable.findings.sort_by(|a, b| a.pool.cmp(&b.pool));
     Ok(collectable)
@@ -198,8 +201,7 @@ impl Entry {
 }
 
 /// What becomes of a record, now.
-fn finding(seen: &Seen, keeper: Option<Lineage>, policy: &Policy) -> Finding {
-    let verdict = collect::judge(seen, policy, time::now());
+fn finding(seen: &Seen, verdict: &Verdict, keeper: Option<Lineage>) -> Finding {
     let holding = &seen.holding;
     Finding {
         address: holding.address.to_string(),
@@ -207,7 +209,7 @@ fn finding(seen: &Seen, keeper: Option<Lineage>, policy: &Policy) -> Finding {
         pod: holding.pod.to_string(),
         uid: holding.uid.to_string(),
         node: holding.node.as_ref().map(ToString::to_string),
-        verdict: match (&verdict, keeper) {
+        verdict: match (verdict, keeper) {
             (Verdict::InUse, _) => "InUse",
             (Verdict::Agent(_), _) => "Agent",
             (Verdict::Waits(_), _) => "Wait",

@@ -5,7 +5,7 @@ use ipam::collect::{LostNodes, Policy};
 use ipam::keep::Keeps;
 use ipam::repair::Repair;
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::{Namespace, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::PostParams;
 use kube::{Api, Client, Resource, ResourceExt};
@@ -258,4 +258,25 @@ async fn a_dry_run_tells_which_kept_addresses_nobody_wants() {
     let mut told = [&[also][..], &unwanted].concat();
     told.push("6 records, 0 kept");
     assert_eq!(collectable(&connection, off).await, told);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_tells_of_a_static_pod_s_address_once_its_node_is_deleted() {
+    let client = server().await;
+    let connection = Connection::to(client.clone());
+    let node: Node = serde_json::from_value(json!({"metadata": {"name": "n1"}})).unwrap();
+    make(&client, node, |_| {}).await;
+    let of_static = |node: &str| json!({"pod": "kube-system/static", "podUid": format!("0a1b2c{node}"), "nic": "eth0", "node": node});
+    let records = json!({"10.6.0.10": of_static("n1"), "10.6.0.11": of_static("gone")});
+    let spec = json!({"metadata": {"name": "a"},
+        "spec": {"subnet": "10.6.0.0/24", "ips": ["10.6.0.10-10.6.0.29"]}});
+    make(&client, read::<SpiderIPPool>(spec, "SpiderIPPool"), |p| {
+        p.status.get_or_insert_default().allocated_ips = Some(records.to_string());
+    })
+    .await;
+    let told = [
+        "10.6.0.11: Release, its Pod is gone or ends, and Node gone is deleted",
+        "2 records, 0 kept",
+    ];
+    assert_eq!(collectable(&connection, Keeps::ALL).await, told);
 }

@@ -1,11 +1,11 @@
 //! Records that two looks found to have no owner: confirmed live, freed, and told of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::collect::{self, Proof, Verdict};
 use ipam::keep::Lineage;
 use ipam::leak::Holding;
-use ipam::name::PoolName;
+use ipam::name::{PoolName, Uid};
 use ipam::record::{Records, RecordsError};
 use kube::api::Api;
 
@@ -62,18 +62,16 @@ impl Gc<'_> {
                 .or_default()
                 .push(holding);
         }
-        let mut survey = Survey::new(self.clients.read.clone(), self.options.ask);
+        let mut survey = self.survey();
         // All before any goes: a Pod has addresses in several pools, and one endpoint, which may be
-        // the only one to tell its node.
-        let mut confirmed = Vec::new();
+        // the only one to tell its node. So where one of them could not be read, all of its stay.
+        let (mut confirmed, mut unread) = (Vec::new(), BTreeSet::new());
         for (pool, holdings) in by_pool {
-            let count = holdings.len();
-            match self.confirm_all(holdings, &mut survey).await {
-                Ok(leaving) => confirmed.push((pool, leaving)),
-                Err(error) => self.not_freed(&pool, count, &error.into()),
-            }
+            let leaving = self.confirm_all(holdings, &mut survey, &mut unread).await;
+            confirmed.push((pool, leaving));
         }
-        for (pool, leaving) in confirmed {
+        for (pool, mut leaving) in confirmed {
+            leaving.retain(|gone| !unread.contains(&gone.holding.uid));
             let count = leaving.len();
             if let Err(error) = self.free_in(&pool, leaving).await {
                 self.not_freed(&pool, count, &error);
@@ -86,16 +84,29 @@ impl Gc<'_> {
         tracing::warn!(%pool, error = %ErrorChain(error), "addresses without an owner not freed; the next look does it");
     }
 
+    /// Those that go, by live reads; Pods of which one could not be read are added to `unread`.
     async fn confirm_all(
         &self,
         holdings: Vec<Holding>,
         survey: &mut Survey,
-    ) -> Result<Vec<Leaving>, kube::Error> {
+        unread: &mut BTreeSet<Uid>,
+    ) -> Vec<Leaving> {
         let mut leaving = Vec::new();
         for holding in holdings {
-            leaving.extend(self.confirm(holding, survey).await?);
+            match self.confirm(&holding, survey).await {
+                Ok(gone) => leaving.extend(gone),
+                Err(error) => {
+                    self.metrics.not_collected(1);
+                    tracing::warn!(
+                        pool = %holding.pool, address = %holding.address, pod = %holding.pod,
+                        error = %ErrorChain(&error),
+                        "an address without an owner could not be read once more; the next look does it"
+                    );
+                    unread.insert(holding.uid);
+                }
+            }
         }
-        Ok(leaving)
+        leaving
     }
 
     async fn free_in(&self, pool: &PoolName, leaving: Vec<Leaving>) -> Result<(), FreeError> {
@@ -115,17 +126,16 @@ impl Gc<'_> {
     /// The record as live reads have it; `None` if it may not go, after all.
     async fn confirm(
         &self,
-        holding: Holding,
+        holding: &Holding,
         survey: &mut Survey,
     ) -> Result<Option<Leaving>, kube::Error> {
-        let fate = survey.fate(&holding).await?;
-        let seen = survey.see(holding, fate).await?;
+        let fate = survey.fate(holding).await?;
+        let seen = survey.see(holding.clone(), fate).await?;
         let verdict = collect::judge(&seen, &self.options.policy, time::now());
         let Verdict::Goes(proof) = verdict else {
             return Ok(None);
         };
         let keep_for = survey.keeper(&seen).await?;
-        let keep_for = keep_for.filter(|lineage| self.keeps.includes(lineage));
         Ok(Some(Leaving {
             holding: seen.holding,
             proof,

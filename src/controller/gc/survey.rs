@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipam::collect::{Fate, Home, Seen, Sign, Standing};
-use ipam::keep::{self, Keeper, Lineage, Machine, Unwanted};
+use ipam::keep::{self, Keeper, Keeps, Lineage, Machine, Unwanted};
 use ipam::leak::Holding;
 use ipam::name::{NodeName, PodName, Uid};
 use ipam::record::Records;
@@ -42,6 +42,8 @@ pub enum Ask {
 pub struct Survey {
     client: Client,
     ask: Ask,
+    /// Machines whose addresses are not kept are not read: the right to goes with the switch.
+    keeps: Keeps,
     nodes: BTreeMap<NodeName, Standing>,
     all_nodes: Option<BTreeMap<NodeName, Standing>>,
     sets: BTreeMap<(String, String), Option<StatefulSet>>,
@@ -71,10 +73,11 @@ pub fn records(pool: &SpiderIPPool) -> Records {
 
 impl Survey {
     /// A look that has read nothing yet.
-    pub fn new(client: Client, ask: Ask) -> Self {
+    pub fn new(client: Client, ask: Ask, keeps: Keeps) -> Self {
         Self {
             client,
             ask,
+            keeps,
             nodes: BTreeMap::new(),
             all_nodes: None,
             sets: BTreeMap::new(),
@@ -136,11 +139,13 @@ impl Survey {
         Ok(pod::fate(found.as_ref(), &holding.uid))
     }
 
-    /// Who wants the address kept for the next Pod of its identity.
+    /// Who wants the address kept for the next Pod of its identity; nobody whose addresses are not
+    /// kept.
     ///
     /// Errors: it could not be read.
     pub async fn keeper(&mut self, seen: &Seen) -> Result<Option<Lineage>, kube::Error> {
-        let Some(lineage) = &seen.lineage else {
+        let lineage = seen.lineage.as_ref();
+        let Some(lineage) = lineage.filter(|of| self.keeps.includes(of)) else {
             return Ok(None);
         };
         let unwanted = self.unwanted(&seen.holding.pod, lineage).await?;
@@ -148,7 +153,7 @@ impl Survey {
     }
 
     /// Why the StatefulSet or machine of a Pod no longer wants an address kept for the next one;
-    /// `None` where it does.
+    /// `None` where it does, or is a machine and those keep none.
     ///
     /// Errors: it could not be read.
     pub async fn unwanted(
@@ -157,6 +162,7 @@ impl Survey {
         lineage: &Lineage,
     ) -> Result<Option<Unwanted>, kube::Error> {
         let keeper: Option<Keeper> = match &lineage.machine {
+            Some(_) if !self.keeps.machines => return Ok(None),
             Some(machine) => {
                 let found = self.machine(pod, machine).await?;
                 found.map(convert::machine_keeper)
@@ -167,7 +173,8 @@ impl Survey {
     }
 
     /// Whose address it is, as an endpoint says of a record that does not: the original's for a
-    /// virtual machine bear its name, and so do their records.
+    /// virtual machine bear its name, and so do their records. Nobody's where it is of a machine, and
+    /// those keep none.
     async fn told(
         &mut self,
         pod: &PodName,
@@ -176,6 +183,9 @@ impl Survey {
         let set = self.set(pod).await?.filter(|set| endpoint.tells_of(set));
         if let Some(uid) = set.and_then(ResourceExt::uid) {
             return Ok(Some(Lineage::of_set(Uid::new(uid))));
+        }
+        if !self.keeps.machines {
+            return Ok(None);
         }
         for machine in convert::machines_of(endpoint) {
             let found = self.machine(pod, &machine).await?;

@@ -9,7 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::SpiderEndpoint;
-use crate::controller::testing::{Stage, clients, options};
+use crate::controller::testing::{Stage, clients, forbidding, options};
 use crate::kube_io::locked;
 
 /// A record of a Pod that never was here, as our agents write it.
@@ -53,22 +53,78 @@ async fn addresses_go_where_the_node_is_gone_or_out_of_service_and_stay_where_it
         "10.6.0.14": record("d", "gone"),
         "10.6.0.15": record("e", "gone"),
         "10.6.0.16": {"pod": "kube-system/static", "podUid": "0a1b2c", "nic": "eth0", "node": "gone"},
+        "10.6.0.17": {"pod": "kube-system/static", "podUid": "0a1b2d", "nic": "eth0", "node": "n1"},
+        "10.6.0.18": {"pod": "kube-system/static", "podUid": "0a1b2e", "nic": "eth0", "node": "n3"},
     });
     stage.pool("net", "10.6.0.10-10.6.0.29", &records).await;
     stage.start(options()).await;
-    stage.comes_to("net", &[10, 11, 12, 16]).await;
+    stage.comes_to("net", &[10, 11, 12, 17, 18]).await;
     let mut told = stage.events("AddressesReleased").await;
     told.sort();
     assert_eq!(
         told,
         [
             "released, since Node gone is deleted, and the Pods are gone: 10.6.0.14 (Pod shop/d) \
-             10.6.0.15 (Pod shop/e)",
+             10.6.0.15 (Pod shop/e) 10.6.0.16 (Pod kube-system/static)",
             "released, since Node n3 is tainted out of service and not ready, and the Pods are gone: \
              10.6.0.13 (Pod shop/c)",
         ]
     );
-    assert_eq!(stage.stays("net").await, [10, 11, 12, 16]);
+    assert_eq!(stage.stays("net").await, [10, 11, 12, 17, 18]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_lead_frees_and_marks_nothing_until_it_does() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let records = json!({"10.6.0.11": record("a", "n1"), "10.6.0.14": record("d", "gone")});
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let leads = stage.start_as(Leadership::Follower, options(), None).await;
+    assert_eq!(stage.stays("net").await, [11, 14]);
+    assert!(!is_marked(&stage, "net").await);
+    leads.send_replace(Leadership::Leader);
+    assert_eq!(stage.stays("net").await, [11]);
+    assert!(is_marked(&stage, "net").await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_pods_are_not_all_listed_no_look_is_made_and_no_pool_is_marked() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let living = stage.pod("lives").await;
+    let records = json!({
+        "10.6.0.10": {"pod": "shop/lives", "podUid": living, "nic": "eth0", "node": "n1", "sandbox": "s"},
+        "10.6.0.14": record("d", "gone"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let (listed, is_listed) = tokio::sync::watch::channel(false);
+    let service = stage.server.service("controller");
+    let service = tower::service_fn(move |request: http::Request<Body>| {
+        let (service, mut is_listed) = (service.clone(), is_listed.clone());
+        async move {
+            if request.uri().path() == "/api/v1/pods" {
+                is_listed.wait_for(|is_listed| *is_listed).await.unwrap();
+            }
+            service.oneshot(request).await
+        }
+    });
+    let client = Client::new(service, "default");
+    // It is not ready before it has seen everything, so that is not waited for.
+    let until_ready = stage.start_with(&client, options());
+    let waited = tokio::time::timeout(Duration::from_mins(30), until_ready).await;
+    assert!(waited.is_err());
+    assert_eq!(stage.recorded("net").await, [10, 14]);
+    assert!(!is_marked(&stage, "net").await);
+    listed.send_replace(true);
+    stage.comes_to("net", &[10]).await;
+    assert_eq!(stage.stays("net").await, [10]);
+    assert!(!is_marked(&stage, "net").await);
+}
+
+async fn is_marked(stage: &Stage, pool: &str) -> bool {
+    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
+    let pool = stage.get(api, pool).await.unwrap();
+    pool.labels().contains_key(label::LEAK)
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,9 +170,7 @@ async fn switched_off_nothing_goes_and_no_agent_is_asked() {
     off.gc.on = Switch::Off;
     stage.start(off).await;
     assert_eq!(stage.stays("net").await, [11, 14]);
-    let api: Api<SpiderIPPool> = Api::all(stage.client.clone());
-    let pool = stage.get(api, "net").await.unwrap();
-    assert!(!pool.labels().contains_key(label::LEAK));
+    assert!(!is_marked(&stage, "net").await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -451,6 +505,91 @@ async fn a_write_follows_a_pool_that_agents_moved_and_leaves_what_they_wrote() {
     bench.stage.pool("net", "10.6.0.10-10.6.0.19", &since).await;
     bench.free_all_of(&behind).await;
     assert_eq!(bench.stage.recorded("net").await, [11, 12]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_machines_keep_nothing_theirs_go_as_anybody_s_and_no_machine_is_read() {
+    let mut stage = Stage::new().await;
+    nodes(&stage).await;
+    let db = stage.machine("db").await;
+    let mut of_machine = record("virt-launcher-db-a", "gone");
+    of_machine["owner"] = json!(db);
+    of_machine["machine"] = json!({"kind": "VirtualMachine", "name": "db"});
+    let current = json!({"uid": "gone-web", "node": "gone", "ips": []});
+    stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {"name": "web", "namespace": "shop"},
+            "status": {
+                "current": current, "ownerControllerType": "VirtualMachineInstance",
+                "ownerControllerName": "web",
+            },
+        }))
+        .await;
+    let records = json!({
+        "10.6.0.10": of_machine,
+        "10.6.0.11": {"pod": "shop/web", "podUid": "gone-web"},
+        "10.6.0.12": record("c", "gone"),
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let mut off = options();
+    off.keeps.machines = false;
+    let client = forbidding(&stage.server, |request| {
+        request.uri().path().contains("/kubevirt.io/")
+    });
+    stage.start_with(&client, off).await;
+    stage.comes_to("net", &[]).await;
+}
+
+#[tokio::test]
+async fn a_record_that_can_t_be_read_once_more_holds_up_its_own_pod_s_and_nobody_else_s() {
+    let mut bench = Bench::new().await;
+    // The second time it is asked for this Pod, the API server gives no answer.
+    let asked = Mutex::new(0);
+    bench.clients.read = forbidding(&bench.stage.server, move |request| {
+        let is_of_both = request.uri().path().ends_with("/pods/both");
+        *locked(&asked) += u32::from(is_of_both);
+        is_of_both && *locked(&asked) == 2
+    });
+    let both = json!({"pod": "shop/both", "podUid": "gone-both"});
+    let four = json!({"10.6.0.10": both, "10.6.0.11": record("a", "gone")});
+    let other = json!({"10.6.0.20": both, "10.6.0.21": record("b", "gone")});
+    bench.stage.pool("four", "10.6.0.10-10.6.0.19", &four).await;
+    bench
+        .stage
+        .pool("other", "10.6.0.20-10.6.0.29", &other)
+        .await;
+    let current = json!({"uid": "gone-both", "node": "gone", "ips": []});
+    bench
+        .stage
+        .put(json!({
+            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {
+                "name": "both", "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
+            },
+            "status": {
+                "current": current, "ownerControllerType": "Deployment", "ownerControllerName": "a",
+            },
+        }))
+        .await;
+    let mut due = Vec::new();
+    for name in ["four", "other"] {
+        let pool = bench.read(name).await;
+        bench.writer.pools.apply_written((*pool).clone());
+        due.extend(survey::holdings(&pool));
+    }
+    bench.gc().free(due.clone()).await;
+    assert_eq!(bench.stage.recorded("four").await, [10]);
+    assert_eq!(bench.stage.recorded("other").await, [20]);
+    for name in ["four", "other"] {
+        bench
+            .writer
+            .pools
+            .apply_written((*bench.read(name).await).clone());
+    }
+    bench.gc().free(due).await;
+    assert!(bench.stage.recorded("four").await.is_empty());
+    assert!(bench.stage.recorded("other").await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,15 +15,18 @@ impl State {
             return None;
         }
         let of_subnets = asks.then(|| self.complaint_of_subnets(seen)).flatten();
-        let fault = || Some((INVALID_ANNOTATION, seen.fault.as_ref()?.to_string()));
-        of_subnets.or_else(fault)
+        let of_template = || self.shows_template(seen)?.fault.as_ref();
+        let fault = || seen.fault.as_ref().or_else(of_template);
+        of_subnets.or_else(|| Some((INVALID_ANNOTATION, fault()?.to_string())))
     }
 
     fn complaint_of_subnets(&self, seen: &Seen) -> Option<(&'static str, String)> {
-        if let Some(Err(error)) = &seen.wish {
-            return Some((INVALID_ANNOTATION, error.to_string()));
-        }
-        families_of(seen).find_map(|(name, family)| {
+        let wish = self.wish(seen)?;
+        let wish = match wish.as_ref() {
+            Ok(wish) => wish,
+            Err(error) => return Some((INVALID_ANNOTATION, error.to_string())),
+        };
+        families_of(wish).find_map(|(name, family)| {
             let Some(entry) = self.subnets.get(name.as_str()) else {
                 let note = format!(
                     "SpiderSubnet {name} does not exist: create it, or name another one in the annotation"

@@ -14,7 +14,7 @@ impl State {
     pub(super) fn is_undecided(&self, owner: &Owner) -> bool {
         match self.workloads.get(&owner.uid) {
             _ if self.frozen.contains(&owner.uid) => true,
-            Some(seen) => matches!(seen.wish, Some(Err(_))),
+            Some(seen) => self.wish(seen).is_some_and(|wish| wish.is_err()),
             None => !self.knows_all_of(owner),
         }
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use ipam::addr::{AddrSet, Family, Range};
-use ipam::annotation::SubnetItem;
+use ipam::annotation::{AnnotationError, SubnetItem};
 use ipam::demand::PodCount;
 use ipam::kind::{Kinds, OtherKind};
 use ipam::name::{PoolName, SubnetName, Uid};
@@ -26,7 +26,7 @@ use super::Dirty;
 use super::pods::PodSeen;
 use crate::api::convert::{self, FieldError};
 use crate::api::{SpiderIPPool, SpiderSubnet};
-use crate::controller::workload::Seen;
+use crate::controller::workload::{Seen, Wish};
 use crate::kube_io::cache::Unreadable;
 
 pub(super) struct SubnetEntry {
@@ -83,6 +83,8 @@ pub(super) struct State {
     /// Workloads that are there and can't be read.
     pub(super) frozen: BTreeSet<Uid>,
     pub(super) asking: BTreeMap<String, BTreeSet<Uid>>,
+    /// Whom a template that another workload shows has ask for a subnet, and who shows it.
+    pub(super) lent: BTreeMap<String, BTreeSet<(Uid, Uid)>>,
     pub(super) children: BTreeMap<Uid, BTreeSet<Uid>>,
     pub(super) pods: BTreeMap<Uid, PodSeen>,
     pub(super) pods_of_owner: BTreeMap<Uid, BTreeSet<Uid>>,
@@ -240,7 +242,12 @@ impl State {
     }
 
     pub(super) fn link(&mut self, uid: &Uid, seen: &Seen) {
-        for name in subnets_of(seen) {
+        let shown_to = self.shown_to(seen);
+        for name in own_subnets(seen.wish.as_ref()) {
+            if let Some(owner) = &shown_to {
+                let lent = self.lent.entry(name.clone()).or_default();
+                lent.insert((owner.clone(), uid.clone()));
+            }
             self.asking.entry(name).or_default().insert(uid.clone());
         }
         if let Some(owner) = &seen.controller {
@@ -252,7 +259,11 @@ impl State {
     }
 
     pub(super) fn unlink(&mut self, uid: &Uid, seen: &Seen) {
-        for name in subnets_of(seen) {
+        let shown_to = self.shown_to(seen);
+        for name in own_subnets(seen.wish.as_ref()) {
+            if let Some(owner) = &shown_to {
+                remove(&mut self.lent, &name, &(owner.clone(), uid.clone()));
+            }
             remove(&mut self.asking, &name, uid);
         }
         if let Some(owner) = &seen.controller {
@@ -265,14 +276,14 @@ impl State {
 
     /// CIDRs of the subnets that a workload, or the workload above it, asks for.
     pub(super) fn asked(&self, seen: &Seen) -> Dirty {
-        let own = subnets_of(seen);
+        let own = self.subnets_of(seen);
         let above = seen
             .controller
             .as_ref()
             .and_then(|o| self.workloads.get(&Uid::from(o.uid.as_str())));
         let names = own
             .into_iter()
-            .chain(above.into_iter().flat_map(subnets_of));
+            .chain(above.into_iter().flat_map(|above| self.subnets_of(above)));
         names
             .filter_map(|name| self.subnets.get(&name).and_then(|e| e.cidr))
             .collect()
@@ -289,13 +300,14 @@ impl State {
     ///
     /// Cost: O(workloads that ask) reference counts, and what changed since the last time.
     pub(super) fn demands(&mut self, name: &str, family: Family) -> Vec<Arc<Demand>> {
-        let asking = self.asking.get(name).into_iter().flatten();
-        let unknown = asking.filter(|uid| !self.wants.contains_key(*uid));
+        let unknown = self
+            .asking_for(name)
+            .filter(|uid| !self.wants.contains_key(*uid));
         for uid in unknown.cloned().collect::<Vec<_>>() {
             let wants = self.wants_of(&uid);
             self.wants.insert(uid, wants);
         }
-        let asking = self.asking.get(name).into_iter().flatten();
+        let asking = self.asking_for(name);
         let wants = asking.filter_map(|uid| self.wants.get(uid)).flatten();
         let here = wants.filter(|want| want.family == family && want.subnet.as_str() == name);
         here.map(|want| want.demand.clone()).collect()
@@ -307,7 +319,10 @@ impl State {
             .workloads
             .get(uid)
             .filter(|s| !self.is_below_another(s));
-        let Some((seen, Ok(wish))) = seen.and_then(|seen| Some((seen, seen.wish.as_ref()?))) else {
+        let Some((seen, wish)) = seen.and_then(|seen| Some((seen, self.wish(seen)?))) else {
+            return vec![];
+        };
+        let Ok(wish) = wish.as_ref() else {
             return vec![];
         };
         let pods = PodCount {
@@ -434,16 +449,14 @@ pub(super) fn overlap(a: &IpNet, b: &IpNet) -> bool {
     a.contains(b) || b.contains(a)
 }
 
-pub(super) fn subnets_of(seen: &Seen) -> Vec<String> {
-    families_of(seen)
-        .map(|(name, _)| name.as_str().to_owned())
-        .collect()
+pub(super) fn own_subnets(wish: Option<&Result<Wish, AnnotationError>>) -> Vec<String> {
+    let asked = wish.into_iter().flatten().flat_map(families_of);
+    asked.map(|(name, _)| name.as_str().to_owned()).collect()
 }
 
-/// The subnets that a workload asks for, and for addresses of which family.
-pub(super) fn families_of(seen: &Seen) -> impl Iterator<Item = (&SubnetName, Family)> {
-    let items = seen.wish.iter().flatten().flat_map(|wish| &wish.items);
-    items.flat_map(|item| {
+/// The subnets that somebody asks for, and for addresses of which family.
+pub(super) fn families_of(wish: &Wish) -> impl Iterator<Item = (&SubnetName, Family)> {
+    wish.items.iter().flat_map(|item| {
         [Family::V4, Family::V6]
             .into_iter()
             .filter_map(|family| Some((item.subnet(family)?, family)))

@@ -8,7 +8,7 @@ use kube::core::DeserializeGuard;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::controller::workload;
+use crate::controller::workload::{self, other};
 
 fn features() -> Features {
     Features {
@@ -266,6 +266,112 @@ fn a_replica_set_of_a_kind_that_the_operator_names_is_below_it() {
         index.workload(&Uid::from("r"), Some(set.clone()));
         let seen = index.observe(&cidr());
         assert_eq!(seen.snapshot.demands.len(), demands);
+    }
+}
+
+/// A Rollout whose Pods have the template of a Deployment that it names.
+fn rollout_by_reference(replicas: u32) -> Seen {
+    let object: kube::api::DynamicObject = read(json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout",
+        "metadata": {"name": "web", "namespace": "shop", "uid": "d"},
+        "spec": {
+            "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+            "workloadRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        },
+    }));
+    let other = other::Other::read(&object, &other::Layout::conventional());
+    let id = other::id(&object, &rollout());
+    workload::seen_as(id, &object.metadata, &other, SizeRule::Flexible(1))
+}
+
+/// A ReplicaSet of it, with a template that asks for `subnet`.
+fn set_of_rollout(uid: &str, second: u32, replicas: u32, subnet: &str) -> Seen {
+    let labels = json!({"app": "web", "rollouts-pod-template-hash": uid});
+    let asks = json!({"ipam.spidernet.io/subnet": format!(r#"{{"ipv4":["{subnet}"]}}"#)});
+    let set: ReplicaSet = read(json!({
+        "metadata": {
+            "name": format!("web-{uid}"), "namespace": "shop", "uid": uid,
+            "creationTimestamp": format!("2026-01-01T00:00:0{second}Z"),
+            "ownerReferences": [{
+                "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "name": "web", "uid": "d",
+                "controller": true,
+            }],
+        },
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels, "annotations": asks}, "spec": {"containers": []}}},
+    }));
+    workload::seen(&set, SizeRule::Flexible(1))
+}
+
+#[test]
+fn a_workload_whose_template_is_elsewhere_asks_for_what_its_replica_set_s_template_does() {
+    let tell = |index: &Index, is_first: bool| {
+        if is_first {
+            index.workload(&Uid::from("d"), Some(rollout_by_reference(3)));
+        }
+    };
+    for is_first in [true, false] {
+        let index = Index::of_kinds(features(), Kinds::with(vec![rollout()]));
+        index.subnet("net4", Some(&net4()));
+        tell(&index, is_first);
+        index.workload(&"r".into(), Some(set_of_rollout("r", 1, 3, "net4")));
+        tell(&index, !is_first);
+        let woken = index.pod(&Uid::from("p"), Some(&pod("p", "Running", None)));
+        assert_eq!(woken, [cidr()].into());
+        let demands = index.observe(&cidr()).snapshot.demands;
+        let [demand] = demands.as_slice() else {
+            panic!("{demands:?}");
+        };
+        assert_eq!(demand.workload.to_string(), "Rollout shop/web");
+        let labels = demand.selector.match_labels.keys().collect::<Vec<_>>();
+        assert_eq!(labels, ["app"]);
+        assert_eq!((demand.pods.replicas, demand.pods.living.len()), (3, 1));
+        let served = index.served(&Uid::from("r")).unwrap();
+        assert_eq!(
+            (served.workload.kind.as_str(), served.own),
+            ("Rollout", None)
+        );
+        // How many it wants is its own to say.
+        let woken = index.workload(&Uid::from("d"), Some(rollout_by_reference(5)));
+        assert_eq!(woken, [cidr()].into());
+        assert_eq!(index.observe(&cidr()).snapshot.demands[0].pods.replicas, 5);
+        assert_eq!(index.workload(&Uid::from("r"), None), [cidr()].into());
+        assert!(index.observe(&cidr()).snapshot.demands.is_empty());
+    }
+}
+
+#[test]
+fn of_two_templates_elsewhere_the_one_counts_whose_pods_are_wanted_and_of_such_the_newer_one() {
+    let mut net5 = (*net4()).clone();
+    net5.metadata.name = Some("net5".to_owned());
+    net5.spec.subnet = "10.7.0.0/24".to_owned();
+    net5.spec.ips = Some(vec!["10.7.0.10-10.7.0.19".to_owned()]);
+    let other_cidr: IpNet = "10.7.0.0/24".parse().unwrap();
+    let index = Index::of_kinds(features(), Kinds::with(vec![rollout()]));
+    index.subnet("net4", Some(&net4()));
+    index.subnet("net5", Some(&Arc::new(net5)));
+    index.workload(&Uid::from("d"), Some(rollout_by_reference(3)));
+    let steps = [
+        ("b", 1, 3, "net4", (1, 0)),
+        ("a", 2, 0, "net5", (1, 0)), // made, and nothing wanted of it yet
+        ("a", 2, 1, "net5", (0, 1)),
+        ("b", 1, 0, "net4", (0, 1)),
+        ("a", 2, 0, "net5", (0, 1)), // scaled to zero
+        ("b", 1, 3, "net4", (1, 0)), // gone back
+    ];
+    for (uid, second, replicas, subnet, demands) in steps {
+        let before = [&cidr(), &other_cidr].map(|cidr| index.observe(cidr).snapshot.demands);
+        let set = set_of_rollout(uid, second, replicas, subnet);
+        let woken = index.workload(&Uid::from(uid), Some(set));
+        let after = [&cidr(), &other_cidr].map(|cidr| index.observe(cidr).snapshot.demands);
+        assert_eq!(
+            (after[0].len(), after[1].len()),
+            demands,
+            "{uid} {replicas}"
+        );
+        for (nth, cidr) in [cidr(), other_cidr].iter().enumerate() {
+            assert!(before[nth] == after[nth] || woken.contains(cidr), "{uid}");
+        }
     }
 }
 

@@ -3,7 +3,7 @@ use kube::api::{Api, DeleteParams};
 use serde_json::{Value, json};
 
 use crate::api::{SpiderEndpoint, names};
-use crate::controller::testing::{Stage, options};
+use crate::controller::testing::{Stage, forbidding, options};
 
 /// An address kept for Pod `shop/<pod>` of this StatefulSet.
 fn kept(pod: &str, owner: &str) -> Value {
@@ -172,7 +172,11 @@ async fn machines_and_sets_are_switched_off_each_for_itself() {
         let mut off = options();
         off.keeps.machines = machines;
         off.keeps.stateful_sets = !machines;
-        stage.start(off).await;
+        // As the chart has it: the right to read machines goes with their switch.
+        let client = forbidding(&stage.server, move |request| {
+            !machines && request.uri().path().contains("/kubevirt.io/")
+        });
+        stage.start_with(&client, off).await;
         tokio::time::sleep(super::SWITCHED_OFF_FOR).await;
         let (sets, vms): (&[i16], &[i16]) = if machines {
             (&[], &[-20])
@@ -183,4 +187,29 @@ async fn machines_and_sets_are_switched_off_each_for_itself() {
         stage.comes_to("vms", vms).await;
         assert_eq!(stage.stays("vms").await, vms);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_can_t_be_read_holds_up_its_own_address_and_nothing_else_of_the_pool() {
+    let mut stage = Stage::new().await;
+    let set = stage.stateful_set("db", 1).await;
+    let db = stage.machine("db").await;
+    let records = json!({
+        "10.6.0.10": kept("db-0", &set),
+        "10.6.0.11": of_machine("gone", "gone"),
+        "10.6.0.12": kept("db-2", &set),
+        "10.6.0.13": of_machine("db", &db),
+        "10.6.0.14": of_machine("db", "a-former-machine"),
+        "10.6.0.15": {
+            "pod": "shop/web", "podUid": "quarantined", "nic": "eth0",
+            "quarantine": {"mac": "02:00:00:00:00:01", "until": "2020-01-01T00:00:00Z"},
+        },
+    });
+    stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
+    let client = forbidding(&stage.server, |request| {
+        request.uri().path().ends_with("/virtualmachines/gone")
+    });
+    stage.start_with(&client, options()).await;
+    stage.comes_to("net", &[-10, -11, -13]).await;
+    assert_eq!(stage.stays("net").await, [-10, -11, -13]);
 }

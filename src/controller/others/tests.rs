@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipam::annotation::SizeRule;
 use ipam::kind::{Kinds, OtherKind};
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::events::v1::Event;
 use kube::Client;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
@@ -351,4 +351,47 @@ async fn a_definition_that_moves_the_number_of_pods_is_followed_at_once() {
         .await
         .unwrap();
     cluster.pool_has("Rollout", "web", Some(7)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rollout_whose_template_is_a_deployment_s_has_the_pool_that_template_asks_for_or_is_told()
+{
+    let cluster = Cluster::new().await;
+    cluster
+        .define(definition(&rollout(), ".status.selector"))
+        .await;
+    let _controller = cluster.start(vec![rollout()]);
+    for (name, asks) in [("web", r#"{"ipv4":["net4"]}"#), ("shop", "net4")] {
+        let reference = json!({"apiVersion": "apps/v1", "kind": "Deployment", "name": name});
+        let object: DynamicObject = read(json!({
+            "apiVersion": rollout().api_version(), "kind": "Rollout", "metadata": {"name": name},
+            "spec": {"replicas": 2, "workloadRef": reference},
+        }));
+        cluster.create(&cluster.api(&rollout()), object).await;
+        let above = cluster.api(&rollout()).get(name).await.unwrap();
+        let mut set = spec(name, 2);
+        set["template"]["metadata"]["annotations"][SUBNET] = json!(asks);
+        let sets: Api<ReplicaSet> = Api::namespaced(cluster.client.clone(), "default");
+        let set = read(json!({
+            "metadata": {"name": format!("{name}-1"), "ownerReferences": [{
+                "apiVersion": rollout().api_version(), "kind": "Rollout", "name": name,
+                "uid": above.uid(), "controller": true,
+            }]},
+            "spec": set,
+        }));
+        cluster.create(&sets, set).await;
+    }
+    cluster.pool_has("Rollout", "web", Some(3)).await;
+    cluster.scale(&rollout(), "web", 4).await;
+    cluster.pool_has("Rollout", "web", Some(5)).await;
+    sleep(Duration::from_secs(1)).await;
+    let events: Api<Event> = Api::namespaced(cluster.client.clone(), "default");
+    let events = events.list(&ListParams::default()).await.unwrap();
+    let mut told = events
+        .iter()
+        .filter(|event| event.reason.as_deref() == Some("InvalidAnnotation"));
+    let about = told.next().unwrap().regarding.clone().unwrap();
+    assert_eq!(about.kind.as_deref(), Some("Rollout"));
+    assert_eq!(about.name.as_deref(), Some("shop"));
+    assert!(told.next().is_none());
 }

@@ -29,7 +29,7 @@ const WAITING_MAX: usize = 1_000;
 /// Most texts that are remembered as said; beyond it all are forgotten, and some are said twice.
 const SAID_MAX: usize = 20_000;
 /// Longest text, in bytes. The API server refuses an Event with more than 1,024.
-const NOTE_MAX: usize = 1_000;
+pub(super) const NOTE_MAX: usize = 1_000;
 /// Longest part of an object's name in the name of an Event, which is that, a dot and a hash.
 const NAME_MAX: usize = 253 - 17;
 /// Longest name of a reporting instance that the API server takes.

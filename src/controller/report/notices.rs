@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::{Resource, ResourceExt};
 
 use super::conditions::{ADDRESS_IN_USE, UNREADABLE, in_quarantine};
-use super::events::{Notice, Said, Severity, Telling};
+use super::events::{NOTE_MAX, Notice, Said, Severity, Telling};
 use crate::api::{SpiderIPPool, names};
 use crate::controller::apply::Done;
 use crate::controller::index::Observed;
@@ -26,6 +26,11 @@ const WRITE_REFUSED: &str = "WriteRefused";
 const SUBNET_NOT_READY: &str = "SubnetNotReady";
 /// Addresses were taken back from nodes that have let go.
 const ADDRESSES_RELEASED: &str = "AddressesReleased";
+/// Most Events that tell which addresses of a pool were released for one reason, of the thousand that
+/// a look may release.
+const RELEASED_NOTES: usize = 10;
+/// Room in the last of them for how many more there are.
+const REST_MAX: usize = 64;
 /// A pool has what is another's.
 const OVERLAP: &str = "Overlap";
 
@@ -105,6 +110,35 @@ pub(super) fn complaint(workload: &WorkloadId, reason: &'static str, note: Strin
 }
 
 /// Addresses that no Pod has any more, taken back from nodes that have let go.
+/// The texts that tell which addresses were released, and `why`, each as long as an Event's may be.
+/// What they have no room for is in the log: the last one says how many that are.
+pub(super) fn released(why: &str, which: &[String]) -> Vec<String> {
+    let begin = || format!("{why}:");
+    let (mut notes, mut note) = (Vec::new(), begin());
+    for (nth, one) in which.iter().enumerate() {
+        let is_last = notes.len() + 1 == RELEASED_NOTES;
+        let room = if is_last {
+            NOTE_MAX - REST_MAX
+        } else {
+            NOTE_MAX
+        };
+        if note.len() + 1 + one.len() > room {
+            if is_last {
+                let rest = which.len() - nth;
+                note.push_str(&format!(
+                    " and {rest} more, which the controller's log names"
+                ));
+                break;
+            }
+            notes.push(std::mem::replace(&mut note, begin()));
+        }
+        note.push(' ');
+        note.push_str(one);
+    }
+    notes.push(note);
+    notes
+}
+
 pub(super) fn collected(pool: &ObjectReference, note: String) -> Notice {
     Notice {
         about: pool.clone(),
@@ -438,5 +472,40 @@ mod tests {
         plan.shortfalls.clear();
         heal(&mut said, &seen, &plan, &done);
         assert!(said.is_news(&first) && !said.is_news(&other));
+    }
+
+    #[test]
+    fn what_was_released_is_told_in_as_many_texts_as_it_takes_and_the_rest_is_counted() {
+        let which = |count: usize| -> Vec<String> {
+            (0..count)
+                .map(|n| {
+                    format!(
+                        "10.6.{}.{} (Pod shop/web-74f49bbb59-{n:05})",
+                        n / 256,
+                        n % 256
+                    )
+                })
+                .collect()
+        };
+        assert_eq!(
+            released("gone", &which(1)),
+            [format!("gone: {}", which(1)[0])]
+        );
+        let some = released("gone", &which(100));
+        assert!((2..RELEASED_NOTES).contains(&some.len()), "{}", some.len());
+        let many = released("gone", &which(1_000));
+        assert_eq!(many.len(), RELEASED_NOTES);
+        for (notes, all) in [(some, 100), (many, 1_000)] {
+            assert!(notes.iter().all(|note| note.len() <= NOTE_MAX));
+            assert!(notes.iter().all(|note| note.starts_with("gone: 10.6.")));
+            let told: usize = notes.iter().map(|note| note.matches("(Pod ").count()).sum();
+            let named = notes.concat().replace("gone: ", " ");
+            for one in which(all).iter().take(told) {
+                assert!(named.contains(one.as_str()), "{one}");
+            }
+            let rest = format!(" and {} more, which the controller's log names", all - told);
+            assert_eq!(notes.last().unwrap().ends_with(&rest), told < all);
+            assert!(told == all || all == 1_000);
+        }
     }
 }

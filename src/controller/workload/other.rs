@@ -2,7 +2,8 @@
 //!
 //! Owns: where such an object says how many Pods it wants, which ones, and from which template.
 //! Never does: IO. A kind says it by its subresource `scale`, which is two paths in its objects;
-//! a template is looked for where every known kind has it, at `spec.template`.
+//! a template is looked for where every known kind has it, at `spec.template`; where it is not there,
+//! what is below the object shows it (`index/lent.rs`).
 
 use ipam::affinity::Selector;
 use ipam::kind::OtherKind;

@@ -301,6 +301,54 @@ fn a_list_that_cannot_be_meant_names_its_annotation() {
 }
 
 #[test]
+fn an_annotation_of_pools_that_names_none_is_told_with_the_interface_that_it_names() {
+    for (key, value, of) in [
+        (IPPOOL, "{}", ""),
+        (IPPOOL, "null", ""),
+        (IPPOOL, r#"{"ipv4":[]}"#, ""),
+        (IPPOOL, r#"{"ipv4Pools":["a"]}"#, ""),
+        (IPPOOLS, r#"[{"ipv4":["a"]},{"ipv6":[]}]"#, ""),
+        (
+            IPPOOLS,
+            r#"[{"interface":"eth0","ipv4":["a"]},{"interface":"net1"}]"#,
+            " for interface net1",
+        ),
+    ] {
+        let fault = with(key, value, check_pools).unwrap_err().to_string();
+        let says = format!("annotation '{key}' names no IPPool{of}: ");
+        assert!(fault.starts_with(&says), "{value}: {fault}");
+        assert!(fault.ends_with(form(key)), "{value}: {fault}");
+    }
+}
+
+#[test]
+fn of_annotations_of_pools_just_the_one_is_looked_at_that_an_agent_reads() {
+    let right = r#"{"ipv4":["a"]}"#;
+    let among = |all: &[(&str, &str)]| {
+        let get = |key: &str| all.iter().find(|(k, _)| *k == key).map(|(_, value)| *value);
+        check_pools(&get).map_err(|fault| fault.to_string())
+    };
+    assert_eq!(
+        among(&[(SUBNET, right), (IPPOOLS, "{}"), (IPPOOL, "x")]),
+        Ok(())
+    );
+    let items = r#"[{"ipv4":["a"]}]"#;
+    assert_eq!(among(&[(SUBNETS, items), (IPPOOL, "{}")]), Ok(()));
+    assert_eq!(among(&[(IPPOOLS, items), (IPPOOL, "{}")]), Ok(()));
+    assert!(
+        among(&[(IPPOOLS, "[]"), (IPPOOL, right)])
+            .unwrap_err()
+            .contains(IPPOOLS)
+    );
+    // Routes are read whoever names the pools.
+    assert!(
+        among(&[(SUBNET, right), (ROUTES, "x")])
+            .unwrap_err()
+            .contains(ROUTES)
+    );
+}
+
+#[test]
 fn one_subnet_may_serve_two_interfaces_of_a_pod() {
     let text = r#"[{"interface":"eth0","ipv4":["net4"]},{"interface":"net1","ipv4":["net4"]}]"#;
     let items = with(SUBNETS, text, subnets).unwrap().unwrap();

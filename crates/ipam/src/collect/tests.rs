@@ -201,10 +201,24 @@ fn a_record_without_a_node_needs_the_word_of_each_that_it_may_be_of() {
 }
 
 #[test]
-fn a_static_pod_s_record_stays() {
-    let mut gone = seen(Fate::Gone, Home::Recorded(n1(), Standing::Gone));
-    gone.holding.uid = Uid::from("0a1b2c3d");
-    assert_eq!(verdict(&gone), Verdict::InUse);
+fn a_static_pod_s_record_stays_until_its_node_is_deleted() {
+    let of_static = |home| {
+        let mut seen = seen(Fate::Gone, home);
+        seen.holding.uid = Uid::from("0a1b2c3d");
+        verdict(&seen)
+    };
+    let silent = || unready(0, Sign::Silent);
+    let none = || Home::Any([].into());
+    for standing in [READY, silent(), Standing::OutOfService] {
+        let told = Home::Told(n1(), standing.clone());
+        assert_eq!(of_static(told), Verdict::InUse, "{standing:?}");
+        let recorded = Home::Recorded(n1(), standing);
+        assert_eq!(of_static(recorded), Verdict::InUse);
+    }
+    assert_eq!(of_static(none()), Verdict::InUse);
+    let gone = Verdict::Goes(Proof::Deleted(n1()));
+    assert_eq!(of_static(Home::Recorded(n1(), Standing::Gone)), gone);
+    assert_eq!(of_static(Home::Told(n1(), Standing::Gone)), gone);
 }
 
 fn look(suspects: &mut Suspects, verdict: &Verdict, minute: i64) -> Found {

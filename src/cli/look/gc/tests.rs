@@ -27,7 +27,8 @@ fn found(last: u8, node: &str, standing: Standing, keeper: Option<&str>) -> Find
         home: Home::Recorded(NodeName::from(node), standing),
         lineage: lineage.clone(),
     };
-    finding(&seen, lineage, &POLICY)
+    let verdict = collect::judge(&seen, &POLICY, time::now());
+    finding(&seen, &verdict, lineage)
 }
 
 fn collectable() -> Collectable {
