@@ -109,7 +109,6 @@ pub(super) fn complaint(workload: &WorkloadId, reason: &'static str, note: Strin
     }
 }
 
-/// Addresses that no Pod has any more, taken back from nodes that have let go.
 /// The texts that tell which addresses were released, and `why`, each as long as an Event's may be.
 /// What they have no room for is in the log: the last one says how many that are.
 pub(super) fn released(why: &str, which: &[String]) -> Vec<String> {
@@ -125,9 +124,7 @@ pub(super) fn released(why: &str, which: &[String]) -> Vec<String> {
         if note.len() + 1 + one.len() > room {
             if is_last {
                 let rest = which.len() - nth;
-                note.push_str(&format!(
-                    " and {rest} more, which the controller's log names"
-                ));
+                note = format!("{note} and {rest} more, which the controller's log names");
                 break;
             }
             notes.push(std::mem::replace(&mut note, begin()));
@@ -139,6 +136,7 @@ pub(super) fn released(why: &str, which: &[String]) -> Vec<String> {
     notes
 }
 
+/// Addresses that no Pod has any more, taken back from nodes that have let go.
 pub(super) fn collected(pool: &ObjectReference, note: String) -> Notice {
     Notice {
         about: pool.clone(),
