@@ -233,17 +233,17 @@ pub(super) fn watched(
     service: impl Future<Output = Result<(), ServeError>>,
     stop: watch::Receiver<bool>,
 ) -> (impl Future<Output = ()>, Serving) {
-    let (serves, served) = oneshot::channel::<()>();
+    let (last, end) = oneshot::channel::<()>();
     let task = async move {
         if let Err(error) = service.await {
             tracing::error!(error = %ErrorChain(&error), "webhooks are no longer served");
         }
-        drop(serves);
+        drop(last);
         if *stop.borrow() {
             std::future::pending::<()>().await;
         }
     };
-    (task, Serving(served))
+    (task, Serving(end))
 }
 
 #[cfg(test)]

@@ -64,7 +64,7 @@ impl Handover {
         let exchange = !held || now >= self.changed + HOLD;
         let wait = if exchange { KEEP } else { HOLD };
         let trusted = std::iter::once(authority);
-        let trusted = trusted.chain(self.formers.iter().map(|former| former.as_str()));
+        let trusted = trusted.chain(self.formers.iter().map(String::as_str));
         let trusted: Vec<&str> = trusted.map(str::trim_end).collect();
         Step {
             bundle: if held {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use ipam::addr::AddrCount;
+use ipam::pool::Pool;
 use ipam::repair::{self, Remedy, Repair};
 use serde::Serialize;
 
@@ -170,7 +171,7 @@ impl Checked {
                 .filter(|pool| !pool.is_admitted() && !pool.terminating)
                 .map(|pool| pool.name.to_string())
                 .collect(),
-            looked_at: sight.world.pools.iter().any(|pool| pool.is_admitted())
+            looked_at: sight.world.pools.iter().any(Pool::is_admitted)
                 || sight.said.iter().any(|said| said.kind == names::KIND_POOL),
             findings,
             steps: vec![],
