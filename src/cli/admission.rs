@@ -233,17 +233,17 @@ pub(super) fn watched(
     service: impl Future<Output = Result<(), ServeError>>,
     stop: watch::Receiver<bool>,
 ) -> (impl Future<Output = ()>, Serving) {
-    let (last, end) = oneshot::channel::<()>();
+    let (serves, over) = oneshot::channel::<()>();
     let task = async move {
         if let Err(error) = service.await {
             tracing::error!(error = %ErrorChain(&error), "webhooks are no longer served");
         }
-        drop(last);
+        drop(serves);
         if *stop.borrow() {
             std::future::pending::<()>().await;
         }
     };
-    (task, Serving(end))
+    (task, Serving(over))
 }
 
 #[cfg(test)]
