@@ -288,6 +288,21 @@ async fn what_is_being_deleted_changes_no_more_but_may_be_let_go() {
     assert_eq!(answer["allowed"], true, "{answer}");
 }
 
+/// Such as from before its family was switched off.
+#[tokio::test]
+async fn an_object_without_a_network_that_can_be_read_changes_in_all_that_makes_it_no_worse() {
+    for (kind, field) in [("SpiderIPPool", "disable"), ("SpiderSubnet", "theirs")] {
+        let old = object(kind, "p", &json!({"subnet": "10.6.1.0/16"}));
+        let mut new = old.clone();
+        new["spec"][field] = json!(true);
+        let answer = asked(silent(), Task::Judge, &new, Some(&old)).await;
+        assert_eq!(answer["allowed"], true, "{answer}");
+        new["spec"]["subnet"] = json!("10.7.1.0/16");
+        let answer = asked(silent(), Task::Judge, &new, Some(&old)).await;
+        assert!(refusal(&answer).0.contains("10.7.1.0/16"), "{answer}");
+    }
+}
+
 /// Nobody can let go what can't be read, so it has to be mended first, and mending is a change.
 #[tokio::test]
 async fn what_is_being_deleted_and_cannot_be_read_may_be_mended() {

@@ -53,7 +53,8 @@ impl Claim {
 
 /// Judges `draft` by itself and by what it was.
 ///
-/// Errors: all that is wrong, at most [`REFUSALS_MAX`]. Cost: O(k log k) in ranges and records.
+/// Errors: all that is wrong, at most [`REFUSALS_MAX`]; nothing where the CIDR can't be read, as it
+/// could not before, so that there is no claim. Cost: O(k log k) in ranges and records.
 pub fn alone(
     draft: &PoolDraft<'_>,
     before: Option<&Before<'_>>,

@@ -36,7 +36,8 @@ impl Claim {
 
 /// Judges `draft` by itself and by what it was.
 ///
-/// Errors: all that is wrong, at most [`REFUSALS_MAX`]. Cost: O(k log k) in ranges.
+/// Errors: all that is wrong, at most [`REFUSALS_MAX`]; nothing where the CIDR can't be read, as it
+/// could not before, so that there is no claim. Cost: O(k log k) in ranges.
 pub fn alone(
     draft: &Draft<'_>,
     before: Option<&Before<'_>>,
