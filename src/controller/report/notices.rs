@@ -125,9 +125,7 @@ pub(super) fn released(why: &str, which: &[String]) -> Vec<String> {
         if note.len() + 1 + one.len() > room {
             if is_last {
                 let rest = which.len() - nth;
-                note.push_str(&format!(
-                    " and {rest} more, which the controller's log names"
-                ));
+                note = format!("{note} and {rest} more, which the controller's log names");
                 break;
             }
             notes.push(std::mem::replace(&mut note, begin()));
