@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::draft::bytes_of;
 use super::*;
-use crate::keep::{Instance, Lineage, Machine, MachineKind, Role};
+use crate::keep::{Former, Instance, Lineage, Machine, MachineKind, Role};
 use crate::name::PodName;
 use crate::pool::Restrictions;
 use crate::quarantine::{self, Quarantine};
@@ -491,6 +491,14 @@ fn the_record_stops_growing_at_the_byte_guard() {
     assert!(text.len() <= RECORD_BYTES_MAX);
     // Who has an address keeps it, and what is released makes room in the same batch.
     let (_, old) = ledger.pool().records.iter().next().unwrap();
+    let text = serde_json::to_string(old).unwrap();
+    let member = format!("\"{}\":{text},", "f".repeat(39));
+    let named = Record {
+        sandbox: Some(Sandbox::from("s")),
+        ..old.clone()
+    };
+    let grown = serde_json::to_string(&named).unwrap().len() - text.len();
+    assert_eq!(bytes_of(&named), member.len() + grown);
     let asks = vec![claim("one"), gone(old.uid.as_str()), claim("two")];
     let said = answers(&mut ledger, asks);
     assert!(
@@ -607,6 +615,46 @@ fn launcher(uid: &str, run: &str, role: Role) -> Ask {
     }))
 }
 
+/// The same claim for the Pod's next sandbox.
+fn restarted(ask: Ask) -> Ask {
+    let Ask::Claim(mut claim) = ask else {
+        unreachable!("a claim")
+    };
+    claim.sandbox = Some(Sandbox::from("later"));
+    Ask::Claim(claim)
+}
+
+#[test]
+fn the_record_of_a_machine_that_the_original_served_learns_whose_it_is_when_it_moves() {
+    let mut served = pool("a", "1-9");
+    let of_original = Record {
+        pod: PodName::new("shop", "db"),
+        ..record("a")
+    };
+    served.records.insert(ip(1), of_original);
+    let mut ledger = PoolLedger::new(served);
+    let Ask::Claim(mut target) = launcher("b", "run-1", Role::MigrationTarget) else {
+        unreachable!("a claim")
+    };
+    target.heritage.as_mut().unwrap().former = Some(Former {
+        uid: Uid::from("a"),
+        addresses: [ip(1)].into(),
+        instance: Some(Uid::from("run-1")),
+    });
+    assert_eq!(
+        answers(&mut ledger, vec![Ask::Claim(target.clone())]),
+        ["1"]
+    );
+    let found = ledger.pool().records.get(ip(1)).unwrap();
+    let heritage = target.heritage.as_ref().unwrap();
+    let lineage = found.lineage().unwrap();
+    assert_eq!(lineage, heritage.lineage);
+    assert_eq!(found.instance, Some(Uid::from("run-1")));
+    assert_eq!(found.nic, Some(Nic::from("eth0")));
+    let holders: Vec<_> = found.holders().map(Uid::as_str).collect();
+    assert_eq!(holders, ["a", "b"]);
+}
+
 /// The end of Pod `uid` of machine `vm`.
 fn ended(uid: &str, keep_for: Option<&Lineage>) -> Ask {
     Ask::Release(Release {
@@ -644,6 +692,11 @@ fn a_machine_has_one_address_over_restarts_and_moves_and_no_other_machine_gets_i
     ];
     assert_eq!(answers(&mut ledger, asks), ["1", "1"]);
     assert_eq!(at(&ledger), is("a b", false));
+    let again = restarted(launcher("a", "run-1", start));
+    assert_eq!(answers(&mut ledger, vec![again]), ["1"]);
+    assert_eq!(at(&ledger), is("a b", false));
+    assert_eq!(sandbox_of(&ledger), Some(Sandbox::from("later")));
+    answers(&mut ledger, vec![launcher("a", "run-1", start)]);
     let said = answers(&mut ledger, vec![launcher("c", "run-1", target)]);
     assert!(said[0].contains("former Pod a has not let go"), "{said:?}");
     // The move fails; the next one succeeds, and the former source is not heard any more.
@@ -826,6 +879,6 @@ fn what_is_bound_early_has_room_for_the_sandbox_that_it_may_name() {
         sandbox: Some(Sandbox::new("0".repeat(64))),
         ..record.clone()
     };
-    assert!(bytes_of(&record) >= bytes_of(&named));
+    assert_eq!(bytes_of(&record), bytes_of(&named));
     assert!(answers(&mut ledger, vec![early("one")])[0].contains("1000000 bytes"));
 }

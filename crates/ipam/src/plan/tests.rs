@@ -1,6 +1,8 @@
 //! The rules of a plan one by one; `tests/scenarios` has whole stories, `tests/plan_world.rs` the
 //! random ones.
 
+mod standing;
+
 use super::*;
 use crate::demand::PodCount;
 use crate::name::NodeName;
