@@ -713,3 +713,129 @@ fn an_answer_is_bounded() {
         refused.concat().len()
     );
 }
+
+#[test]
+fn others_are_asked_about_a_pool_that_is_new_or_has_what_it_had_not() {
+    let old = written(&["10.0.0.10-10.0.0.20"]);
+    let concerns = |new: &Written, before: Option<Pool>| {
+        let before = before.map(|pool| pool::Before {
+            draft: old.pool(),
+            pool: Some(pool),
+        });
+        let claim = pool::alone(&new.pool(), before.as_ref(), BOTH).unwrap();
+        claim.concerns_others()
+    };
+    let (grown, shrunk) = (
+        written(&["10.0.0.10-10.0.0.21"]),
+        written(&["10.0.0.10-10.0.0.19"]),
+    );
+    let pool = || Some(seen("p", "10-20"));
+    assert!(concerns(&old, None));
+    assert!(concerns(&grown, pool()));
+    assert!(!concerns(&shrunk, pool()));
+    assert!(!concerns(&old, pool()));
+    // What a workload's pool loses, its subnet has a say in.
+    let of_web = |written: &Written| Written {
+        auto: true,
+        ..written.clone()
+    };
+    let own = || Some(of_workload(&workload("web"), seen("p", "10-20")));
+    assert!(concerns(&of_web(&shrunk), own()));
+    assert!(!concerns(&of_web(&old), own()));
+}
+
+#[test]
+fn a_pool_beside_one_of_an_overlapping_cidr_may_change_what_it_has() {
+    let old = written(&["10.0.0.10-10.0.0.20"]);
+    let grown = written(&["10.0.0.10-10.0.0.21"]);
+    let before = pool::Before {
+        draft: old.pool(),
+        pool: Some(seen("p", "10-20")),
+    };
+    let claim = pool::alone(&grown.pool(), Some(&before), BOTH).unwrap();
+    let wide = Pool {
+        cidr: "10.0.0.0/16".parse().unwrap(),
+        ..seen("wide", "200")
+    };
+    pool::among(&"p".into(), &claim, &[wide], &[]).unwrap();
+}
+
+#[test]
+fn names_are_those_that_objects_can_have_and_a_form_is_recommended() {
+    let of = |names: &[&str], networks: &[&str]| {
+        let named = Written {
+            restrictions: Restrictions {
+                node_names: texts(names),
+                networks: texts(networks),
+                ..Restrictions::default()
+            },
+            ..written(&[])
+        };
+        named.refused()
+    };
+    let right = ["a", "a-1.b", "9"];
+    assert!(of(&right, &["a-1.b", "kube-system/a"]).is_empty());
+    for wrong in ["", "-a", "a-", ".a", "a.", "a_b", "A", "a b"] {
+        assert_eq!(of(&[wrong], &[wrong]).len(), 2, "{wrong:?}");
+    }
+    let told = of(&["A"], &["A"]);
+    let [of_node, of_network] = told.as_slice() else {
+        unreachable!("{told:?}")
+    };
+    assert!(of_node.contains(": write name, of lower case"), "{of_node}");
+    let form = ": write name or namespace/name, of lower case";
+    assert!(of_network.contains(form), "{of_network}");
+}
+
+#[test]
+fn ranges_that_can_be_joined_are_and_one_alone_is_left_as_it_is() {
+    let of = |ips: &[&str]| {
+        let written = written(ips);
+        defaults(&written.draft(Kind::Pool)).unwrap().ips
+    };
+    assert_eq!(
+        of(&["10.0.0.2", "10.0.0.1"]),
+        Some(texts(&["10.0.0.1-10.0.0.2"]))
+    );
+    assert_eq!(of(&["10.0.0.1-10.0.0.2", "10.0.0.4"]), None);
+    assert_eq!(of(&["10.0.0.1-10.0.0.1"]), None);
+}
+
+#[test]
+fn others_are_asked_about_a_subnet_that_is_new_or_gives_something_up() {
+    let old = written(&["10.0.0.1-10.0.0.50"]);
+    let before = subnet::Before {
+        draft: old.draft(Kind::Subnet),
+        subnet: Some(net("1-50", &[])),
+    };
+    let concerns = |ips: &str, before: Option<&subnet::Before<'_>>| {
+        let new = written(&[ips]);
+        let claim = subnet::alone(&new.draft(Kind::Subnet), before, BOTH).unwrap();
+        claim.concerns_others()
+    };
+    assert!(concerns("10.0.0.1-10.0.0.50", None));
+    assert!(concerns("10.0.0.1-10.0.0.49", Some(&before)));
+    assert!(!concerns("10.0.0.1-10.0.0.50", Some(&before)));
+    assert!(!concerns("10.0.0.1-10.0.0.51", Some(&before)));
+}
+
+#[test]
+fn of_many_ranges_of_a_subnet_the_first_four_are_shown() {
+    let beyond = |ips: &[&str]| {
+        let new = written(ips);
+        let draft = new.draft(Kind::Subnet);
+        let claim = subnet::alone(&draft, None, BOTH).unwrap();
+        let told = said(subnet::among(
+            &"new".into(),
+            &claim,
+            &[seen("p", "90")],
+            &[],
+        ));
+        first(&told).to_owned()
+    };
+    let four = ["10.0.0.1", "10.0.0.3", "10.0.0.5", "10.0.0.7"];
+    let shown = "[\"10.0.0.1\",\"10.0.0.3\",\"10.0.0.5\",\"10.0.0.7\"";
+    assert!(beyond(&four).contains(&format!("{shown}]")));
+    let five = [&four[..], &["10.0.0.9"]].concat();
+    assert!(beyond(&five).contains(&format!("{shown},…]")));
+}
