@@ -409,3 +409,15 @@ fn what_counts_on_pods_alone_is_told_where_only_the_workload_has_it() {
         assert_eq!(misplaced(&|_| None, &has), None, "{key}");
     }
 }
+
+#[test]
+fn items_are_counted_and_shown_as_they_were_meant() {
+    let of = |text: &str| with(IPPOOLS, text, ippools).unwrap().unwrap();
+    let two = of(
+        r#"[{"interface":"net1","ipv4":["b"],"cleanGateway":true},{"interface":"eth0","ipv6":["a","c"]}]"#,
+    );
+    assert_eq!((two.len(), two.is_empty()), (2, false));
+    let shown = r#"[{"cleangateway":true,"interface":"net1","ipv4":["b"]},{"interface":"eth0","ipv6":["a","c"]}]"#;
+    assert_eq!(two.to_string(), shown);
+    assert_eq!(of(r#"[{"ipv4":["a"]}]"#).to_string(), r#"[{"ipv4":["a"]}]"#);
+}
