@@ -14,7 +14,7 @@ async fn node(world: &World, dir: &Path) -> Node {
 }
 
 /// What the plugin says of `address` in `sandbox`.
-fn conflict(pod: &str, uid: &str, sandbox: &str, address: &str, pool: &str) -> Value {
+pub(super) fn conflict(pod: &str, uid: &str, sandbox: &str, address: &str, pool: &str) -> Value {
     json!({"containerID": sandbox, "podName": pod, "podNamespace": "shop", "podUID": uid,
         "isReleaseConflictIPs": true,
         "conflicts": [{"address": address, "ifName": "eth0", "ipPool": pool, "mac": "02:00:00:00:00:09"}]})

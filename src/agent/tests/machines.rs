@@ -338,3 +338,33 @@ async fn a_machine_that_the_original_served_is_moved_live() {
     let record = held(&target, "n2", "t1", &machine, &run);
     assert_eq!(world.records("p"), json!({"172.18.41.47": record}));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_endpoint_of_a_machine_s_pod_is_found_by_the_pod_s_name() {
+    let ((world, machine), dir) = (cluster(), temp());
+    let node = Node::start(&world, dir.path()).await;
+    let run = world.instance(Some(&machine));
+    let (name, uid) = world.launcher("aaaaa", &run, "n1");
+    node.address(&name, &uid, "s1").await;
+    let query = format!("/v1/workloadendpoint?podNamespace=shop&podName={name}");
+    let request = Request::get(query).body(Body::empty()).unwrap();
+    let (status, told) = node.send(request).await;
+    assert_eq!((status, &told["podUID"]), (StatusCode::OK, &json!(uid)));
+    assert_eq!(told["interfaces"][0]["ipv4"], format!("{FIRST}/24"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_s_address_stays_its_pod_s_where_another_host_has_it() {
+    let ((world, machine), dir) = (cluster(), temp());
+    let node = Node::start_with(&world, dir.path(), |settings| {
+        settings.conflict_detection = true;
+    });
+    let node = node.await;
+    let run = world.instance(Some(&machine));
+    let (name, uid) = world.launcher("aaaaa", &run, "n1");
+    node.address(&name, &uid, "s1").await;
+    let said = super::conflict::conflict(&name, &uid, "s1", FIRST, "p");
+    let (status, _) = node.call(Operation::DeleteIpamIps, &said).await;
+    assert_eq!(status.as_u16(), 522);
+    assert_eq!(world.records("p")[FIRST]["podUid"], uid);
+}
