@@ -150,6 +150,37 @@ fn an_address_that_is_recorded_for_another_pod_is_its_own_once_that_one_is_gone(
     }
 }
 
+#[test]
+fn who_runs_is_recorded_and_not_who_leaves_with_the_same_address() {
+    let residents = vec![resident("leaves", Life::Leaving, 3), running("x", 3)];
+    let one = world(vec![pool("a", "1-4")], &[("a", "1-4")], residents);
+    let told = mended(&one);
+    assert!(
+        told.contains(&"- IPPool a: records 10.0.0.3 for Pod shop/x".to_owned()),
+        "{told:?}"
+    );
+    let repair = plan(&one, &[]);
+    let Some(Step::Records { records, .. }) = repair.steps.first() else {
+        unreachable!("{repair:?}")
+    };
+    assert_eq!(records.get(ip(3)).unwrap().uid, "x".into());
+}
+
+#[test]
+fn of_records_that_nobody_needs_the_one_stays_whose_entry_has_the_address() {
+    let mut pools = [pool("a", "5-9"), pool("b", "1-4")];
+    for (pool, name) in pools.iter_mut().zip(["x", "y"]) {
+        pool.records.insert(ip(3), record(name));
+    }
+    let told = mended(&world(
+        pools.to_vec(),
+        &[("a", "5-9"), ("b", "1-4")],
+        vec![],
+    ));
+    let dropped = "- IPPool a: drops the record of 10.0.0.3, which IPPool b keeps";
+    assert!(told.contains(&dropped.to_owned()), "{told:?}");
+}
+
 /// Two entries that both have 3 and 4.
 fn overlapping(pools: Vec<Pool>) -> Vec<String> {
     let told = mended(&world(pools, &[("a", "1-4"), ("b", "3-9")], vec![]));
@@ -210,6 +241,56 @@ fn an_address_of_two_entries_stays_where_it_is_recorded_else_where_it_is_owned()
     );
 }
 
+#[test]
+fn entries_are_judged_by_what_becomes_of_the_records() {
+    let pools = vec![in_use("3", pool("a", "1-4")), in_use("3", pool("b", "5-9"))];
+    let entries = [("a", "1-4"), ("b", "3 5-9")];
+    let repair = plan(&world(pools, &entries, vec![running("p3", 3)]), &[]);
+    let ledgers = repair.steps.iter().filter_map(|step| match step {
+        Step::Ledger { ledger, .. } => ledger.as_ref(),
+        Step::Revoke { .. } | Step::Records { .. } => None,
+    });
+    let left = ledgers.map(|ledger| ledger.get(&"b".into()).unwrap().ips.clone());
+    assert_eq!(left.collect::<Vec<_>>(), [ips("5-9")]);
+    let told = told(&repair);
+    let wanted = [
+        "EntriesOverlap: --repair leaves [10.0.0.3] to a and [] to b",
+        "- IPPool b: drops the record of 10.0.0.3, which IPPool a keeps",
+        "- SpiderSubnet net4: takes [10.0.0.3] from the entry of b",
+    ];
+    for wanted in wanted {
+        assert!(told.iter().any(|line| line == wanted), "{wanted}: {told:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_told_with_its_reason() {
+    let ledger = Unread::Ledger {
+        subnet: Box::new(subnet("1-99", &[])),
+        reason: "no JSON".to_owned(),
+    };
+    let object = Unread::Object {
+        kind: POOL,
+        name: "typo".to_owned(),
+        reason: "no range".to_owned(),
+    };
+    let unread = [broken(saved("3", "")), ledger, object];
+    let repair = plan(&world(vec![], &[], vec![]), &unread);
+    let messages: Vec<_> = repair
+        .findings
+        .iter()
+        .map(|found| &*found.message)
+        .collect();
+    assert_eq!(
+        messages,
+        [
+            "SpiderSubnet net4 can't be read: no JSON",
+            "IPPool a can't be read: no JSON",
+            "SpiderIPPool typo can't be read and is left alone: no range",
+        ]
+    );
+}
+
 /// Pool a, of whose records only this much can be read.
 fn broken(salvage: Salvage) -> Unread {
     Unread::Records {
@@ -251,6 +332,49 @@ fn broken_records_are_those_of_the_text_and_of_all_who_say_that_they_have_one() 
     let other = resident("y", Life::Gone, 3);
     let told = restored(saved("3", ""), vec![other]);
     assert!(told[0].contains("records 1 addresses"), "{told:?}");
+}
+
+/// Of which Pod each address of pool a is, once it is restored.
+fn owners(salvage: Salvage, entry: &str, others: Vec<Pool>, residents: Vec<Resident>) -> String {
+    let world = world(others, &[("a", entry)], residents);
+    let repair = plan(&world, &[broken(salvage)]);
+    let records = repair.steps.iter().find_map(|step| match step {
+        Step::Records { records, .. } => Some(records),
+        Step::Revoke { .. } | Step::Ledger { .. } => None,
+    });
+    let each = records.unwrap().iter();
+    let each = each.map(|(address, record)| format!("{address} {}", record.uid));
+    each.collect::<Vec<_>>().join(", ").replace("10.0.0.", "")
+}
+
+#[test]
+fn a_broken_record_gives_way_to_who_runs_and_to_nobody_who_is_gone() {
+    let of = |life| owners(saved("3", ""), "1-9", vec![], vec![resident("x", life, 3)]);
+    assert_eq!(of(Life::Running), "3 x");
+    assert_eq!(of(Life::Leaving), "3 x");
+    assert_eq!(of(Life::Gone), "3 p3");
+    // Who only leaves takes it from nobody who may live.
+    let both = vec![resident("x", Life::Leaving, 3), running("p3", 4)];
+    assert_eq!(owners(saved("3", ""), "1-9", vec![], both), "3 p3, 4 p3");
+}
+
+#[test]
+fn what_another_pool_recorded_is_not_restored_and_what_the_ledger_gives_is() {
+    let other = in_use("4", pool("b", "10-19"));
+    let has = |n| vec![running("p4", n)];
+    assert_eq!(
+        owners(saved("3", ""), "1-9", vec![other.clone()], has(4)),
+        "3 p3"
+    );
+    assert_eq!(
+        owners(saved("3", ""), "1-9", vec![other], has(5)),
+        "3 p3, 5 p4"
+    );
+    assert_eq!(
+        owners(saved("3", ""), "1-9 30", vec![], has(30)),
+        "3 p3, 30 p4"
+    );
+    assert_eq!(owners(saved("3", ""), "1-9", vec![], has(30)), "3 p3");
 }
 
 #[test]

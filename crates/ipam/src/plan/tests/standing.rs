@@ -298,3 +298,190 @@ fn a_kept_pool_continues_only_for_a_namesake_whose_former_is_gone_and_if_it_can_
         "{steps:?}"
     );
 }
+
+#[test]
+fn a_workload_s_own_pool_serves_it_before_one_that_was_kept() {
+    let former = with(kept("before", false), |pool| pool.name = "earlier".into());
+    let former = crate::testing::admitted(with(former, |pool| pool.ips = ips("5-6")));
+    let snapshot = seen(
+        subnet("1-9", &[("web", "1-2"), ("earlier", "5-6")]),
+        vec![former, web("1-2")],
+        vec![demand("web", 2)],
+    );
+    assert_eq!(steps(&snapshot), NOTHING);
+}
+
+#[test]
+fn a_new_pool_has_another_name_where_one_that_can_t_be_read_has_the_usual_one() {
+    let snapshot = Snapshot {
+        unreadable: [("auto4-web-eth0-web".into(), "no JSON".to_owned())].into(),
+        ..seen(subnet("1-9", &[]), vec![], vec![demand("web", 1)])
+    };
+    let made = steps(&snapshot);
+    let created = made.iter().find(|step| step.starts_with("create")).unwrap();
+    assert!(
+        created.starts_with("create auto4-web-eth0-web-"),
+        "{made:?}"
+    );
+}
+
+#[test]
+fn only_a_pool_with_more_than_it_needs_and_something_free_has_a_surplus() {
+    let of = |pool: Pool, replicas| {
+        let plan = plan_of(&seen(
+            subnet("1-9", &[("web", "1-3")]),
+            vec![pool],
+            vec![demand("web", replicas)],
+        ));
+        let surplus: Vec<_> = plan.surplus.iter().map(PoolName::as_str).collect();
+        (surplus.join(" "), plan.wake_at.is_some())
+    };
+    assert_eq!(of(web("1-3"), 2), ("web".to_owned(), true));
+    assert_eq!(of(web("1-3"), 3), (String::new(), false));
+    // Reserved meanwhile, an address in use counts, and can't be given up.
+    let busy = in_use("1-3", web("1-3"));
+    let quarantined = in_quarantine("3", in_use("1-2", web("1-3")));
+    assert_eq!(of(busy, 1), (String::new(), false));
+    assert_eq!(of(quarantined, 2), (String::new(), false));
+}
+
+#[test]
+fn a_pool_of_a_workload_is_admitted_when_it_has_its_size_and_told_what_changes() {
+    let of = |pool: Pool, demand: Demand| {
+        steps(&seen(
+            subnet("1-9", &[("web", "1-2")]),
+            vec![pool],
+            vec![demand],
+        ))
+    };
+    assert_eq!(
+        of(new(web("1-2")), demand("web", 2)),
+        ["ledger web [1-2]", "after web: admit"]
+    );
+    let keeps = Demand {
+        reclaim: false,
+        ..demand("web", 2)
+    };
+    assert_eq!(of(web("1-2"), keeps), ["after web: owner u-web"]);
+}
+
+#[test]
+fn a_second_pool_of_a_workload_goes_even_if_it_would_be_kept() {
+    let second = with(kept("u-web", false), |pool| {
+        pool.name = "web-2".into();
+        pool.ips = ips("5-6");
+    });
+    let second = crate::testing::admitted(second);
+    let own = with(web("1-2"), |pool| {
+        pool.owner = pool.owner.take().map(|owner| Owner {
+            reclaim: false,
+            ..owner
+        });
+    });
+    let keeps = Demand {
+        reclaim: false,
+        ..demand("web", 2)
+    };
+    let entries = || subnet("1-9", &[("web", "1-2"), ("web-2", "5-6")]);
+    let both = seen(entries(), vec![own.clone(), second.clone()], vec![keeps]);
+    let told = condition(&plan_of(&both), "web-2", ConditionKind::Ready);
+    assert_eq!(told.reason, "Retiring");
+    let neither = seen(entries(), vec![own, second], vec![]);
+    assert_eq!(steps(&neither), NOTHING);
+}
+
+#[test]
+fn a_pool_that_was_deleted_keeps_its_entry_only_if_its_workload_has_it_anew_at_once() {
+    let ends = |pool: Pool| with(pool, |pool| pool.terminating = true);
+    let of =
+        |pool: Pool, demands| steps(&seen(subnet("1-9", &[("web", "1-2")]), vec![pool], demands));
+    let asked = || vec![demand("web", 2)];
+    assert_eq!(
+        of(ends(web("1-2")), asked()),
+        ["before web: finalizer false"]
+    );
+    let drained = [
+        "before web: ips [], admit, epoch",
+        "ledger web [] if written",
+    ];
+    assert_eq!(of(ends(web("1-2")), vec![]), drained);
+    let held_by_others = of(bare(ends(web("1-2"))), asked());
+    assert!(
+        held_by_others.iter().any(|step| *step == drained[0]),
+        "{held_by_others:?}"
+    );
+    let busy = of(ends(in_use("1", web("1-2"))), asked());
+    let busy: Vec<_> = busy.iter().filter(|step| step.contains(" web")).collect();
+    assert_eq!(busy[0], "before web: ips [1], admit, epoch");
+    assert!(
+        !busy.iter().any(|step| step.contains("finalizer false")),
+        "{busy:?}"
+    );
+}
+
+#[test]
+fn a_pool_that_goes_gives_back_what_only_its_entry_has() {
+    let left = seen(
+        subnet("1-9", &[("web", "2-3")]),
+        vec![in_use("2", web("2"))],
+        vec![],
+    );
+    assert_eq!(
+        steps(&left),
+        [
+            "before web: ips [2], admit, epoch",
+            "ledger web [2] if written"
+        ]
+    );
+}
+
+/// Which of pools a and b is refused, and over whom.
+fn refused(pools: Vec<Pool>, entries: &[(&str, &str)]) -> Vec<String> {
+    let plan = plan_of(&seen(subnet("1-9", entries), pools, vec![]));
+    let said = ["a", "b"].map(|name| {
+        let said = plan.pools.get(&PoolName::from(name))?.iter();
+        let mut conflicts = said.filter(|c| c.kind == ConditionKind::Conflicting && c.holds);
+        let conflict = conflicts.next()?;
+        Some(format!("{name}: {}", conflict.message))
+    });
+    said.into_iter().flatten().collect()
+}
+
+#[test]
+fn of_two_that_recorded_one_address_the_first_is_not_refused_over_it() {
+    let pools = ["a", "b"].map(|name| new(in_use("3", pool(name, "3"))));
+    let said = refused(pools.to_vec(), &[]);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(
+        said[0].starts_with("b: ") && said[0].contains("IPPool a"),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn what_another_pool_s_pod_has_of_an_entry_keeps_its_pool_from_being_admitted_and_not_from_serving()
+{
+    let other = || in_use("2", new(pool("b", "5")));
+    let entries = [("a", "1-3"), ("b", "5")];
+    let is_refused = |pool| {
+        let said = refused(vec![pool, other()], &entries);
+        said.iter().any(|line| line.starts_with("a: "))
+    };
+    assert!(is_refused(new(pool("a", "1-3"))));
+    assert!(!is_refused(pool("a", "1-3")));
+}
+
+#[test]
+fn who_has_what_a_pool_wants_is_named() {
+    let said = refused(
+        vec![pool("a", "1-3"), new(pool("b", "3-5"))],
+        &[("a", "1-3")],
+    );
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].contains("IPPool a"), "{said:?}");
+    let vanished = refused(
+        vec![new(pool("a", "3-5")), pool("b", "9")],
+        &[("gone", "3"), ("b", "9")],
+    );
+    assert!(vanished[0].contains("IPPool gone"), "{vanished:?}");
+}
