@@ -62,6 +62,20 @@ fn of_pools_that_wait_alone_those_with_an_older_mark_lose_it_first() {
 }
 
 #[test]
+fn who_is_refused_alone_is_fenced_only_where_another_is_admitted() {
+    let loser = || new(pool("b", "3-5"));
+    assert_eq!(steps(&alone(vec![pool("a", "1-3"), loser()])), NOTHING);
+    let stale_ones = vec![stale(pool("a", "1-3")), loser(), stale(pool("c", "7"))];
+    let fenced = [
+        "before a: epoch",
+        "before c: epoch",
+        "before b: epoch",
+        "barrier",
+    ];
+    assert_eq!(steps(&alone(stale_ones)), fenced);
+}
+
+#[test]
 fn a_pool_by_hand_beyond_its_subnet_loses_its_admission_and_says_what_is_beyond() {
     let entries = || subnet("1-5", &[("a", "1-7")]);
     let snapshot = seen(entries(), vec![pool("a", "1-7")], vec![]);
@@ -225,7 +239,18 @@ fn where_a_ledger_is_rebuilt_who_has_what_is_another_s_stops_unless_it_goes_anyw
     let said = of(waiting.clone());
     assert!(said.contains(&"before b: epoch".to_owned()), "{said:?}");
     let ends = with(waiting, |pool| pool.terminating = true);
-    let said = of(in_use("3", ends));
+    let both = |loser: Pool| {
+        let winner = in_use("3", pool("a", "1-3"));
+        steps(&seen(
+            lost.clone(),
+            vec![winner, in_use("3", loser)],
+            vec![],
+        ))
+    };
+    let said = both(new(pool("b", "3-5")));
+    assert!(said.contains(&"before b: epoch".to_owned()), "{said:?}");
+    let said = both(ends);
+    assert!(said.contains(&"ledger a [1-3]".to_owned()), "{said:?}");
     assert!(!said.contains(&"before b: epoch".to_owned()), "{said:?}");
 }
 
