@@ -353,6 +353,8 @@ fn a_broken_record_gives_way_to_who_runs_and_to_nobody_who_is_gone() {
     assert_eq!(of(Life::Running), "3 x");
     assert_eq!(of(Life::Leaving), "3 x");
     assert_eq!(of(Life::Gone), "3 p3");
+    let own = owners(saved("3", ""), "1-9", vec![], vec![running("p3", 3)]);
+    assert_eq!(own, "3 p3");
     // Who only leaves takes it from nobody who may live.
     let both = vec![resident("x", Life::Leaving, 3), running("p3", 4)];
     assert_eq!(owners(saved("3", ""), "1-9", vec![], both), "3 p3, 4 p3");
