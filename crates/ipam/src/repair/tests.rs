@@ -152,7 +152,12 @@ fn an_address_that_is_recorded_for_another_pod_is_its_own_once_that_one_is_gone(
 
 #[test]
 fn who_runs_is_recorded_and_not_who_leaves_with_the_same_address() {
-    let residents = vec![resident("leaves", Life::Leaving, 3), running("x", 3)];
+    // A Pod of the same name, which ends.
+    let former = Resident {
+        uid: "former".into(),
+        ..resident("x", Life::Leaving, 3)
+    };
+    let residents = vec![former, running("x", 3)];
     let one = world(vec![pool("a", "1-4")], &[("a", "1-4")], residents);
     let told = mended(&one);
     assert!(
