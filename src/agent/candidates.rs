@@ -177,7 +177,7 @@ async fn subnets(
 ) -> Result<Option<Subnets>, Failure> {
     let own = asker.pod.annotations();
     let get = |key: &str| own.get(key).map(String::as_str);
-    if let Some(key) = wishes::subnet_key(&get) {
+    if let Some(key) = annotation::subnet_key(&get) {
         if !settings.auto_pools {
             let value = value(&get, key);
             return Err(StandardError::AutoPoolOff { key, value }.into());
@@ -194,7 +194,7 @@ async fn subnets(
 
 /// The pool that they are about is made only if all of them can be read, so all are looked at here.
 fn read_subnets(get: annotation::Get<'_>) -> Result<Option<Subnets>, SubnetError> {
-    let Some(key) = wishes::subnet_key(get) else {
+    let Some(key) = annotation::subnet_key(get) else {
         return Ok(None);
     };
     let items = annotation::asked_of_subnets(get)?;

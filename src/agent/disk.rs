@@ -13,16 +13,17 @@ use std::path::{Path, PathBuf};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use serde::de::DeserializeOwned;
 
 /// Suffix of a file that is being written.
 const UNFINISHED: &str = "new";
 
 /// A disk.
 pub trait Disk: Send + Sync {
-    /// Every file: its name, and its content unless that can't be read.
+    /// Every file whose name ends so: its name, and its content unless that can't be read.
     ///
     /// Errors: nobody can tell what there is.
-    fn files(&self) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>>;
+    fn files(&self, ending: &str) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>>;
 
     /// Keeps `content` under `name`, whole and synced, in place of what was there.
     ///
@@ -41,6 +42,25 @@ pub trait Disk: Send + Sync {
 
     /// Those of `paths` that are there, or of which that can't be told.
     fn present(&self, paths: BTreeSet<PathBuf>) -> BoxFuture<'_, BTreeSet<PathBuf>>;
+}
+
+/// What files whose names end so have kept, as JSON; one that can't be read is left where it is, and
+/// `lost` is told of it.
+///
+/// Errors: nobody can tell what there is.
+pub(super) fn kept<T: DeserializeOwned>(
+    disk: &dyn Disk,
+    ending: &str,
+    lost: impl Fn(&str, &io::Error),
+) -> io::Result<Vec<T>> {
+    let mut all = Vec::new();
+    for (name, content) in disk.files(ending)? {
+        match content.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
+            Ok(one) => all.push(one),
+            Err(error) => lost(&name, &error),
+        }
+    }
+    Ok(all)
 }
 
 /// A folder of the real disk. Paths are those of its root.
@@ -63,14 +83,15 @@ impl Folder {
 }
 
 impl Disk for Folder {
-    fn files(&self) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
+    fn files(&self, ending: &str) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
         let mut files = Vec::new();
         for file in fs::read_dir(&self.dir)? {
-            let path = file?.path();
+            let file = file?;
+            let (path, name) = (file.path(), file.file_name().to_string_lossy().into_owned());
             if path.extension().is_some_and(|it| it == UNFINISHED) {
                 fs::remove_file(&path)?; // cut short
-            } else if let Some(name) = path.file_name() {
-                files.push((name.to_string_lossy().into_owned(), fs::read(&path)));
+            } else if name.ends_with(ending) {
+                files.push((name, fs::read(&path)));
             }
         }
         Ok(files)
@@ -132,7 +153,7 @@ mod tests {
         fs::write(folder.dir.join("README"), "x").unwrap();
         folder.write("a.json".to_owned(), vec![1]).await.unwrap();
         folder.write("a.json".to_owned(), vec![2]).await.unwrap();
-        let mut files: Vec<_> = folder.files().unwrap().into_iter().collect();
+        let mut files: Vec<_> = folder.files("").unwrap().into_iter().collect();
         files.sort_by(|a, b| a.0.cmp(&b.0));
         let files = files.into_iter().map(|(name, file)| (name, file.unwrap()));
         let expected = [
@@ -144,7 +165,7 @@ mod tests {
         for _ in 0..2 {
             folder.remove("a.json".to_owned()).await.unwrap();
         }
-        assert_eq!(folder.files().unwrap().len(), 1);
+        assert_eq!(folder.files("").unwrap().len(), 1);
     }
 
     #[tokio::test]

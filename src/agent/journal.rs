@@ -13,7 +13,7 @@ use std::sync::Arc;
 use ipam::name::{Nic, PodName, PoolName, Sandbox, Uid, stable_hash};
 use serde::{Deserialize, Serialize};
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use crate::pool_writer::Attachment;
 
 /// End of an entry's name; what has another is not one.
@@ -77,19 +77,9 @@ impl Journal {
     ///
     /// Errors: the disk cannot be read.
     pub(super) fn entries(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for (name, content) in self.disk.files()? {
-            if !name.ends_with(SUFFIX) {
-                continue;
-            }
-            match content.and_then(|bytes| Ok(serde_json::from_slice(&bytes)?)) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    tracing::error!(name, %error, "entry of the journal can't be read; its addresses stay recorded");
-                }
-            }
-        }
-        Ok(entries)
+        disk::kept(&*self.disk, SUFFIX, |name, error| {
+            tracing::error!(name, %error, "entry of the journal can't be read; its addresses stay recorded");
+        })
     }
 
     /// Keeps `entry` in place of what was kept for its interface.
@@ -159,6 +149,6 @@ mod tests {
             folder.write(name.to_owned(), b"{".to_vec()).await.unwrap();
         }
         assert_eq!(journal.entries().unwrap(), [entry("a", &["s1"])]);
-        assert_eq!(folder.files().unwrap().len(), 3, "nothing is removed");
+        assert_eq!(folder.files("").unwrap().len(), 3, "nothing is removed");
     }
 }

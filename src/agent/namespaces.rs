@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use ipam::name::{Nic, Uid};
 use serde::{Deserialize, Serialize};
 
-use super::disk::Disk;
+use super::disk::{self, Disk};
 use super::{journal, locked};
 use crate::pool_writer::Attachment;
 
@@ -50,20 +50,16 @@ impl Namespaces {
     ///
     /// Errors: the disk cannot be read.
     pub(super) fn replay(&self) -> io::Result<()> {
-        for (name, content) in self.disk.files()? {
-            if !name.ends_with(SUFFIX) {
-                continue;
-            }
-            match content.and_then(|bytes| Ok(serde_json::from_slice::<Note>(&bytes)?)) {
-                Ok(Note { uid, nic, paths }) => {
-                    let of = Attachment { uid, nic };
-                    locked(&self.noted).entry(of).or_default().extend(paths);
-                }
-                // An agent that was killed as it wrote this had not answered the call.
-                Err(error) => {
-                    tracing::warn!(name, %error, "note of a network namespace can't be read");
-                }
-            }
+        // One that can't be read was being written, and its call was not answered.
+        let notes: Vec<Note> = disk::kept(&*self.disk, SUFFIX, |name, error| {
+            tracing::warn!(name, %error, "note of a network namespace can't be read");
+        })?;
+        let mut known = locked(&self.noted);
+        for Note { uid, nic, paths } in notes {
+            known
+                .entry(Attachment { uid, nic })
+                .or_default()
+                .extend(paths);
         }
         Ok(())
     }
@@ -166,7 +162,7 @@ mod tests {
         }
         namespaces.note(&of, Path::new("/proc/1/ns/net")).await;
         namespaces.note(&of, Path::new("")).await;
-        assert_eq!(folder.files().unwrap().len(), 1);
+        assert_eq!(folder.files("").unwrap().len(), 1);
         let again = Namespaces::new(folder.clone());
         again.replay().unwrap();
         assert!(again.is_any_there(is_it).await && !again.is_any_there(|_| false).await);
@@ -176,7 +172,7 @@ mod tests {
         std::fs::remove_file(&second).unwrap();
         assert!(!again.is_any_there(is_it).await);
         again.prune().await;
-        assert!(folder.files().unwrap().is_empty());
+        assert!(folder.files("").unwrap().is_empty());
     }
 
     #[tokio::test]

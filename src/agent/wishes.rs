@@ -3,7 +3,7 @@
 //! Owns: which of the keys speak for this interface. Never does: look at pools or ask anybody; the
 //! annotations are read by [`ipam::annotation`].
 
-use ipam::annotation::{self, AnnotationError, Get, PoolNames};
+use ipam::annotation::{self, AnnotationError, PoolNames};
 use ipam::attachment::{self, Networks};
 use ipam::name::Nic;
 use ipam::route::Wanted;
@@ -41,7 +41,7 @@ pub(super) fn read(
         clean_gateway,
         ..Wishes::default()
     };
-    if settings.subnets && subnet_key(&get).is_some() {
+    if settings.subnets && annotation::subnet_key(&get).is_some() {
         annotation::subnets(&get)?;
     } else if let Some(items) = annotation::ippools(&get)? {
         let item = items.serving(nic, called)?;
@@ -57,7 +57,7 @@ pub(super) fn read(
 /// lists, and as there are networks. Another plugin may serve some of them.
 pub(super) fn interfaces(settings: &Settings, pod: &Pod) -> usize {
     let get = |key: &str| pod.annotations().get(key).map(String::as_str);
-    let listed = if settings.subnets && subnet_key(&get).is_some() {
+    let listed = if settings.subnets && annotation::subnet_key(&get).is_some() {
         let items = annotation::subnets(&get).ok().flatten();
         items.map(|items| items.len())
     } else {
@@ -85,10 +85,4 @@ pub(super) fn counts_interfaces(pod: &Pod) -> bool {
     let get = |key: &str| pod.annotations().get(key).map(String::as_str);
     let items = annotation::ippools(&get).ok().flatten();
     items.is_some_and(|items| items.is_nameless())
-}
-
-/// The key by which auto pools are asked for; of both, the one that counts.
-pub(super) fn subnet_key(get: Get<'_>) -> Option<&'static str> {
-    let keys = [annotation::SUBNETS, annotation::SUBNET];
-    keys.into_iter().find(|key| get(key).is_some())
 }

@@ -257,6 +257,26 @@ impl Stage {
         machine.metadata.uid.unwrap()
     }
 
+    /// SpiderEndpoint `shop/<name>` of a Pod with this uid and node, which had a workload of this kind
+    /// and name.
+    pub(super) async fn endpoint(
+        &self,
+        name: &str,
+        [uid, node]: [&str; 2],
+        [kind, workload]: [&str; 2],
+        finalizers: &[&str],
+    ) {
+        self.put(json!({
+            "apiVersion": api::names::API_VERSION, "kind": "SpiderEndpoint",
+            "metadata": {"name": name, "namespace": "shop", "finalizers": finalizers},
+            "status": {
+                "current": {"uid": uid, "node": node, "ips": []},
+                "ownerControllerType": kind, "ownerControllerName": workload,
+            },
+        }))
+        .await;
+    }
+
     pub(super) async fn get<K>(&self, api: Api<K>, name: &str) -> Option<K>
     where
         K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Serialize,

@@ -407,8 +407,7 @@ fn wish<W: Workload>(
             .map(String::as_str)
     };
     let of_pods = |key: &str| of_template.and_then(|a| a.get(key)).map(String::as_str);
-    let keys = [annotation::SUBNETS, annotation::SUBNET];
-    let is_of_pods = keys.iter().any(|key| of_pods(key).is_some());
+    let is_of_pods = annotation::subnet_key(&of_pods).is_some();
     if annotation::names_pools(&of_pods) && !is_of_pods {
         return None; // the Pods name pools, and that is nearer to them
     }

@@ -64,10 +64,11 @@ impl MemoryDisk {
 }
 
 impl Disk for MemoryDisk {
-    fn files(&self) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
+    fn files(&self, ending: &str) -> io::Result<Vec<(String, io::Result<Vec<u8>>)>> {
         let files = self.content().files.clone();
         Ok(files
             .into_iter()
+            .filter(|(name, _)| name.ends_with(ending))
             .map(|(name, file)| (name, Ok(file)))
             .collect())
     }

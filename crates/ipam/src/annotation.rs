@@ -204,6 +204,11 @@ impl std::fmt::Display for SizeRule {
 /// Namespaces all carry such maps.
 pub type Get<'a> = &'a dyn Fn(&str) -> Option<&'a str>;
 
+/// The key by which addresses of subnets are asked for; of both, the one that counts.
+pub fn subnet_key(get: Get<'_>) -> Option<&'static str> {
+    [SUBNETS, SUBNET].into_iter().find(|key| get(key).is_some())
+}
+
 /// True where a Pod names its pools itself: then an annotation `subnet` on its workload, which is
 /// further away, means nothing to it.
 pub fn names_pools(get: Get<'_>) -> bool {
@@ -285,7 +290,7 @@ pub fn check(get: Get<'_>) -> Result<(), Fault> {
 /// Errors and cost: as [`check`].
 pub fn check_pools(get: Get<'_>) -> Result<(), Fault> {
     routes(get)?;
-    if get(SUBNETS).or(get(SUBNET)).is_some() {
+    if subnet_key(get).is_some() {
         return Ok(());
     }
     if let Some(items) = ippools(get)? {

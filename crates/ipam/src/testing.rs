@@ -8,6 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::addr::{AddrSet, Family, parse_list};
 use crate::affinity::{Labels, Selector};
 use crate::attachment::{Attachment, Networks};
+use crate::audit::{Life, Resident};
 use crate::name::{Nic, NodeName, PodName, PoolName, SubnetName, Uid, Version, WorkloadId};
 use crate::pool::{Owner, Pool, Restrictions};
 use crate::quarantine::HOLDER;
@@ -160,6 +161,21 @@ pub(crate) fn record(pod: &str) -> Record {
         quarantine: None,
         other: BTreeMap::new(),
     }
+}
+
+/// Pod `shop/<name>` with uid `<name>` on n1, whose eth0 has `10.0.0.<n>`.
+pub(crate) fn resident(name: &str, life: Life, n: u8) -> Resident {
+    Resident {
+        pod: PodName::new("shop", name),
+        uid: Uid::from(name),
+        node: Some(NodeName::from("n1")),
+        life,
+        addresses: [(ip(n), Some(Nic::from("eth0")))].into(),
+    }
+}
+
+pub(crate) fn running(name: &str, n: u8) -> Resident {
+    resident(name, Life::Running, n)
 }
 
 /// Subnet net4 of 10.0.0.0/24 with a finalizer and this ledger.

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::api::SpiderEndpoint;
+use crate::api::names::FINALIZER;
 use crate::controller::testing::{Stage, clients, forbidding, options};
 use crate::kube_io::locked;
 
@@ -196,15 +197,9 @@ async fn a_stateful_set_s_address_on_a_deleted_node_is_kept_and_a_former_set_s_i
 async fn a_pod_of_another_kind_called_statefulset_leaves_nothing() {
     let mut stage = Stage::new().await;
     stage.stateful_set("db", 2).await;
-    let current = json!({"uid": "gone-db-0", "node": "gone", "ips": []});
-    let status = json!({
-        "current": current, "ownerControllerType": "StatefulSet", "ownerControllerName": "db",
-    });
+    let owner = ["StatefulSet", "db"];
     stage
-        .put(json!({
-            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-            "metadata": {"name": "db-0", "namespace": "shop"}, "status": status,
-        }))
+        .endpoint("db-0", ["gone-db-0", "gone"], owner, &[])
         .await;
     let records = json!({"10.6.0.10": record("db-0", "gone")});
     stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
@@ -221,18 +216,8 @@ async fn an_original_s_pod_of_both_families_gives_up_both_addresses_by_its_one_e
     stage.pool("four", "10.6.0.10-10.6.0.19", &four).await;
     let other = json!({"10.6.0.20": former("gone-a")});
     stage.pool("other", "10.6.0.20-10.6.0.29", &other).await;
-    stage
-        .put(json!({
-            "apiVersion": "spiderpool.spidernet.io/v2beta1", "kind": "SpiderEndpoint",
-            "metadata": {
-                "name": "a", "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
-            },
-            "status": {
-                "ownerControllerType": "Deployment", "ownerControllerName": "a",
-                "current": {"uid": "gone-a", "node": "gone", "ips": []},
-            },
-        }))
-        .await;
+    let (pod, owner) = (["gone-a", "gone"], ["Deployment", "a"]);
+    stage.endpoint("a", pod, owner, &[FINALIZER]).await;
     stage.start(options()).await;
     stage.comes_to("four", &[]).await;
     stage.comes_to("other", &[]).await;
@@ -247,19 +232,8 @@ async fn an_original_s_record_is_of_the_node_that_its_endpoint_names() {
     let original =
         |pod: &str| json!({"pod": format!("shop/{pod}"), "podUid": format!("gone-{pod}")});
     for (pod, node) in [("a", "gone"), ("b", "n2")] {
-        let current = json!({"uid": format!("gone-{pod}"), "node": node, "ips": []});
-        let status = json!({
-            "current": current, "ownerControllerType": "ReplicaSet", "ownerControllerName": "web",
-        });
-        stage
-            .put(json!({
-                "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-                "metadata": {
-                    "name": pod, "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
-                },
-                "status": status,
-            }))
-            .await;
+        let (uid, owner) = (format!("gone-{pod}"), ["ReplicaSet", "web"]);
+        stage.endpoint(pod, [&uid, node], owner, &[FINALIZER]).await;
     }
     // Of c nobody knows a node, and one of the nodes is in doubt.
     let records = json!({
@@ -333,17 +307,8 @@ async fn an_original_s_record_that_names_a_machine_is_its_running_pod_s() {
         }))
         .await;
     let uid = pod.metadata.uid.unwrap();
-    let current = json!({"uid": uid, "node": "gone", "ips": []});
-    stage
-        .put(json!({
-            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-            "metadata": {"name": "db", "namespace": "shop"},
-            "status": {
-                "current": current, "ownerControllerType": "VirtualMachineInstance",
-                "ownerControllerName": "db",
-            },
-        }))
-        .await;
+    let owner = ["VirtualMachineInstance", "db"];
+    stage.endpoint("db", [&uid, "gone"], owner, &[]).await;
     let records = json!({"10.6.0.10": {"pod": "shop/db", "podUid": uid}});
     stage.pool("net", "10.6.0.10-10.6.0.19", &records).await;
     stage.start(options()).await;
@@ -515,16 +480,9 @@ async fn where_machines_keep_nothing_theirs_go_as_anybody_s_and_no_machine_is_re
     let mut of_machine = record("virt-launcher-db-a", "gone");
     of_machine["owner"] = json!(db);
     of_machine["machine"] = json!({"kind": "VirtualMachine", "name": "db"});
-    let current = json!({"uid": "gone-web", "node": "gone", "ips": []});
+    let owner = ["VirtualMachineInstance", "web"];
     stage
-        .put(json!({
-            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-            "metadata": {"name": "web", "namespace": "shop"},
-            "status": {
-                "current": current, "ownerControllerType": "VirtualMachineInstance",
-                "ownerControllerName": "web",
-            },
-        }))
+        .endpoint("web", ["gone-web", "gone"], owner, &[])
         .await;
     let records = json!({
         "10.6.0.10": of_machine,
@@ -559,19 +517,8 @@ async fn a_record_that_can_t_be_read_once_more_holds_up_its_own_pod_s_and_nobody
         .stage
         .pool("other", "10.6.0.20-10.6.0.29", &other)
         .await;
-    let current = json!({"uid": "gone-both", "node": "gone", "ips": []});
-    bench
-        .stage
-        .put(json!({
-            "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-            "metadata": {
-                "name": "both", "namespace": "shop", "finalizers": [crate::api::names::FINALIZER],
-            },
-            "status": {
-                "current": current, "ownerControllerType": "Deployment", "ownerControllerName": "a",
-            },
-        }))
-        .await;
+    let (pod, owner) = (["gone-both", "gone"], ["Deployment", "a"]);
+    bench.stage.endpoint("both", pod, owner, &[FINALIZER]).await;
     let mut due = Vec::new();
     for name in ["four", "other"] {
         let pool = bench.read(name).await;
@@ -609,20 +556,12 @@ async fn an_endpoint_that_was_deleted_goes_once_neither_pod_nor_record_is_there(
         "asked-of-nobody",
         "kept-by-others",
     ] {
-        let mut finalizers = vec![crate::api::names::FINALIZER];
+        let mut finalizers = vec![FINALIZER];
         if name == "kept-by-others" {
             finalizers.push("example.org/keep");
         }
-        stage
-            .put(json!({
-                "apiVersion": crate::api::names::API_VERSION, "kind": "SpiderEndpoint",
-                "metadata": {"name": name, "namespace": "shop", "finalizers": finalizers},
-                "status": {
-                    "current": {"uid": format!("gone-{name}"), "node": "n1", "ips": []},
-                    "ownerControllerType": "Deployment", "ownerControllerName": "web",
-                },
-            }))
-            .await;
+        let (uid, owner) = (format!("gone-{name}"), ["Deployment", "web"]);
+        stage.endpoint(name, [&uid, "n1"], owner, &finalizers).await;
     }
     let api: Api<SpiderEndpoint> = Api::namespaced(stage.client.clone(), "shop");
     for name in ["stray", "recorded", "lives", "kept-by-others"] {

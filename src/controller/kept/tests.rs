@@ -97,16 +97,9 @@ async fn the_former_pod_s_endpoint_goes_with_its_address_and_the_next_one_s_stay
     let (mut stage, _) = stage().await;
     let next = stage.pod("db-1").await;
     for (pod, uid) in [("db-1", next.as_str()), ("db-2", "former-db-2")] {
-        let status = json!({
-            "current": {"uid": uid, "node": "n1", "ips": []},
-            "ownerControllerType": "StatefulSet", "ownerControllerName": "db",
-        });
+        let owner = ["StatefulSet", "db"];
         stage
-            .put(json!({
-                "apiVersion": names::API_VERSION, "kind": "SpiderEndpoint",
-                "metadata": {"name": pod, "namespace": "shop", "finalizers": [names::FINALIZER]},
-                "status": status,
-            }))
+            .endpoint(pod, [uid, "n1"], owner, &[names::FINALIZER])
             .await;
     }
     stage.stateful_set("db", 1).await;

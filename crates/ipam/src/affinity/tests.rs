@@ -1,44 +1,14 @@
 use super::*;
-use crate::name::Uid;
-
-fn labels(pairs: &[(&str, &str)]) -> Labels {
-    pairs
-        .iter()
-        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-        .collect()
-}
-
-fn workload(name: &str) -> WorkloadId {
-    WorkloadId {
-        group: "apps".into(),
-        version: "v1".into(),
-        kind: "Deployment".into(),
-        namespace: "shop".into(),
-        name: name.into(),
-        uid: Uid::from("u"),
-    }
-}
+use crate::testing::{labels, selector, workload};
 
 #[test]
 fn a_selector_is_narrowed_if_it_is_what_narrowing_gives() {
-    let workload = |name: &str| WorkloadId {
-        group: "apps".into(),
-        version: "v1".into(),
-        kind: "Deployment".into(),
-        namespace: "shop".into(),
-        name: name.into(),
-        uid: Uid::from("u"),
-    };
-    let of = |pairs: &[(&str, &str)]| Selector {
-        match_labels: labels(pairs),
-        ..Selector::default()
-    };
     // One of them already has a key of ours, which narrowing overwrites.
     let owns = [
-        of(&[("app", "web")]),
-        of(&[("app", "web"), ("tier", "a")]),
-        of(&[(APP_NAME, "other")]),
-        of(&[]),
+        selector(&[("app", "web")]),
+        selector(&[("app", "web"), ("tier", "a")]),
+        selector(&[(APP_NAME, "other")]),
+        selector(&[]),
     ];
     for own in &owns {
         for other in &owns {
@@ -179,10 +149,7 @@ fn a_selector_s_text_reads_as_its_parts() {
 
 #[test]
 fn two_workloads_with_one_selector_get_different_affinities() {
-    let selector = Selector {
-        match_labels: labels(&[("app", "web")]),
-        ..Selector::default()
-    };
+    let selector = selector(&[("app", "web")]);
     let a = selector.for_workload(&workload("a"));
     assert!(a.names_workload(&workload("a")));
     assert!(!a.names_workload(&workload("b")));

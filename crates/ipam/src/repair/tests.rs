@@ -2,22 +2,7 @@
 
 use super::*;
 use crate::audit::{Life, Resident};
-use crate::testing::{in_use, ip, ips, pool, record, subnet};
-
-/// Pod `shop/<name>` with uid `<name>` on n1, which has `10.0.0.<n>`.
-fn resident(name: &str, life: Life, n: u8) -> Resident {
-    Resident {
-        pod: PodName::new("shop", name),
-        uid: name.into(),
-        node: Some("n1".into()),
-        life,
-        addresses: [(ip(n), Some("eth0".into()))].into(),
-    }
-}
-
-fn running(name: &str, n: u8) -> Resident {
-    resident(name, Life::Running, n)
-}
+use crate::testing::{in_use, ip, ips, pool, record, resident, running, subnet};
 
 fn world(pools: Vec<Pool>, entries: &[(&str, &str)], residents: Vec<Resident>) -> World {
     World {

@@ -3,22 +3,7 @@
 use super::*;
 use crate::audit::{World, audit};
 use crate::keep::Next;
-use crate::testing::{in_quarantine, in_use, ip, pool, record, subnet};
-
-/// Pod `shop/<name>` with uid `<name>`, which has `10.0.0.<n>`.
-fn resident(name: &str, life: Life, n: u8) -> Resident {
-    Resident {
-        pod: PodName::new("shop", name),
-        uid: name.into(),
-        node: Some("n1".into()),
-        life,
-        addresses: [(ip(n), None)].into(),
-    }
-}
-
-fn running(name: &str, n: u8) -> Resident {
-    resident(name, Life::Running, n)
-}
+use crate::testing::{in_quarantine, in_use, ip, pool, record, resident, running, subnet};
 
 /// What is wrong, each as its reason and its pool or Pods.
 fn told(pools: Vec<Pool>, residents: Vec<Resident>) -> Vec<String> {
